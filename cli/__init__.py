@@ -1,0 +1,1 @@
+"""The command line: every command parses, builds one config, calls one function and prints one summary."""

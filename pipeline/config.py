@@ -1,0 +1,186 @@
+"""Configuration of the passes: one frozen dataclass a pass, the same for the command line, a YAML file and Python.
+
+``resolve`` merges a YAML file and flags (a flag wins); ``to_yaml`` is what is written beside every output.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+
+from cptsel.pipeline.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Options of ``cptsel embed``; see its ``--help`` and docs/cli.md for the meaning of each."""
+
+    inputs: tuple[str, ...]
+    model: str
+    out: str
+    root: str | None = None
+    text_field: str = "text"
+    id_field: str | None = "id"
+    group_by: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    sketch_dim: int = 1024
+    validation_dim: int = 256
+    storage: str = "float16"
+    norm: str = "sketch"
+    tokens_per_batch: int = 16384
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    exclude: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    max_bad_fraction: float = 0.01
+    max_line_bytes: int = 64 << 20
+    block_bytes: int = 8 << 20
+    workers: int = 1
+    threads: int = 1
+    overwrite: bool = False
+    dry_run: bool = False
+    beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Options of ``cptsel select``."""
+
+    runs: tuple[str, ...]
+    out: str
+    method: str = "craig"
+    budget: str = "5%"
+    scope: str = "shard"
+    group_by: str | None = None
+    group_alpha: float = 1.0
+    neighbours: int = 128
+    similarity: str = "euclidean"
+    refine: int = 2
+    replay_tokens: str | None = None
+    max_repeats: int = 4
+    exclude: str | None = None
+    seed: int = 0
+    workers: int = 1
+    overwrite: bool = False
+    dry_run: bool = False
+    beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderConfig:
+    """Options of ``cptsel order``."""
+
+    replay: str
+    out: str
+    epochs: int = 1
+    world_size: int = 1
+    staleness: float = 0.1
+    seed: int = 0
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Options of ``cptsel verify``."""
+
+    replay: str
+    sources: bool = False
+    root: str | None = None
+    workers: int = 1
+    beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Options of ``cptsel export``."""
+
+    replay: str
+    out: str
+    to: str = "jsonl"
+    root: str | None = None
+    exclude: str | None = None
+    workers: int = 1
+    overwrite: bool = False
+    dry_run: bool = False
+    beam_args: tuple[str, ...] = ()
+
+
+Config = TypeVar("Config", EmbedConfig, SelectConfig, OrderConfig, VerifyConfig, ExportConfig)
+
+# Options that say where and how fast, not what: they never count as a change of a run.
+NOT_SHAPING = frozenset({"out", "workers", "overwrite", "dry_run", "beam_args", "max_bad_fraction"})
+
+
+def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Config:
+    """Build a config from a YAML file (or None) and flags; a flag that is not None wins.
+
+    Raises:
+        UsageError: the file can't be read, is not a mapping, has an unknown key, or a required option is missing.
+    """
+    values: dict[str, Any] = {}
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    if file is not None:
+        try:
+            with open(file, encoding="utf-8") as handle:
+                loaded = yaml.safe_load(handle) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"--config {file}: can't be read as YAML ({' '.join(str(error).split())})") from error
+        if not isinstance(loaded, dict):
+            raise UsageError(f"--config {file}: must be a mapping of option names to values")
+        for key, value in loaded.items():
+            name = str(key).replace("-", "_")
+            if name not in known:
+                raise UsageError(f"--config {file}: unknown option {key!r}; known: {', '.join(sorted(known))}")
+            values[name] = tuple(value) if isinstance(value, list) else value
+    for name, value in flags.items():
+        if value is not None and value != ():
+            values[name] = value
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"missing: {', '.join('--' + name.replace('_', '-') for name in missing)}")
+    for name, value in values.items():
+        values[name] = _typed(name, value, known[name].type, file)
+    return kind(**values)
+
+
+def _typed(name: str, value: Any, annotation: Any, file: str | None) -> Any:
+    """Hold a value from YAML against the field's annotation: int widens to float, nothing else is converted."""
+    text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
+    allowed = {part.strip() for part in text.split("|")}
+    if value is None and "None" in allowed:
+        return None
+    if "tuple[str, ...]" in allowed:
+        items = (value,) if isinstance(value, str) else tuple(value)
+        if all(isinstance(item, str) for item in items):
+            return items
+    elif isinstance(value, bool):
+        if "bool" in allowed:
+            return value
+    elif isinstance(value, int) and "float" in allowed:
+        return float(value)
+    elif isinstance(value, int) and "str" in allowed:  # budget: 500
+        return str(value)
+    elif type(value).__name__ in allowed:
+        return value
+    raise UsageError(f"{'--config ' + file + ': ' if file else ''}{name}: {value!r} is not of type {text}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The effective configuration as plain YAML-able values."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def to_yaml(config: Any) -> str:
+    """The effective configuration as YAML: pass it back with ``--config``."""
+    return yaml.safe_dump(to_dict(config), sort_keys=True, allow_unicode=True)

@@ -1,0 +1,31 @@
+"""The errors a user meets. Each names the value, the place and the mend in one sentence; the CLI prints that sentence."""
+
+
+class CptselError(Exception):
+    """Base of all errors that are the user's to mend. ``exit_code`` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class UsageError(CptselError):
+    """An option, path or combination that can't be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class BadInputError(CptselError):
+    """Input data that is damaged beyond the share that was allowed (exit code 3)."""
+
+    exit_code = 3
+
+
+class VerificationError(CptselError):
+    """A directory that is not what it says it is (exit code 4)."""
+
+    exit_code = 4
+
+
+class PartialError(CptselError):
+    """Some shards failed and the others are done; running the same command again resumes (exit code 5)."""
+
+    exit_code = 5

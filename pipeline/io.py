@@ -1,0 +1,184 @@
+"""Files through Beam's filesystems: local paths and gs://, s3://, hdfs:// alike; every write is atomic.
+
+A file comes into being under a temporary name with the attempt in it and is renamed, so a reader never sees half a
+file and two attempts of one task may run at once: they write the same bytes.
+"""
+
+import io
+import json
+import os
+import posixpath
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystems import FileSystems
+
+from cptsel.pipeline.errors import UsageError
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+
+
+def is_remote(path: str) -> bool:
+    """True for ``scheme://`` paths."""
+    return bool(_SCHEME.match(path))
+
+
+def join(base: str, *parts: str) -> str:
+    """Join path parts on any filesystem (always with ``/``)."""
+    return posixpath.join(base, *parts)
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, so that workers in other directories find it; a remote one as it is."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def _call(action: str, path: str, function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except ValueError as error:  # Beam: no filesystem for this scheme
+        raise UsageError(
+            f"{path}: can't {action}: {error}; install the extra for this filesystem (cptsel[gcp], cptsel[aws])"
+        ) from error
+
+
+def match(pattern: str) -> list[FileMetadata]:
+    """Files that match a glob, sorted by path; metadata with ``path`` and ``size_in_bytes``."""
+    (result,) = _call("list", pattern, FileSystems.match, [pattern])
+    return sorted(result.metadata_list, key=lambda entry: entry.path)
+
+
+def list_names(directory: str, suffix: str = "") -> list[str]:
+    """Names of the files straight in a directory (none where it does not exist), sorted; temporary ones left out."""
+    if not is_remote(directory):
+        if not os.path.isdir(directory):
+            return []
+        names = os.listdir(directory)
+    else:
+        names = [posixpath.basename(entry.path) for entry in match(join(directory, "*"))]
+    return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+
+
+def exists(path: str) -> bool:
+    """Whether a file or local directory is there."""
+    return os.path.exists(path) if not is_remote(path) else bool(_call("find", path, FileSystems.exists, path))
+
+
+def size(path: str) -> int:
+    """Bytes of a file."""
+    return os.path.getsize(path) if not is_remote(path) else int(match(path)[0].size_in_bytes)
+
+
+def open_read(path: str) -> BinaryIO:
+    """Open for reading as raw bytes: never decompressed behind our back (Beam's reader takes half a gzip for a whole)."""
+    if not is_remote(path):
+        return open(path, "rb")
+    return _call("open", path, lambda: FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole small file."""
+    with open_read(path) as handle:
+        return handle.read()
+
+
+def read_json(path: str) -> Any:
+    """A JSON file. Raises UsageError where it is not JSON."""
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise UsageError(f"{path}: not valid JSON ({error}); restore the file or make the directory again") from error
+
+
+@contextmanager
+def atomic_writer(path: str) -> Iterator[BinaryIO]:
+    """A binary file object whose bytes appear at ``path`` all at once when the block ends, or not at all."""
+    directory, name = posixpath.split(path)
+    temporary = join(directory, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
+    if not is_remote(path):
+        os.makedirs(directory or ".", exist_ok=True)
+        try:
+            with open(temporary, "wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            raise
+        return
+    try:
+        with _call("write", path, lambda: FileSystems.create(
+            temporary, compression_type=CompressionTypes.UNCOMPRESSED
+        )) as handle:
+            yield handle
+        FileSystems.rename([temporary], [path])
+    except BaseException:
+        if FileSystems.exists(temporary):
+            FileSystems.delete([temporary])
+        raise
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a whole file atomically."""
+    with atomic_writer(path) as handle:
+        handle.write(data)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write JSON atomically: sorted keys, two spaces, a newline at the end; NaN is an error."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def parquet_bytes(table: pa.Table, metadata: dict[str, str] | None = None) -> bytes:
+    """Serialise a table to Parquet in memory, zstd-compressed; equal tables give equal bytes.
+
+    The Arrow schema is stored, so dictionaries and fixed-size lists come back as they were.
+    """
+    if metadata:
+        table = table.replace_schema_metadata({key: metadata[key] for key in sorted(metadata)})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", version="2.6", write_statistics=True)
+    return sink.getvalue()
+
+
+def write_parquet(path: str, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
+    """Write one Parquet file atomically (see parquet_bytes)."""
+    write_bytes(path, parquet_bytes(table, metadata))
+
+
+def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file that cptsel wrote. Raises UsageError naming the file where it is damaged."""
+    try:
+        with open_read(path) as handle:
+            return pq.ParquetFile(handle).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: can't be read as Parquet ({error}); make the directory again") from error
+
+
+def read_parquet_metadata(path: str) -> dict[str, str]:
+    """Key-value metadata of a Parquet file's schema. Raises UsageError where the file is damaged."""
+    try:
+        with open_read(path) as handle:
+            stored = pq.ParquetFile(handle).schema_arrow.metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: can't be read as Parquet ({error})") from error
+    return {key.decode(): value.decode() for key, value in stored.items()}
+
+
+def delete_tree(directory: str) -> None:
+    """Delete a directory and all below it."""
+    if not is_remote(directory):
+        import shutil
+
+        shutil.rmtree(directory)
+    else:
+        FileSystems.delete([directory if directory.endswith("/") else directory + "/"])

@@ -1,0 +1,196 @@
+"""Arrow schemas of every Parquet file (DESIGN.md sections 4 and 5).
+
+A schema here is the *required* part of a file. Readers ignore unknown columns; writers write exactly these, plus the
+dictionary-encoded group columns of the run. ``check_schema`` is how a reader holds a file against its schema.
+"""
+
+import pyarrow as pa
+
+SPEC_VERSION = 1
+
+GROUP_TYPE = pa.dictionary(pa.int32(), pa.string())
+HASH_TYPE = pa.binary(16)
+
+# How a sample is found again in the corpus; shared by embedding rows and manifest rows.
+LOCATOR_FIELDS: list[pa.Field] = [
+    pa.field("sample_id", pa.string(), nullable=False),
+    pa.field("doc_key", pa.string(), nullable=False),
+    pa.field("doc_id", pa.string()),
+    pa.field("shard_id", pa.int32(), nullable=False),
+    pa.field("row_index", pa.int64(), nullable=False),
+    pa.field("window", pa.int32(), nullable=False),
+    pa.field("byte_offset", pa.int64()),
+    pa.field("byte_length", pa.int64()),
+    pa.field("char_start", pa.int64()),
+    pa.field("char_end", pa.int64()),
+    pa.field("token_start", pa.int32(), nullable=False),
+    pa.field("token_count", pa.int32(), nullable=False),
+    pa.field("n_tokens", pa.int32(), nullable=False),
+    pa.field("content_hash", HASH_TYPE, nullable=False),
+]
+LOCATOR_COLUMNS = [field.name for field in LOCATOR_FIELDS]
+
+
+def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str]) -> pa.Schema:
+    """Schema of ``embeddings/<shard>-<block>.parquet``: one row a sample, in corpus order.
+
+    Args:
+        k: length of the sketch.
+        k_val: length of the validation sketch.
+        storage: ``float16`` (direction as it is) or ``int8`` (direction = int8 * direction_scale).
+        groups: names of the group columns, in the order of ``--group-by``.
+    """
+    if storage == "float16":
+        direction = [pa.field("direction", pa.list_(pa.field("element", pa.float16(), nullable=False), k), nullable=False)]
+    elif storage == "int8":
+        direction = [
+            pa.field("direction", pa.list_(pa.field("element", pa.int8(), nullable=False), k), nullable=False),
+            pa.field("direction_scale", pa.float32(), nullable=False),
+        ]
+    else:
+        raise ValueError(f"storage must be float16 or int8, not {storage!r}")
+    return pa.schema(
+        [
+            *LOCATOR_FIELDS,
+            pa.field("pool_prob", pa.float64(), nullable=False),
+            *[pa.field(name, GROUP_TYPE) for name in groups],
+            pa.field("loss_sum", pa.float32(), nullable=False),
+            pa.field("grad_norm", pa.float32(), nullable=False),
+            pa.field("sketch_norm", pa.float32(), nullable=False),
+            pa.field("validation_norm", pa.float32(), nullable=False),
+            *direction,
+            pa.field(
+                "validation", pa.list_(pa.field("element", pa.float16(), nullable=False), k_val), nullable=False
+            ),
+        ]
+    )
+
+
+REJECTS = pa.schema(
+    [
+        pa.field("shard_id", pa.int32(), nullable=False),
+        pa.field("row_index", pa.int64(), nullable=False),
+        pa.field("window", pa.int32()),  # null: the whole row
+        pa.field("byte_offset", pa.int64()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+        pa.field("first_bytes", pa.binary()),
+    ]
+)
+
+COUNT_COLUMNS = [
+    "rows_read",
+    "rows_kept",
+    "rows_rejected",
+    "rows_not_drawn",
+    "rows_excluded",
+    "windows",
+    "windows_embedded",
+    "windows_rejected",
+    "windows_excluded",
+    "tokens",  # Σ token_count of embedded windows
+    "n_tokens",  # Σ predicted tokens of embedded windows
+]
+
+UNITS = pa.schema(
+    [
+        pa.field("shard_id", pa.int32(), nullable=False),
+        pa.field("block", pa.int32(), nullable=False),
+        *[pa.field(name, pa.int64(), nullable=False) for name in COUNT_COLUMNS],
+    ]
+)
+
+RUN_SHARDS = pa.schema(
+    [
+        pa.field("shard_id", pa.int32(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),  # where it was read
+        pa.field("path", pa.string(), nullable=False),  # relative to the corpus root; what doc_key hashes
+        pa.field("format", pa.string(), nullable=False),  # jsonl | parquet
+        pa.field("compression", pa.string(), nullable=False),  # none | gzip | zstd
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int64(), nullable=False),
+    ]
+)
+
+# samples/<shard>.parquet of a replay manifest: locator columns and what was decided about the sample.
+SAMPLES = pa.schema(
+    [
+        *LOCATOR_FIELDS,
+        pa.field("weight", pa.float64(), nullable=False),
+        pa.field("inclusion_prob", pa.float64(), nullable=False),
+        pa.field("loss_weight", pa.float64(), nullable=False),
+        pa.field("repeat", pa.int32(), nullable=False),
+        pa.field("phase", pa.int16(), nullable=False),
+        pa.field("order_rank", pa.int64(), nullable=False),
+        pa.field("group", GROUP_TYPE, nullable=False),
+        pa.field("method", GROUP_TYPE, nullable=False),
+        pa.field("grad_norm", pa.float32(), nullable=False),
+        pa.field("score", pa.float32()),
+    ]
+)
+
+REPLAY_SHARDS = pa.schema(
+    [
+        pa.field("shard_id", pa.int32(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("compression", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("population_samples", pa.int64(), nullable=False),
+        pa.field("population_tokens", pa.int64(), nullable=False),
+        pa.field("population_mass", pa.float64(), nullable=False),
+        pa.field("selected_samples", pa.int64(), nullable=False),
+        pa.field("selected_tokens", pa.int64(), nullable=False),
+        pa.field("selected_mass", pa.float64(), nullable=False),
+        pa.field("replay_tokens", pa.int64(), nullable=False),  # Σ repeat * n_tokens
+        # written by `order`, null before: proposal, priority of epoch 0 and place in epoch 0
+        pa.field("q", pa.float64()),
+        pa.field("priority", pa.float64()),
+        pa.field("order", pa.int64()),
+    ]
+)
+
+# schedule/<phase>-<epoch>.parquet: one row a visit of a shard, sorted by (rank, position).
+SCHEDULE = pa.schema(
+    [
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),  # 0, 1, ... within the rank
+        pa.field("shard_id", pa.int32(), nullable=False),
+        pa.field("pass", pa.int16(), nullable=False),  # plays the samples with repeat >= pass; 1, 2, ...
+        pa.field("order", pa.int64(), nullable=False),  # place in the global order of the epoch, all ranks together
+        pa.field("samples", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int64(), nullable=False),
+        pa.field("q", pa.float64(), nullable=False),
+        pa.field("priority", pa.float64(), nullable=False),  # q / u
+    ]
+)
+
+
+def check_schema(actual: pa.Schema, required: pa.Schema) -> str | None:
+    """Say in a phrase how ``actual`` falls short of ``required``, or None. Unknown columns are ignored."""
+    for field in required:
+        index = actual.get_field_index(field.name)
+        if index < 0:
+            return f"column {field.name!r} is missing"
+        if not _same_type(actual.field(index).type, field.type):
+            return f"column {field.name!r} is {actual.field(index).type}, not {field.type}"
+    return None
+
+
+def _same_type(actual: pa.DataType, required: pa.DataType) -> bool:
+    """Equal up to the name and nullability of list elements, which Parquet writers choose for themselves."""
+    if pa.types.is_fixed_size_list(required):
+        return (
+            pa.types.is_fixed_size_list(actual)
+            and actual.list_size == required.list_size
+            and actual.value_type == required.value_type
+        )
+    if pa.types.is_dictionary(required):
+        return actual == required or actual == required.value_type or (
+            pa.types.is_dictionary(actual) and actual.value_type == required.value_type
+        )
+    return bool(actual == required)

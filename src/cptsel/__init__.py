@@ -1,0 +1,47 @@
+"""cptsel: choose replay data for continual pre-training of language models.
+
+Every pass of the command line is also a call::
+
+    import cptsel
+    cptsel.embed(cptsel.EmbedConfig(inputs=["corpus/*.jsonl.gz"], model="models/base", out="run"))
+    cptsel.select(cptsel.SelectConfig(runs=["run"], method="craig", budget="5%", out="replay"))
+    cptsel.order(cptsel.OrderConfig(replay="replay", out="ordered", epochs=1, world_size=8))
+
+Names load on first use, so that ``import cptsel`` and ``cptsel --help`` stay fast.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("cptsel")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "CptselError": "cptsel.pipeline.errors",
+    "EmbedConfig": "cptsel.pipeline.config",
+    "ExportConfig": "cptsel.pipeline.config",
+    "OrderConfig": "cptsel.pipeline.config",
+    "SelectConfig": "cptsel.pipeline.config",
+    "VerifyConfig": "cptsel.pipeline.config",
+    "embed": "cptsel.pipeline.embed",
+    "export": "cptsel.pipeline.export",
+    "inspect": "cptsel.pipeline.inspect",
+    "order": "cptsel.pipeline.order",
+    "select": "cptsel.pipeline.select",
+    "verify": "cptsel.pipeline.verify",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cptsel' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
