@@ -1,0 +1,123 @@
+"""Output directories: when one may be written into, and what is listed in it.
+
+A command's first act on its output is to save its configuration there under a heading that names the command. That
+file marks the directory as this command's own from the start, so that a half-written one can be replaced and nothing
+else ever is.
+"""
+
+import hashlib
+import os
+import posixpath
+from concurrent.futures import ThreadPoolExecutor
+
+from cptsel.pipeline import io
+from cptsel.pipeline.errors import UsageError
+
+SUCCESS = "_SUCCESS"
+CONFIG = "config.yaml"
+SUMS = "SHA256SUMS"
+STATS = "stats.json"
+UNSUMMED = frozenset({SUCCESS, CONFIG, SUMS, STATS})  # files that SHA256SUMS leaves out
+
+_CHUNK = 1 << 20
+
+
+def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool) -> None:
+    """Make ``out`` ready for ``command``: empty but for its ``config.yaml``.
+
+    What an earlier, unfinished call of the same command left is removed; a finished one only with ``overwrite``;
+    anything else is never touched.
+
+    Raises:
+        UsageError: ``out`` is finished and ``overwrite`` is off, or holds files that are not this command's.
+    """
+    check_output(out, command, overwrite)
+    if list_tree(out):
+        io.delete_tree(out)
+    write_config(out, command, config_yaml)
+
+
+def check_output(out: str, command: str, overwrite: bool) -> None:
+    """Raise as ``prepare_output`` does, and change nothing (what ``--dry-run`` wants)."""
+    if io.exists(out) and not io.is_remote(out) and not os.path.isdir(out):
+        raise UsageError(f"{out} is a file; choose a directory for --out")
+    if not list_tree(out):
+        return
+    maker = made_by(out)
+    if maker is None:
+        raise UsageError(f"{out} holds files that cptsel {command} did not write; choose another --out")
+    if maker != command:
+        raise UsageError(f"{out} was written by cptsel {maker}, not by {command}; choose another --out")
+    if io.exists(io.join(out, SUCCESS)) and not overwrite:
+        raise UsageError(f"{out} exists; pass --overwrite or another --out")
+
+
+def write_config(out: str, command: str, config_yaml: str) -> None:
+    """Save the effective configuration under the heading that marks the directory as this command's."""
+    heading = f"# cptsel {command}: the effective configuration; pass it back with --config\n"
+    io.write_bytes(io.join(out, CONFIG), (heading + config_yaml).encode())
+
+
+def made_by(directory: str) -> str | None:
+    """Name of the command that began this directory, None where none of ours did."""
+    path = io.join(directory, CONFIG)
+    if not io.exists(path):
+        return None
+    words = io.read_bytes(path)[:64].decode("utf-8", "replace").split("\n", 1)[0].split()
+    return words[2].rstrip(":") if words[:2] == ["#", "cptsel"] and len(words) > 2 else None
+
+
+def list_tree(directory: str) -> list[str]:
+    """Paths, relative to it, of all files below a directory, sorted; none where it does not exist."""
+    if io.is_remote(directory):
+        head = directory.rstrip("/") + "/"
+        return sorted(entry.path[len(head) :] for entry in io.match(head + "**"))
+    found = []
+    for folder, _, names in os.walk(directory):
+        below = os.path.relpath(folder, directory).replace(os.sep, "/")
+        found += [posixpath.normpath(posixpath.join(below, name)) for name in names]
+    return sorted(found)
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a file is what an interrupted atomic write leaves behind."""
+    name = posixpath.basename(path)
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def hash_file(path: str) -> tuple[str, int]:
+    """SHA-256 in hex and size in bytes of a file, read in pieces."""
+    digest, size = hashlib.sha256(), 0
+    with io.open_read(path) as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def hash_files(directory: str, names: list[str]) -> dict[str, tuple[str, int]]:
+    """``hash_file`` of several files of a directory at once, by name."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return dict(zip(names, pool.map(lambda name: hash_file(io.join(directory, name)), names), strict=True))
+
+
+def sums_text(sums: dict[str, str]) -> str:
+    """``SHA256SUMS`` in the form that ``sha256sum -c`` reads, sorted by path."""
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+
+
+def parse_sums(text: str) -> dict[str, str]:
+    """Path to SHA-256 of a ``SHA256SUMS`` file.
+
+    Raises:
+        ValueError: a line is not ``<64 hex digits>  <path>``, or a path occurs twice.
+    """
+    sums: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        digest, gap, name = line[:64], line[64:66], line[66:]
+        if gap != "  " or not name or any(letter not in "0123456789abcdef" for letter in digest):
+            raise ValueError(f"line {number} is not '<sha256>  <path>'")
+        if name in sums:
+            raise ValueError(f"line {number} names {name} a second time")
+        sums[name] = digest
+    return sums

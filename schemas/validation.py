@@ -1,0 +1,37 @@
+"""Hold a JSON value against ``schemas/json/<name>.schema.json`` (JSON Schema 2020-12)."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+NAMES = ("export", "manifest", "run", "stats")
+
+
+def load_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of ``<name>.json``; ``name`` is one of NAMES."""
+    text = (files("cptsel.schemas") / "json" / f"{name}.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(load_schema(name))
+
+
+def validate(value: Any, name: str) -> None:
+    """Check a parsed JSON file against its schema. Unknown fields are no error.
+
+    Raises:
+        ValueError: ``manifest.json: groups[2].budget: -1 is less than the minimum of 0``, the most telling problem.
+    """
+    error = best_match(_validator(name).iter_errors(value))
+    if error is None:
+        return
+    place = error.json_path.removeprefix("$").removeprefix(".")
+    message = error.message if len(error.message) <= 200 else error.message[:200] + "..."
+    raise ValueError(f"{name}.json: {place + ': ' if place else ''}{message}")
