@@ -1,0 +1,139 @@
+"""How much may be picked: budgets as users write them, and their division into whole samples or tokens.
+
+DESIGN section 6, "Budget" and "Groups".
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["fraction", "samples", "tokens"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)\s*(%|samples?|tokens?)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A parsed ``--budget``: a fraction of the candidate samples, or a count of samples or of tokens.
+
+    Attributes:
+        kind: what was written.
+        value: above 0; at most 1 for a fraction, whole for a count.
+    """
+
+    kind: Kind
+    value: Fraction
+
+    def of(self, samples: int) -> int:
+        """The budget in its own unit (samples or tokens), given the number of candidate samples; rounded down."""
+        return int(self.value * samples) if self.kind == "fraction" else int(self.value)
+
+    @property
+    def unit(self) -> Literal["samples", "tokens"]:
+        """What the budget counts; a fraction counts samples."""
+        return "tokens" if self.kind == "tokens" else "samples"
+
+
+def parse_budget(text: str) -> Budget:
+    """Read ``5%``, ``0.5 %``, ``10000 samples``, ``500`` (samples), ``50M tokens``, ``1.5B tokens``.
+
+    K, M, B and T are powers of 1000; digits may be grouped by ``_`` or ``,``.
+
+    Raises:
+        ValueError: not of that form, not positive, above 100 %, or not a whole number of samples or tokens.
+    """
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a budget: write 5%, 10000 samples or 50M tokens")
+    digits, suffix, unit = match.groups()
+    value = Fraction(digits.replace("_", "").replace(",", "")) * _UNITS[suffix.upper()]
+    if value <= 0:
+        raise ValueError(f"{text!r} is nothing: a budget must be above 0")
+    if unit == "%":
+        if suffix or value > 100:
+            raise ValueError(f"{text!r} is not a share: it must be above 0% and at most 100%")
+        return Budget("fraction", value / 100)
+    if value.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number; for a share write it with %")
+    return Budget("tokens" if (unit or "").lower().startswith("token") else "samples", value)
+
+
+def parse_tokens(text: str) -> int:
+    """Read a number of tokens: ``20M``, ``20M tokens`` or ``20000000``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        budget = parse_budget(text)
+    except ValueError:
+        budget = None
+    if budget is None or budget.kind == "fraction" or text.strip().lower().endswith(("sample", "samples")):
+        raise ValueError(f"{text!r} is not a number of tokens: write 20M or 20000000")
+    return int(budget.value)
+
+
+def largest_remainder(total: int, shares: np.ndarray) -> np.ndarray:
+    """Divide ``total`` whole things in proportion to ``shares`` (Hamilton's method).
+
+    Args:
+        total: how many things, at least 0.
+        shares: (n,) not negative, any scale; at least one above 0 unless total is 0.
+
+    Returns:
+        (n,) int64 with sum ``total``, each within 1 of its exact quota; a share of 0 gets 0. Ties by index.
+    """
+    shares = np.asarray(shares, dtype=np.float64)
+    if total == 0 or len(shares) == 0:
+        return np.zeros(len(shares), dtype=np.int64)
+    quotas = total * (shares / shares.sum())
+    counts = np.floor(quotas).astype(np.int64)
+    # Equal remainders may differ in their last bits; rounding makes them ties, and the sort is stable.
+    remainders = np.where(shares > 0, np.round(quotas - counts, 9), -1.0)
+    first = np.argsort(-remainders, kind="stable")[: total - int(counts.sum())]
+    counts[first] += 1
+    return counts
+
+
+def token_shares(total: int, shares: np.ndarray) -> np.ndarray:
+    """Divide ``total`` tokens in proportion to ``shares``, rounded down: (n,) int64, never above a share."""
+    shares = np.asarray(shares, dtype=np.float64)
+    if total == 0 or len(shares) == 0:
+        return np.zeros(len(shares), dtype=np.int64)
+    return np.floor(total * shares / shares.sum()).astype(np.int64)  # in this order: 49 · 1/49 is 1, not 0.99
+
+
+def divide(total: int, shares: np.ndarray, caps: np.ndarray, unit: Literal["samples", "tokens"]) -> np.ndarray:
+    """Divide a budget in proportion to ``shares``, none above its cap; what a cap cuts off goes to the others.
+
+    Where no cap bites this is ``largest_remainder`` (samples) or ``token_shares`` (tokens). Otherwise what is filled is
+    set aside and the rest divided again in proportion among those that have room, until nothing moves.
+
+    Args:
+        total: the budget; more than all caps together gives the caps.
+        shares: (n,) not negative.
+        caps: (n,) int64, what each part holds.
+        unit: samples are given out to the last one, tokens are rounded down a part.
+
+    Returns:
+        (n,) int64.
+    """
+    shares = np.asarray(shares, dtype=np.float64)
+    caps = np.asarray(caps, dtype=np.int64)
+    split = largest_remainder if unit == "samples" else token_shares
+    result = np.zeros(len(shares), dtype=np.int64)
+    is_open = (shares > 0) & (caps > 0)
+    left = total
+    while left > 0 and is_open.any():
+        given = split(left, np.where(is_open, shares, 0.0))
+        full = is_open & (given > caps)
+        if not full.any():
+            return result + given
+        result[full] = caps[full]
+        left -= int(caps[full].sum())
+        is_open &= ~full
+    return result

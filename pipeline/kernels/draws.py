@@ -1,0 +1,60 @@
+"""Priority sampling: weighted draws without replacement whose inclusion probabilities are known (DESIGN section 6).
+
+Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary subset sums". Every method that draws
+(uniform first) differs in its scores alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PriorityDraw:
+    """What was drawn.
+
+    Attributes:
+        picked: (m,) int64 indices, by falling key.
+        threshold: the key of the first one left out (0 where nothing is).
+        inclusion_prob: (m,) float64, π = min(1, s/threshold) of each pick; Σ value/π is unbiased for the whole sum.
+    """
+
+    picked: np.ndarray
+    threshold: float
+    inclusion_prob: np.ndarray
+
+
+def priority_keys(scores: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The keys s/u: (n,) float64 from scores (n,) not negative and uniform variates (n,) in (0, 1]."""
+    return np.asarray(scores, dtype=np.float64) / np.asarray(u, dtype=np.float64)
+
+
+def priority_sample(scores: np.ndarray, u: np.ndarray, budget: int, n_tokens: np.ndarray | None = None) -> PriorityDraw:
+    """Take the largest keys s/u until the next one would exceed the budget.
+
+    With a token budget the draw stops at the first sample that does not fit, rather than skip it: then a sample is in
+    exactly when its key is above a threshold that its own key has no part in, and min(1, s/τ) stays unbiased.
+
+    Args:
+        scores: (n,) not negative; a sample with score 0 is never drawn.
+        u: (n,) uniform in (0, 1], one a sample.
+        budget: samples, or tokens where ``n_tokens`` is given.
+        n_tokens: (n,) tokens of each sample, or None for a budget of samples.
+    """
+    keys = priority_keys(scores, u)
+    order = np.argsort(-keys, kind="stable")  # ties by index, that is by sample_id
+    order = order[: np.count_nonzero(keys > 0)]
+    if n_tokens is None:
+        taken = min(max(budget, 0), len(order))
+    else:
+        filled = np.cumsum(np.asarray(n_tokens, dtype=np.int64)[order])
+        taken = int(np.searchsorted(filled, budget, side="right"))
+    picked = order[:taken].astype(np.int64)
+    threshold = float(keys[order[taken]]) if taken < len(order) else 0.0
+    return PriorityDraw(picked, threshold, inclusion_probability(np.asarray(scores)[picked], threshold))
+
+
+def inclusion_probability(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """π = min(1, s/τ), 1 where the threshold is 0: (m,) float64."""
+    scores = np.asarray(scores, dtype=np.float64)
+    return np.minimum(1.0, scores / threshold) if threshold > 0 else np.ones(len(scores))
