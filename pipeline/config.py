@@ -112,6 +112,8 @@ class ExportConfig:
 
 Config = TypeVar("Config", EmbedConfig, SelectConfig, OrderConfig, VerifyConfig, ExportConfig)
 
+_POSITIONAL = {"inputs": "GLOB", "runs": "RUN", "replay": "REPLAY"}  # as the command line calls them
+
 # Options that say where and how fast, not what: they never count as a change of a run.
 NOT_SHAPING = frozenset({"out", "workers", "overwrite", "dry_run", "beam_args", "max_bad_fraction"})
 
@@ -146,7 +148,8 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise UsageError(f"missing: {', '.join('--' + name.replace('_', '-') for name in missing)}")
+        names = [_POSITIONAL.get(name) or "--" + name.replace("_", "-") for name in missing]
+        raise UsageError(f"missing: {', '.join(names)}")
     for name, value in values.items():
         values[name] = _typed(name, value, known[name].type, file)
     return kind(**values)

@@ -1,0 +1,147 @@
+"""What the commands print: progress and logs on stderr, the summary on stdout."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+Progress = Callable[[int, int | None, str], None]
+
+LOG_INTERVAL = 30.0  # seconds between lines of progress where stderr is no terminal
+_PLAIN_WIDTH = 160  # characters of a line where stdout is no terminal
+
+_log = logging.getLogger("cptsel")
+
+
+@contextmanager
+def progress(debug: bool = False) -> Iterator[Progress]:
+    """Set up logging and yield a function ``(done, total, what)`` that shows how far a pass is.
+
+    A bar on stderr where that is a terminal, else a log line at most every ``LOG_INTERVAL`` seconds and one when a
+    step ends.
+    """
+    quiet_libraries()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        set_up_logging(_plain_handler(), debug)
+        yield log_progress()
+        return
+    set_up_logging(RichHandler(console=console, show_path=False, show_time=False), debug)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(done: int, total: int | None, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def log_progress(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Progress as log lines.
+
+    Args:
+        clock: seconds from any fixed point.
+    """
+    last: dict[str, float] = {}
+    finished: set[str] = set()
+
+    def report(done: int, total: int | None, what: str) -> None:
+        now, ended = clock(), total is not None and done >= total
+        if what in finished or not (ended or now - last.get(what, -LOG_INTERVAL) >= LOG_INTERVAL):
+            return
+        last[what] = now
+        if ended:
+            finished.add(what)
+        _log.info("%s: %s", what, f"{done:,} of {total:,}" if total is not None else f"{done:,}")
+
+    return report
+
+
+def quiet_libraries() -> None:
+    """Keep the noise of imported libraries off the screen; their warnings stay.
+
+    A bar of the Hub's or of transformers' would fight with ours for the line; who wants them sets the variable to 0.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    root = logging.getLogger()
+    if not any(isinstance(item, _ImportNoise) for item in root.filters):
+        root.addFilter(_ImportNoise())
+
+
+class _ImportNoise(logging.Filter):
+    """Drops the line that Beam logs when it is imported without its Google Cloud extra."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("apitools not found")
+
+
+def set_up_logging(handler: logging.Handler, debug: bool) -> None:
+    """Warnings of all, information of our own; with ``debug`` everything of our own."""
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    _log.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _plain_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    return handler
+
+
+def print_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """Print what a pass returned: tables on stdout, or one JSON object; warnings always on stderr too."""
+    for warning in summary.get("warnings", []):
+        _log.warning("%s", warning)
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
+    head = [str(summary[key]) for key in ("command", "status") if summary.get(key)]
+    console.print(Text(f"cptsel {': '.join(head)}", style="bold"))
+    totals = Table.grid(padding=(0, 2))
+    for name, value in summary.get("totals", {}).items():
+        totals.add_row(Text(f"  {name}"), _cell(value))
+    if summary.get("out"):
+        totals.add_row(Text("  out"), _cell(summary["out"]))
+    console.print(totals)
+    for table in summary.get("tables", []):
+        console.print(_table(table))
+
+
+def _table(spec: dict[str, Any]) -> Table:
+    """One of a summary's tables; columns of numbers stand to the right."""
+    table = Table(title=spec["title"], title_justify="left", header_style="bold")
+    for index, name in enumerate(spec["columns"]):
+        numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec["rows"])
+        table.add_column(Text(name), justify="right" if numbers and spec["rows"] else "left", overflow="fold")
+    for row in spec["rows"]:
+        table.add_row(*[_cell(value) for value in row])
+    return table
+
+
+def _cell(value: Any) -> Text:
+    """A value as text: never taken for markup; thousands apart, four significant digits."""
+    if value is None:
+        return Text("-")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    if isinstance(value, float):
+        return Text(f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}")
+    return Text(str(value), overflow="fold")
