@@ -1,0 +1,223 @@
+"""Small finished replay manifests over a small real corpus on disk, made without embed or select."""
+
+import gzip
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.hashing import content_hash, doc_key, sample_id
+from cptsel.pipeline.manifest import finish_manifest, load_manifest, manifest_id, samples_name
+from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
+
+WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
+FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
+MAX_TOKENS = 8
+
+
+@dataclass
+class Built:
+    """What was built: the corpus, the manifest, and every chosen sample with its text as plain dicts."""
+
+    corpus: Path
+    replay: Path
+    header: dict[str, Any]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    def plays(self) -> list[tuple[str, str, int]]:
+        """(sample_id, text, repetition) of every play of one epoch, sorted."""
+        return sorted((s["sample_id"], s["text"], c + 1) for s in self.samples for c in range(s["repeat"]))
+
+
+def build_replay(
+    directory: Path, *, shards: int = 5, documents: int = 12, seed: int = 0, max_repeats: int = 4, keep: float = 0.5
+) -> Built:
+    """Write a corpus (formats in turn), choose windows at random, and finish a manifest over them.
+
+    Shard ``i`` has ``documents * (1 + i % 3)`` documents, so shards differ in size. Weights add up to each group's
+    target mass; repeats are drawn in 0..max_repeats.
+    """
+    rng = random.Random(seed)
+    corpus, replay = directory / "corpus", directory / "replay"
+    population: list[dict[str, Any]] = []
+    shard_rows = []
+    for shard in range(shards):
+        texts = [_text(rng) for _ in range(documents * (1 + shard % 3))]
+        kind = FORMATS[shard % len(FORMATS)]
+        path = corpus / f"part-{shard:02d}.{kind}"
+        offsets = _write_shard(path, kind, texts)
+        shard_rows.append({"shard_id": shard, "path": path.name, "uri": str(path), **_stored(path, kind)})
+        for (row, text), (offset, length) in zip(texts_rows(texts), offsets, strict=True):
+            population += _windows(rng, shard, path.name, row, text, offset, length)
+    chosen = [s for s in population if rng.random() < keep or s["first_of_group"]]
+    _decide(rng, population, chosen, max_repeats)
+    header = _write(replay, shard_rows, population, chosen, max_repeats, corpus)
+    return Built(corpus, replay, header, chosen)
+
+
+def texts_rows(texts: list[str]) -> list[tuple[int, str]]:
+    """Physical rows of a shard's documents: line formats have a blank line before every fifth document."""
+    return [(index + index // 5, text) for index, text in enumerate(texts)]
+
+
+def _text(rng: random.Random) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 40)))
+
+
+def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | None, int | None]]:
+    """Write one corpus file; byte offset and length of each document's line (None for Parquet)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = texts_rows(texts)
+    if kind == "parquet":
+        column: list[str | None] = [None] * (rows[-1][0] + 1)
+        for row, text in rows:
+            column[row] = text
+        ids = [f"{path.stem}/{row}" for row in range(len(column))]
+        pq.write_table(pa.table({"id": ids, "text": column}), path, row_group_size=7)
+        return [(None, None)] * len(rows)
+    data, offsets = b"", []
+    for index, (row, text) in enumerate(rows):
+        data += b"\n" if index and index % 5 == 0 else b""
+        line = json.dumps({"id": f"{path.stem}/{row}", "text": text}, ensure_ascii=index % 2 == 0).encode() + b"\n"
+        offsets.append((len(data), len(line) - 1))
+        data += line
+    half = len(data) // 2
+    if kind == "jsonl.gz":  # two members, as concatenated dumps have
+        data = gzip.compress(data[:half], mtime=0) + gzip.compress(data[half:], mtime=0)
+    elif kind == "jsonl.zst":  # two frames
+        data = zstandard.compress(data[:half]) + zstandard.compress(data[half:])
+    path.write_bytes(data)
+    return list(offsets)
+
+
+def _stored(path: Path, kind: str) -> dict[str, Any]:
+    digest, size = outputs.hash_file(str(path))
+    compression = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}.get(kind, "none")
+    return {"format": kind.split(".")[0], "compression": compression, "bytes": size, "sha256": digest}
+
+
+def _windows(
+    rng: random.Random, shard: int, path: str, row: int, text: str, offset: int | None, length: int | None
+) -> list[dict[str, Any]]:
+    """Windows of MAX_TOKENS words that tile a text, as population rows."""
+    key, words, rows, start = doc_key(path, row), text.split(" "), [], 0
+    for window, first in enumerate(range(0, len(words), MAX_TOKENS)):
+        part = words[first : first + MAX_TOKENS]
+        end = start + len(" ".join(part)) + (1 if first else 0)
+        rows.append(
+            {
+                "sample_id": sample_id(key, start, end), "doc_key": key, "doc_id": f"{Path(path).stem}/{row}",
+                "shard_id": shard, "row_index": row, "window": window, "byte_offset": offset, "byte_length": length,
+                "char_start": start, "char_end": end, "token_start": first, "token_count": len(part),
+                "n_tokens": len(part), "content_hash": content_hash(text[start:end].encode()),
+                "inclusion_prob": 0.5, "phase": 0, "group": "even" if row % 2 == 0 else "odd", "method": "uniform",
+                "grad_norm": np.float32(rng.uniform(0.5, 9.0)).item(), "score": None, "text": text[start:end],
+                "first_of_group": shard == 0 and window == 0 and row < 2,
+            }
+        )  # fmt: skip
+        start = end
+    return rows
+
+
+def _decide(rng: random.Random, population: list[dict], chosen: list[dict], max_repeats: int) -> None:
+    """Fill weight, loss_weight, repeat and order_rank of the chosen samples."""
+    for group in ("even", "odd"):
+        members = [s for s in chosen if s["group"] == group]
+        raw = [rng.uniform(0.1, 5.0) for _ in members]
+        target = sum(s["n_tokens"] for s in population if s["group"] == group)
+        for sample, share in zip(members, raw, strict=True):
+            sample["weight"] = target * share / sum(raw) / sample["n_tokens"]
+    scale = sum(s["n_tokens"] for s in chosen) / sum(s["weight"] * s["n_tokens"] for s in chosen)
+    ranks: dict[int, int] = {}
+    for sample in chosen:
+        sample["loss_weight"] = sample["weight"] * scale
+        sample["repeat"] = rng.choice([0, 1, 1, 2, max_repeats])
+        sample["order_rank"] = ranks[sample["shard_id"]] = ranks.get(sample["shard_id"], -1) + 1
+
+
+def _tally(rows: list[dict], what: str) -> dict[str, Any]:
+    if what == "population":
+        tokens = sum(s["n_tokens"] for s in rows)
+        return {"population_samples": len(rows), "population_tokens": tokens, "population_mass": float(tokens)}
+    return {
+        "selected_samples": len(rows),
+        "selected_tokens": sum(s["n_tokens"] for s in rows),
+        "replay_tokens": sum(s["n_tokens"] * s["repeat"] for s in rows),
+    }
+
+
+def _write(
+    replay: Path, shard_rows: list[dict], population: list[dict], chosen: list[dict], max_repeats: int, corpus: Path
+) -> dict[str, Any]:
+    for shard in shard_rows:
+        mine = [s for s in chosen if s["shard_id"] == shard["shard_id"]]
+        shard |= _tally([s for s in population if s["shard_id"] == shard["shard_id"]], "population")
+        shard |= _tally(mine, "selected") | {"selected_mass": sum(s["weight"] * s["n_tokens"] for s in mine)}
+        if mine:
+            table = pa.Table.from_pylist(mine, schema=SAMPLES)
+            io.write_parquet(str(replay / samples_name(shard["shard_id"])), table)
+    io.write_parquet(str(replay / "shards.parquet"), pa.Table.from_pylist(shard_rows, schema=REPLAY_SHARDS))
+    groups = []
+    for group in ("even", "odd"):
+        tally = _tally([s for s in population if s["group"] == group], "population")
+        picked = _tally([s for s in chosen if s["group"] == group], "selected")
+        groups.append(
+            {"group": group, **tally, **picked, "target_mass": tally["population_mass"], "budget": 1}
+        )
+    picked = _tally(chosen, "selected")
+    header = {
+        "weighting": {
+            "realisation": "repeat", "max_repeats": max_repeats,
+            "replay_tokens": {
+                "requested": picked["selected_tokens"], "realised": picked["replay_tokens"], "shortfall": 0,
+            },
+        },
+        "order": {"kind": "corpus"},
+        "selection": {"method": "uniform", "options": {"seed": 0}, "scope": "shard"},
+        "groups": groups,
+        "totals": {
+            "shards": len(shard_rows), **_tally(population, "population"), **picked,
+            "plays": sum(s["repeat"] for s in chosen),
+        },
+        "phases": [
+            {"phase": 0, "mix_fraction": None, "samples": len(chosen), "tokens": picked["selected_tokens"],
+             "order": "corpus"}
+        ],
+        "corpus": {"root": str(corpus), "text_field": "text", "id_field": "id", "tokenizer": "0" * 64,
+                   "max_tokens": MAX_TOKENS},
+        "provenance": {"runs": [{"fingerprint": "0" * 64}], "model": {}, "tool": {"name": "cptsel", "version": "0"},
+                       "packages": {}},
+    }  # fmt: skip
+    return finish_manifest(str(replay), header, "seed: 0\n", {"seconds": 0.0})
+
+
+def reseal(replay: Path, change_header: Any = None) -> None:
+    """Make sums, manifest.json and manifest_id right again after a change, as a careful forger would."""
+    header = json.loads((replay / "manifest.json").read_text())
+    for name in header["files"]:
+        digest, size = outputs.hash_file(str(replay / name))
+        header["files"][name] |= {"sha256": digest, "bytes": size, "rows": pq.read_metadata(replay / name).num_rows}
+    if change_header is not None:
+        change_header(header)
+    header["manifest_id"] = manifest_id(header)
+    io.write_json(str(replay / "manifest.json"), header)
+    sums = {name: entry["sha256"] for name, entry in header["files"].items()}
+    for name in ("manifest.json", "CONSUMING.md"):
+        sums[name] = outputs.hash_file(str(replay / name))[0]
+    (replay / "SHA256SUMS").write_text(outputs.sums_text(sums))
+    load_manifest(str(replay))
+
+
+def change_samples(replay: Path, shard_id: int, change: Any) -> None:
+    """Rewrite a samples file after ``change(rows: list[dict])`` has had its way with the rows."""
+    path = replay / samples_name(shard_id)
+    rows = pq.read_table(path).to_pylist()
+    change(rows)
+    io.write_parquet(str(path), pa.Table.from_pylist(rows, schema=SAMPLES))

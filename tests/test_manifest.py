@@ -1,0 +1,155 @@
+"""A manifest is finished deterministically, opened safely, and CONSUMING.md tells the truth."""
+
+import hashlib
+import json
+import re
+import subprocess
+
+import pytest
+from manifest_builder import build_replay, reseal
+
+from cptsel.pipeline import outputs
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.manifest import load_manifest, manifest_id, source_uri
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build_replay(tmp_path_factory.mktemp("manifest"))
+
+
+def test_header_is_what_load_gives_back(built):
+    manifest = load_manifest(str(built.replay))
+    assert manifest.header == built.header
+    assert manifest.manifest_id == built.header["manifest_id"]
+    assert sorted(manifest.sample_files()) == sorted({s["shard_id"] for s in built.samples})
+    assert manifest.schedule_files() == {}
+    assert manifest.shards().num_rows == built.header["totals"]["shards"]
+
+
+def test_equal_inputs_give_equal_bytes_and_ids(tmp_path):
+    (tmp_path / "a").mkdir()
+    first = build_replay(tmp_path / "a")
+    kept = {name: (first.replay / name).read_bytes() for name in outputs.list_tree(str(first.replay))}
+    (first.replay).rename(tmp_path / "a" / "elsewhere")
+    second = build_replay(tmp_path / "a")
+    assert kept == {name: (second.replay / name).read_bytes() for name in outputs.list_tree(str(second.replay))}
+
+
+def test_manifest_id_is_the_canonical_hash(built):
+    """An independent canonicaliser: for ASCII keys and these numbers RFC 8785 is sorted, compact json.dumps."""
+    header = {"b": [1, 2.5, None], "a": {"z": "ü", "y": True}, "manifest_id": "ignored"}
+    text = '{"a":{"y":true,"z":"ü"},"b":[1,2.5,null]}'
+    assert manifest_id(header) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_sha256sum_accepts_the_directory_and_every_file_is_covered(built):
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=built.replay, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    listed = {line.rsplit(": ", 1)[0] for line in done.stdout.splitlines()}
+    assert listed == set(outputs.list_tree(str(built.replay))) - outputs.UNSUMMED
+
+
+def test_nothing_in_the_manifest_names_its_own_place(built):
+    text = (built.replay / "manifest.json").read_text()
+    assert str(built.replay) not in text
+
+
+def test_consuming_example_yields_exactly_the_plays(built, monkeypatch, capsys):
+    page = (built.replay / "CONSUMING.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(built.replay)
+    names: dict = {}
+    exec(compile(code, "CONSUMING.md", "exec"), names)
+    played: dict[str, int] = {}
+    seen = []
+    for text, row in names["replay"]():
+        played[row["sample_id"]] = played.get(row["sample_id"], 0) + 1
+        seen.append((row["sample_id"], text, played[row["sample_id"]]))
+    assert sorted(seen) == built.plays()
+    assert capsys.readouterr().out.startswith(str(built.header["totals"]["replay_tokens"]))
+
+
+def test_consuming_page_is_one_page_and_fully_filled_in(built):
+    page = (built.replay / "CONSUMING.md").read_text()
+    assert "$" not in page
+    assert built.header["manifest_id"] in page
+    assert len(page.splitlines()) < 120
+
+
+def test_source_uri_maps_to_a_moved_corpus():
+    shard = {"uri": "gs://bucket/c/a/x.jsonl", "path": "a/x.jsonl"}
+    assert source_uri(shard, None) == "gs://bucket/c/a/x.jsonl"
+    assert source_uri(shard, "/mnt/c") == "/mnt/c/a/x.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "phrase"),
+    [
+        (lambda h: h.update(format="other"), UsageError, "format is 'other'"),
+        (lambda h: h.update(spec_version=2), UsageError, "spec_version 2 is newer"),
+        (lambda h: h.update(required_features=["teleport"]), UsageError, "needs teleport"),
+        (lambda h: h.update(phases=[]), VerificationError, "phases"),
+        (lambda h: h["totals"].update(plays=1), VerificationError, "manifest_id does not match"),
+    ],
+)
+def test_load_refuses_what_it_must_not_read(tmp_path, change, error, phrase):
+    built = build_replay(tmp_path, shards=1)
+    path = built.replay / "manifest.json"
+    header = json.loads(path.read_text())
+    change(header)
+    path.write_text(json.dumps(header))
+    with pytest.raises(error, match=phrase):
+        load_manifest(str(built.replay))
+
+
+def test_load_ignores_unknown_optional_fields(tmp_path):
+    built = build_replay(tmp_path, shards=1)
+    reseal(built.replay, lambda header: header.update(colour="blue"))
+    assert load_manifest(str(built.replay)).header["colour"] == "blue"
+
+
+def test_load_refuses_unfinished_and_foreign_directories(tmp_path):
+    built = build_replay(tmp_path, shards=1)
+    (built.replay / "_SUCCESS").unlink()
+    with pytest.raises(UsageError, match="not finished"):
+        load_manifest(str(built.replay))
+    with pytest.raises(UsageError, match="not a replay manifest"):
+        load_manifest(str(built.corpus))
+
+
+def test_outputs_are_replaced_only_when_they_are_this_commands_own(tmp_path):
+    out = str(tmp_path / "out")
+    outputs.prepare_output(out, "order", "seed: 1\n", overwrite=False)
+    (tmp_path / "out" / "half.parquet").write_bytes(b"x")
+    outputs.prepare_output(out, "order", "seed: 2\n", overwrite=False)  # unfinished: begun anew
+    assert outputs.list_tree(out) == ["config.yaml"]
+    assert "seed: 2" in (tmp_path / "out" / "config.yaml").read_text()
+    (tmp_path / "out" / "_SUCCESS").write_bytes(b"")
+    with pytest.raises(UsageError, match="pass --overwrite or another --out"):
+        outputs.prepare_output(out, "order", "", overwrite=False)
+    with pytest.raises(UsageError, match="written by cptsel order, not by select"):
+        outputs.prepare_output(out, "select", "", overwrite=True)
+    outputs.prepare_output(out, "order", "seed: 3\n", overwrite=True)
+    assert outputs.list_tree(out) == ["config.yaml"]
+
+
+def test_foreign_files_are_never_deleted(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for name in (None, "config.yaml"):
+        if name:
+            (tmp_path / name).write_text("# somebody's own\n")
+        with pytest.raises(UsageError, match="did not write"):
+            outputs.prepare_output(str(tmp_path), "select", "", overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("text", ["zz  a\n", "0" * 64 + " a\n", "0" * 64 + "  \n", ("0" * 64 + "  a\n") * 2])
+def test_damaged_sums_are_an_error(text):
+    with pytest.raises(ValueError, match="line"):
+        outputs.parse_sums(text)
+
+
+def test_sums_round_trip():
+    sums = {"b/c d.parquet": "1" * 64, "a": "2" * 64}
+    assert outputs.parse_sums(outputs.sums_text(sums)) == sums
