@@ -1,0 +1,76 @@
+"""Documents of a shard, block by block: bad rows become rejects with a reason, and the rest is read.
+
+    for block in shard.blocks:                      # plain JSONL and Parquet, in any order
+        documents = read_block(shard, block, options)
+    for documents in read_stream(shard, options):   # compressed JSONL, front to back
+
+A row is a physical line, split at ``\\n`` alone, or a Parquet row. Blank and bad ones count: row numbers never shift.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from cptsel.pipeline import io
+from cptsel.pipeline.corpus._jsonl import read_plain_block, read_stream_blocks
+from cptsel.pipeline.corpus._parquet import read_parquet_block
+from cptsel.pipeline.corpus._texts import read_texts
+from cptsel.pipeline.corpus._types import (
+    REASONS,
+    Block,
+    Document,
+    DocumentBlock,
+    ReadOptions,
+    Reject,
+    Shard,
+)
+
+__all__ = [
+    "REASONS",
+    "Document",
+    "DocumentBlock",
+    "ReadOptions",
+    "Reject",
+    "read_block",
+    "read_stream",
+    "read_texts",
+]
+
+
+def read_block(shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
+    """Read one block of a plain JSONL or Parquet shard.
+
+    The result depends on the file and the options, never on how the file was cut into blocks: only on where this block
+    lies. Rows at or past ``options.limit`` are neither read nor counted.
+
+    Raises:
+        OSError: the file can't be read, or is not the one of which the inventory was made.
+    """
+    with _open(shard) as handle:
+        if shard.format == "parquet":
+            return read_parquet_block(handle, shard, block, options)
+        return read_plain_block(handle, shard, block, options)
+
+
+def read_stream(shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
+    """Read a compressed JSONL shard once, front to back.
+
+    Yields at least one block; a block ends at the first line end at or past ``options.block_bytes`` uncompressed bytes,
+    and ``last`` is True on the final one only.
+
+    Raises:
+        OSError: the file can't be read, or is not the one of which the inventory was made.
+    """
+    with _open(shard) as handle:
+        yield from read_stream_blocks(handle, shard, options)
+
+
+@contextmanager
+def _open(shard: Shard) -> Iterator[BinaryIO]:
+    with io.open_read(shard.uri) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        if size != shard.bytes:
+            raise OSError(f"{shard.uri}: has changed since it was listed ({size} bytes now, {shard.bytes} then)")
+        handle.seek(0)
+        yield handle

@@ -1,0 +1,52 @@
+"""What a corpus consists of: its files, their hashes, and the blocks in which they are read."""
+
+import hashlib
+
+from cptsel.pipeline import io
+from cptsel.pipeline.corpus._jsonl import BlockCounter
+from cptsel.pipeline.corpus._parquet import parquet_blocks
+from cptsel.pipeline.corpus._streams import chunks
+from cptsel.pipeline.corpus._types import Block, Shard
+from cptsel.pipeline.corpus.listing import file_format, list_inputs
+
+__all__ = ["Block", "Shard", "inventory", "list_inputs"]
+
+
+def inventory(shard_id: int, uri: str, path: str, size: int, block_bytes: int) -> Shard:
+    """Read a file once and say what it is: its hash, and the blocks of plain JSONL and Parquet.
+
+    Never fails on what the file holds: where that is no Parquet, or not what the suffix says, there is one block of one
+    row, which becomes a reject when it is read.
+
+    Args:
+        shard_id: number of the shard.
+        uri, path, size: as listed.
+        block_bytes: size of a block. A block of plain JSONL ends at the first line end at or past so many bytes;
+            Parquet row groups are joined up to so many uncompressed bytes.
+
+    Raises:
+        UsageError: unknown suffix.
+        OSError: the file can't be read, or has not the size that was listed.
+        ValueError: ``block_bytes`` is less than 1.
+    """
+    if block_bytes < 1:
+        raise ValueError(f"block_bytes must be at least 1, not {block_bytes}")
+    format, compression = file_format(path)
+    digest = hashlib.sha256()
+    counter = BlockCounter(block_bytes)
+    plain = (format, compression) == ("jsonl", "none")
+    found = 0
+    blocks: tuple[Block, ...] | None = None
+    with io.open_read(uri) as handle:
+        for chunk in chunks(handle):
+            digest.update(chunk)
+            found += len(chunk)
+            if plain:
+                counter.feed(chunk)
+        if found != size:
+            raise OSError(f"{uri}: has changed since it was listed ({found} bytes now, {size} then)")
+        if plain:
+            blocks = counter.finish()
+        elif format == "parquet":
+            blocks = parquet_blocks(handle, block_bytes)
+    return Shard(shard_id, uri, path, format, compression, size, digest.hexdigest(), blocks)
