@@ -1,0 +1,154 @@
+"""Clusters round picks: exact assignment of every row to its nearest pick, and medoid passes that improve the picks.
+
+A pass assigns all rows and then lets each cluster choose the member with the least Σ a_i · d(i, member) as its pick:
+Lloyd's alternation with members for means (Maranzana 1964; Park & Jun 2009). It starts from greedy's picks and stops
+where the total no longer falls.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cptsel.pipeline.kernels.neighbours import Links, nearest
+
+#: In a cluster of up to so many members each may become its medoid; in a larger one, the NEAR members nearest the mean.
+EXACT_MEMBERS, NEAR = 2_048, 512
+
+_BLOCK = 4_096
+_LESS = 1 - 1e-9  # a swap must lower the cost by more than rounding, or passes could swap equals for ever
+
+
+class Assignment(NamedTuple):
+    """Each row's nearest pick; equal distances go to the pick of the lowest row, and a pick is always its own."""
+
+    owner: np.ndarray  # (n,) int64, position in the picks; -1 where there are no picks
+    distance: np.ndarray  # (n,) float32, Euclidean; infinite where there are no picks
+
+
+class Refined(NamedTuple):
+    """Picks after the medoid passes: pick by pick in the old order."""
+
+    picks: np.ndarray  # (m,) int64
+    assignment: Assignment  # to these picks
+    passes: int  # passes that changed something
+
+
+def assign(x: np.ndarray, picks: np.ndarray, graph: Links | None = None) -> Assignment:
+    """Assign every row to its nearest pick, exactly.
+
+    Args:
+        x: Rows (n, d), float32.
+        picks: Distinct rows (m,) of ``x``.
+        graph: The exact neighbour graph of ``x``, if there is one: the first pick in a row's list is then its nearest,
+            and only rows that list none are compared with all picks.
+
+    Returns:
+        Owners and distances of the n rows.
+    """
+    n = len(x)
+    owner, distance = np.full(n, -1, np.int64), np.full(n, np.inf, np.float32)
+    if not len(picks):
+        return Assignment(owner, distance)
+    position = np.full(n, -1, np.int64)
+    position[picks] = np.arange(len(picks))
+    if graph is not None:
+        for start in range(0, n, _BLOCK):
+            indices = graph.indices[start : start + _BLOCK]
+            listed = position[indices] >= 0
+            rows = np.flatnonzero(listed.any(axis=1))
+            first = listed[rows].argmax(axis=1)
+            owner[start + rows] = position[indices[rows, first]]
+            distance[start + rows] = graph.distances[start + rows, first]
+    owner[picks], distance[picks] = np.arange(len(picks)), 0
+    rest = np.flatnonzero(owner < 0)
+    if len(rest):
+        by_row = np.argsort(picks)
+        links = nearest(x[rest], x[picks[by_row]], 1)
+        owner[rest], distance[rest] = by_row[links.indices[:, 0]], links.distances[:, 0]
+    return Assignment(owner, distance)
+
+
+def refine(
+    x: np.ndarray,
+    mass: np.ndarray,
+    picks: np.ndarray,
+    passes: int,
+    *,
+    graph: Links | None = None,
+    costs: np.ndarray | None = None,
+    capacity: int = 0,
+) -> Refined:
+    """Run medoid passes over picks and assign every row to what they leave.
+
+    Args:
+        x: Rows (n, d), float32.
+        mass: Masses (n,), finite and >= 0.
+        picks: Distinct rows (m,) of ``x``.
+        passes: The most passes to make; 0 only assigns.
+        graph: See ``assign``.
+        costs: Costs (n,), int64, where the picks together may cost at most ``capacity``; None where any swap will do.
+        capacity: The budget of ``costs``.
+
+    Returns:
+        Picks of a total Σ a_i · d(i, nearest pick) no larger than that of the picks given, and the assignment to them.
+    """
+    assignment = assign(x, picks, graph)
+    for done in range(passes):
+        moved = _medoids(x, mass, picks, assignment.owner, costs, capacity)
+        if np.array_equal(moved, picks):
+            return Refined(picks, assignment, done)
+        proposal = assign(x, moved, graph)
+        if not mass @ proposal.distance <= mass @ assignment.distance:
+            return Refined(picks, assignment, done)
+        picks, assignment = moved, proposal
+    return Refined(picks, assignment, passes)
+
+
+def _medoids(
+    x: np.ndarray, mass: np.ndarray, picks: np.ndarray, owner: np.ndarray, costs: np.ndarray | None, capacity: int
+) -> np.ndarray:
+    """The medoid of each cluster; under a budget the best member that it still leaves room for, in pick order."""
+    if not len(picks):
+        return picks
+    moved = picks.copy()
+    left = capacity - int(costs[picks].sum()) if costs is not None else 0
+    members = np.argsort(owner, kind="stable")
+    ends = np.cumsum(np.bincount(owner, minlength=len(picks)))
+    for c, cluster in enumerate(np.split(members, ends[:-1])):
+        if len(cluster) == 1:
+            continue
+        pool = _pool(x, mass, cluster)
+        if costs is not None:
+            pool = pool[costs[pool] <= costs[picks[c]] + left]
+        pool = np.concatenate([picks[c : c + 1], pool])
+        totals = _total_distances(x[cluster], mass[cluster], x[pool])
+        best = int(np.argmin(totals))
+        if totals[best] < totals[0] * _LESS:
+            moved[c] = pool[best]
+            left -= int(costs[moved[c]] - costs[picks[c]]) if costs is not None else 0
+    return moved
+
+
+def _pool(x: np.ndarray, mass: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """The members that may become the medoid, ascending."""
+    total = mass[cluster].sum()
+    if len(cluster) <= EXACT_MEMBERS or total <= 0:
+        return cluster[:EXACT_MEMBERS]
+    mean = (mass[cluster] / total) @ x[cluster]
+    near = nearest(mean[None].astype(np.float32), x[cluster], NEAR).indices[0]
+    return cluster[np.sort(near)]
+
+
+def _total_distances(rows: np.ndarray, mass: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """Σ_i a_i · d(i, p) for each p: ``rows`` (s, d), ``mass`` (s,), ``pool`` (p, d); float64 keeps enough digits."""
+    centre = rows.mean(axis=0, dtype=np.float64)
+    pool = pool - centre
+    lengths = np.einsum("ij,ij->i", pool, pool)
+    totals = np.zeros(len(pool))
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK] - centre
+        squares = np.einsum("ij,ij->i", block, block)[:, None] + lengths - 2 * (block @ pool.T)
+        totals += mass[start : start + _BLOCK] @ np.sqrt(np.maximum(squares, 0))
+    return totals

@@ -1,0 +1,197 @@
+"""Nearest neighbours by Euclidean distance: the graph that facility location runs on, and links between two sets.
+
+FAISS does the scanning. What it leaves open is closed here, because a selection must not hang on it: rows are centred
+first, as ``‖x‖² − 2⟨x, y⟩ + ‖y‖²`` loses its digits where norms are large against distances; distances that still lost
+them are computed again from the difference; equal rows are found by their bytes, not by a distance that rounds to 0;
+and ties go to the lower index. No n × n array is ever made.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+
+#: Up to so many rows the graph is exact; above, each row is compared with the rows of the nearest coarse cells only.
+EXACT_ROWS = 65_536
+#: Rows of a coarse cell on average, and how many rows the cells around it hold that its rows are compared with.
+CELL_ROWS, REACH = 512, 16_384
+
+_BLOCK = 8_192  # rows scanned at a time: bounds FAISS's int64 answer, not its speed
+_LOST_DIGITS = 0.01  # d² below this share of ‖x‖² + ‖y‖² is computed again: BLAS is off by about 1e-7 of that sum
+
+
+class Links(NamedTuple):
+    """The K nearest rows of each of n rows, nearest first, equal distances by index."""
+
+    distances: np.ndarray  # (n, K) float32, Euclidean, finite and >= 0
+    indices: np.ndarray  # (n, K) int32
+
+
+class Classes(NamedTuple):
+    """Rows grouped by equality; classes are numbered by their lowest row."""
+
+    first: np.ndarray  # (u,) int64, lowest row of each class, ascending
+    of_row: np.ndarray  # (n,) int64, class of each row
+    members: np.ndarray  # (n,) int64, rows class by class, ascending inside a class
+    starts: np.ndarray  # (u + 1,) int64, where each class begins in ``members``
+
+
+def knn_graph(x: np.ndarray, k: int, *, exact_rows: int = EXACT_ROWS, seed: int = 0) -> Links:
+    """Find the k nearest rows of every row of one set, the row itself included.
+
+    Up to ``exact_rows`` distinct rows every pair is compared. Above, rows are put into cells of about ``CELL_ROWS`` by
+    seeded k-means, and the rows of a cell are compared with the rows of the nearest cells that hold ``REACH`` rows
+    together, so that the work grows with n and no longer with n².
+
+    Args:
+        x: Rows (n, d), float32, finite.
+        k: Neighbours asked for; K = min(k, n) are given. Of more than K equal rows each has the K lowest as neighbours.
+        exact_rows: The number of distinct rows up to which the graph is exact.
+        seed: Seed of the k-means.
+
+    Returns:
+        Links of n rows to rows of the same set.
+
+    Raises:
+        ValueError: If ``x`` is not a finite matrix, or ``k`` is below 1.
+    """
+    x = _centred(x)
+    n = len(x)
+    k = _checked_k(k, n)
+    if n == 0:
+        return Links(np.empty((0, 0), np.float32), np.empty((0, 0), np.int32))
+    classes = equal_rows(x)
+    distinct = x if len(classes.first) == n else x[classes.first]
+    if len(distinct) <= exact_rows:
+        links = _scan(distinct, distinct, min(k, len(distinct)))
+    else:
+        links = _scan_cells(distinct, min(k, len(distinct)), seed)
+    if distinct is x:
+        return links
+    links = _expand(links, classes, k)
+    return Links(links.distances[classes.of_row], links.indices[classes.of_row])
+
+
+def nearest(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
+    """Find the k rows of ``base`` nearest to each query, comparing every pair.
+
+    Args:
+        queries: Rows (n, d), float32, finite.
+        base: Rows (b, d), float32, finite, b >= 1.
+        k: Rows asked for; K = min(k, b) are given.
+
+    Returns:
+        Links of n queries to rows of ``base``; equal distances by index.
+
+    Raises:
+        ValueError: If either is not a finite matrix, their widths differ, ``base`` is empty or ``k`` is below 1.
+    """
+    if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1] or not len(base):
+        raise ValueError(f"queries {queries.shape} and base {base.shape} must be matrices of one width, base not empty")
+    centre = base.mean(axis=0, dtype=np.float64).astype(np.float32)
+    queries, base = _centred(queries, centre), _centred(base, centre)
+    k = _checked_k(k, len(base))
+    classes = equal_rows(base)
+    if len(classes.first) == len(base):
+        return _scan(queries, base, k)
+    return _expand(_scan(queries, base[classes.first], min(k, len(classes.first))), classes, k)
+
+
+def equal_rows(x: np.ndarray) -> Classes:
+    """Group equal rows of ``x`` (n, d), n >= 1, by their bytes."""
+    n = len(x)
+    rows = np.ascontiguousarray(x + np.float32(0))  # turns -0.0 into 0.0
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(n)
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    of_row = rank[inverse.reshape(n)]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(of_row, minlength=len(first)))])
+    return Classes(np.sort(first), of_row, np.argsort(of_row, kind="stable"), starts)
+
+
+def _centred(x: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
+    if x.ndim != 2 or not x.shape[1]:
+        raise ValueError(f"rows must be a matrix (n, d) with d >= 1, not of shape {x.shape}")
+    if centre is None:
+        centre = x.mean(axis=0, dtype=np.float64) if len(x) else np.zeros(x.shape[1])
+    x = np.ascontiguousarray(x, np.float32) - centre.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise ValueError(f"row {int(np.argmin(np.isfinite(x).all(axis=1)))} holds a value that is not finite")
+    return x
+
+
+def _checked_k(k: int, rows: int) -> int:
+    if k < 1:
+        raise ValueError(f"neighbours must be at least 1, not {k}")
+    return min(k, rows)
+
+
+def _scan(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
+    """Compare every query with every row of ``base``, both centred and ``base`` without equal rows."""
+    links = Links(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
+    lengths = np.einsum("ij,ij->i", base, base)
+    for start in range(0, len(queries), _BLOCK):
+        rows = queries[start : start + _BLOCK]
+        squares, found = faiss.knn(rows, base, k)
+        scale = np.einsum("ij,ij->i", rows, rows)[:, None] + lengths[found]
+        at_row, at_link = np.nonzero(squares <= _LOST_DIGITS * scale)
+        for part in np.array_split(np.arange(len(at_row)), len(at_row) // _BLOCK + 1):
+            r, c = at_row[part], at_link[part]
+            gap = rows[r] - base[found[r, c]]
+            squares[r, c] = np.einsum("ij,ij->i", gap, gap)
+        block = slice(start, start + len(rows))
+        links.distances[block] = np.sqrt(np.maximum(squares, 0))
+        links.indices[block] = found
+    return _sorted(links)
+
+
+def _sorted(links: Links) -> Links:
+    """Bring rows that recomputed distances or ties left out of (distance, index) order into it, in place."""
+    distances, indices = links
+    falls = distances[:, 1:] < distances[:, :-1]
+    ties = (distances[:, 1:] == distances[:, :-1]) & (indices[:, 1:] < indices[:, :-1])
+    rows = np.flatnonzero((falls | ties).any(axis=1))
+    order = np.lexsort((indices[rows], distances[rows]), axis=-1)
+    distances[rows] = np.take_along_axis(distances[rows], order, axis=1)
+    indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
+    return links
+
+
+def _expand(links: Links, classes: Classes, k: int) -> Links:
+    """Turn links to classes of equal rows into k links to rows: a class counts once for each of its rows."""
+    out = Links(np.empty((len(links.indices), k), np.float32), np.empty((len(links.indices), k), np.int32))
+    sizes = np.diff(classes.starts)
+    for start in range(0, len(links.indices), _BLOCK):
+        found, distances = links.indices[start : start + _BLOCK], links.distances[start : start + _BLOCK]
+        ends = np.minimum(np.cumsum(sizes[found], axis=1), k)
+        taken = np.diff(ends, axis=1, prepend=0)  # of each class as many rows as still have a place, k in all
+        begins = np.repeat((ends - taken).ravel(), taken.ravel()).reshape(-1, k)
+        classes_at = np.repeat(found.ravel(), taken.ravel()).reshape(-1, k)
+        out.indices[start : start + _BLOCK] = classes.members[classes.starts[classes_at] + np.arange(k) - begins]
+        out.distances[start : start + _BLOCK] = np.repeat(distances.ravel(), taken.ravel()).reshape(-1, k)
+    return _sorted(out)
+
+
+def _scan_cells(x: np.ndarray, k: int, seed: int) -> Links:
+    """Compare the rows of each coarse cell with those of the nearest cells; ``x`` centred, without equal rows."""
+    n, d = x.shape
+    means = faiss.Kmeans(d, max(1, n // CELL_ROWS), niter=8, seed=seed, max_points_per_centroid=64)
+    means.train(x)
+    centroids = np.asarray(means.centroids)
+    cell = _scan(x, centroids, 1).indices[:, 0]
+    members = np.argsort(cell, kind="stable")
+    sizes = np.bincount(cell, minlength=len(centroids))
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    links = Links(np.empty((n, k), np.float32), np.empty((n, k), np.int32))
+    for c in np.flatnonzero(sizes):
+        around = np.argsort(((centroids - centroids[c]) ** 2).sum(axis=1), kind="stable")
+        held = np.cumsum(sizes[around])
+        around = around[: int(np.searchsorted(held, max(REACH, k))) + 1]
+        reached = np.sort(np.concatenate([members[starts[a] : starts[a + 1]] for a in around]))
+        own = members[starts[c] : starts[c + 1]]
+        found = _scan(x[own], x[reached], k)
+        links.distances[own], links.indices[own] = found.distances, reached[found.indices]
+    return links
