@@ -85,6 +85,11 @@ def is_temporary(path: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
+def sha256(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def hash_file(path: str) -> tuple[str, int]:
     """SHA-256 in hex and size in bytes of a file, read in pieces."""
     digest, size = hashlib.sha256(), 0

@@ -1,0 +1,300 @@
+"""``cptsel order``: from a replay manifest to an ordered one, with a schedule for every epoch and rank.
+
+Which shards are visited first is drawn by importance (kernels.shard_order); samples are copied byte for byte. Each
+epoch plays the whole replay set and draws fresh priorities.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.config import OrderConfig, to_yaml
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.shard_order import EpochPlan, order_report, plan_epoch, proposal
+from cptsel.pipeline.manifest import SHARDS, Manifest, finish_manifest, load_manifest, samples_name, schedule_name
+from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
+
+Progress = Callable[[int, int | None, str], None]
+
+_ROWS_SHOWN = 20
+_PLAYED_COLUMNS = ["phase", "repeat", "n_tokens", "grad_norm", "loss_weight"]
+
+
+@dataclass(frozen=True)
+class PhaseVisits:
+    """What one phase plays, by shard and by (shard, pass); shards that play nothing are left out.
+
+    ``ids`` (s,) int32 ascending, ``x`` (s,) float64 = Σ repeat · grad_norm and ``t`` (s,) int64 = Σ repeat · n_tokens;
+    ``shard`` (v,) indexes them, ``passes`` (v,) int16, ``samples`` and ``tokens`` (v,) int64.
+    """
+
+    ids: np.ndarray
+    x: np.ndarray
+    t: np.ndarray
+    shard: np.ndarray
+    passes: np.ndarray
+    samples: np.ndarray
+    tokens: np.ndarray
+
+
+def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Write an ordered manifest.
+
+    Returns:
+        The summary: totals, one table of phases, one of epochs, warnings.
+
+    Raises:
+        UsageError: an option out of range, an input that is not a finished manifest, or an output that exists.
+        VerificationError: a file of the manifest is not what its checksum says.
+    """
+    started = time.monotonic()
+    _check_options(config)
+    manifest = load_manifest(config.replay)
+    realisation = manifest.header["weighting"]["realisation"]
+    if realisation == "sampling":
+        raise UsageError(f"{config.replay}: weights are realised by sampling, which has no order; select with repeats")
+    out = io.absolute(config.out)
+    if out == manifest.directory:
+        raise UsageError(f"--out {config.out} is the manifest to be ordered; choose another --out")
+    if config.dry_run:
+        outputs.check_output(out, "order", config.overwrite)
+    else:
+        outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
+    visits = read_visits(manifest, None if config.dry_run else out, progress)
+    shards = manifest.shards()
+    paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
+    summary = _Summary(config, out, visits)
+    for phase, played in visits.items():
+        names = [paths[key] for key in played.ids.tolist()]
+        q = _proposal(config, played, names)
+        summary.add_phase(phase, q, played)
+        for epoch in range(config.epochs):
+            priority = q / uniform(config.seed, f"order/{phase}/{epoch}", names)
+            plan = plan_epoch(
+                played.passes, played.tokens, priority[played.shard], played.ids[played.shard], config.world_size
+            )
+            summary.add_epoch(phase, epoch, plan)
+            if not config.dry_run:
+                io.write_parquet(io.join(out, schedule_name(phase, epoch)), _schedule(plan, played, q, priority))
+            if epoch == 0 and phase == manifest.phases[0]:
+                shards = _with_order(shards, plan, played, q, priority)
+            if progress:
+                progress(epoch + 1, config.epochs, f"schedules of phase {phase}")
+    if not config.dry_run:
+        io.write_parquet(io.join(out, SHARDS), shards)
+        stats = {"seconds": time.monotonic() - started}
+        finish_manifest(out, _header(manifest, config, summary.reports), to_yaml(config), stats, command="order")
+    return summary.result()
+
+
+def _check_options(config: OrderConfig) -> None:
+    if config.epochs < 1:
+        raise UsageError(f"--epochs {config.epochs}: must be at least 1")
+    if config.world_size < 1:
+        raise UsageError(f"--world-size {config.world_size}: must be at least 1")
+    if not (math.isfinite(config.staleness) and config.staleness >= 0):
+        raise UsageError(f"--staleness {config.staleness}: must be a finite number of at least 0")
+
+
+def read_visits(manifest: Manifest, copy_to: str | None, progress: Progress | None = None) -> dict[int, PhaseVisits]:
+    """What every phase plays, from one reading of each samples file.
+
+    Args:
+        copy_to: directory that gets the files byte for byte, None to copy nothing.
+
+    Raises:
+        VerificationError: a file's bytes are not those the manifest names.
+    """
+    rows: dict[int, list[tuple]] = {phase: [] for phase in manifest.phases}
+    files = manifest.sample_files()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for done, tallies in enumerate(pool.map(lambda key: list(_tally_file(manifest, key, copy_to)), files), 1):
+            for phase, *row in tallies:
+                rows[phase].append(tuple(row))
+            if progress:
+                progress(done, len(files), "shards")
+    return {phase: _visits(found) for phase, found in rows.items()}
+
+
+def _tally_file(manifest: Manifest, shard_id: int, copy_to: str | None) -> Iterator[tuple]:
+    """(phase, shard_id, x, t, samples by pass, tokens by pass) of one samples file, for phases that play from it."""
+    name = samples_name(shard_id)
+    path = manifest.path(name)
+    if not io.exists(path):
+        raise VerificationError(f"{path} is missing; restore it or make the manifest again")
+    data = io.read_bytes(path)
+    if outputs.sha256(data) != manifest.header["files"][name]["sha256"]:
+        raise VerificationError(f"{path} is not the file that was written (its SHA-256 differs); restore it")
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=_PLAYED_COLUMNS)
+    if copy_to is not None:
+        io.write_bytes(io.join(copy_to, name), data)
+    phases, repeat, n_tokens = (table[column].to_numpy().astype(np.int64) for column in ("phase", "repeat", "n_tokens"))
+    importance = repeat * table["grad_norm"].to_numpy().astype(np.float64)
+    if manifest.header["weighting"]["realisation"] == "loss":
+        importance *= table["loss_weight"].to_numpy()
+    for phase in np.unique(phases).tolist():
+        mine = (phases == phase) & (repeat > 0)
+        if mine.any():
+            passes = range(1, int(repeat[mine].max()) + 1)
+            samples = [int((repeat[mine] >= number).sum()) for number in passes]
+            tokens = [int(n_tokens[mine & (repeat >= number)].sum()) for number in passes]
+            yield phase, shard_id, math.fsum(importance[mine]), sum(tokens), samples, tokens
+
+
+def _visits(rows: list[tuple]) -> PhaseVisits:
+    ids, x, t, samples, tokens = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    counts = np.asarray([len(by_pass) for by_pass in samples], dtype=np.int64)
+    shard = np.repeat(np.arange(len(counts)), counts)
+    return PhaseVisits(
+        ids=np.asarray(ids, dtype=np.int32),
+        x=np.asarray(x, dtype=np.float64),
+        t=np.asarray(t, dtype=np.int64),
+        shard=shard,
+        passes=(np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts) + 1).astype(np.int16),
+        samples=np.asarray([count for by_pass in samples for count in by_pass], dtype=np.int64),
+        tokens=np.asarray([count for by_pass in tokens for count in by_pass], dtype=np.int64),
+    )
+
+
+def _proposal(config: OrderConfig, played: PhaseVisits, paths: list[str]) -> np.ndarray:
+    """The proposal, with what the kernel would refuse said in the user's terms."""
+    for index in np.flatnonzero(~(np.isfinite(played.x) & (played.x >= 0) & (played.t > 0))).tolist():
+        file = io.join(config.replay, samples_name(int(played.ids[index])))
+        raise VerificationError(f"{file}: grad_norm or n_tokens is not a positive number; run cptsel verify")
+    if config.staleness == 0:
+        for index in np.flatnonzero(played.x == 0).tolist():
+            raise UsageError(
+                f"--staleness 0: shard {paths[index]} has gradient norm 0 and would never be drawn; "
+                "pass a positive --staleness"
+            )
+    return proposal(played.x, played.t, config.staleness)
+
+
+def _schedule(plan: EpochPlan, played: PhaseVisits, q: np.ndarray, priority: np.ndarray) -> pa.Table:
+    shard = played.shard[plan.visit]
+    columns = {
+        "rank": plan.rank,
+        "position": plan.position,
+        "shard_id": played.ids[shard],
+        "pass": played.passes[plan.visit],
+        "order": plan.order,
+        "samples": played.samples[plan.visit],
+        "tokens": played.tokens[plan.visit],
+        "q": q[shard],
+        "priority": priority[shard],
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEDULE], schema=SCHEDULE)
+
+
+def _with_order(
+    shards: pa.Table, plan: EpochPlan, played: PhaseVisits, q: np.ndarray, priority: np.ndarray
+) -> pa.Table:
+    """The table of shards with q, priority and place of an epoch's pass 1; null for shards that play nothing."""
+    first = played.passes[plan.visit] == 1
+    place = np.empty(len(played.ids), dtype=np.int64)
+    place[played.shard[plan.visit][first]] = plan.order[first]
+    row_of = {key: row for row, key in enumerate(shards["shard_id"].to_pylist())}
+    rows = np.asarray([row_of[key] for key in played.ids.tolist()], dtype=np.int64)
+    absent = np.ones(shards.num_rows, dtype=bool)
+    absent[rows] = False
+    for name, values in (("q", q), ("priority", priority), ("order", place)):
+        full = np.zeros(shards.num_rows, dtype=values.dtype)
+        full[rows] = values
+        field = REPLAY_SHARDS.field(name)
+        shards = shards.set_column(shards.schema.get_field_index(name), field, pa.array(full, field.type, mask=absent))
+    return shards
+
+
+def _header(manifest: Manifest, config: OrderConfig, reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parent's header with another order."""
+    return manifest.header | {
+        "parent": manifest.manifest_id,
+        "order": {
+            "kind": "priority",
+            "seed": config.seed,
+            "epochs": config.epochs,
+            "world_size": config.world_size,
+            "staleness": config.staleness,
+            "reports": reports,
+        },
+    }
+
+
+class _Summary:
+    """Gathers what is told to the user and what the manifest records."""
+
+    def __init__(self, config: OrderConfig, out: str, visits: dict[int, PhaseVisits]) -> None:
+        self.config, self.out, self.visits = config, out, visits
+        self.reports: list[dict[str, Any]] = []
+        self.phase_rows: list[list[Any]] = []
+        self.epoch_rows: list[list[Any]] = []
+        self.warnings: list[str] = []
+
+    def add_phase(self, phase: int, q: np.ndarray, played: PhaseVisits) -> None:
+        report = order_report(q, played.x, played.t)
+        self.reports.append(
+            {
+                "phase": phase,
+                "shards": report.shards,
+                "visits": len(played.shard),
+                "tokens": int(played.t.sum()),
+                "effective_shards": report.effective_shards,
+                "variance_ratio": report.variance_ratio,
+                "variance_ratio_bound": report.variance_ratio_bound,
+            }
+        )
+        ratio = "-" if report.variance_ratio is None else f"{report.variance_ratio:.3f}"
+        self.phase_rows.append(
+            [phase, report.shards, len(played.shard), int(played.t.sum()), f"{report.effective_shards:.1f}", ratio,
+             f"{report.variance_ratio_bound:.3f}"]
+        )  # fmt: skip
+        if len(played.shard) < self.config.world_size:
+            self.warnings.append(
+                f"phase {phase} has {len(played.shard)} visits of shards for {self.config.world_size} ranks, so some "
+                "ranks get nothing; use a smaller --world-size, or smaller shards in the corpus"
+            )
+
+    def add_epoch(self, phase: int, epoch: int, plan: EpochPlan) -> None:
+        low, mean, high = int(plan.loads.min()), float(plan.loads.mean()), int(plan.loads.max())
+        spread = (high - low) / mean if mean else 0.0
+        if len(self.epoch_rows) < _ROWS_SHOWN:
+            self.epoch_rows.append([phase, epoch, low, f"{mean:.0f}", high, f"{spread:.2%}"])
+        if epoch == 0 and spread > 0.1 and low:
+            self.warnings.append(
+                f"phase {phase}: the fullest rank has {spread:.0%} more tokens than the emptiest, because shards are "
+                "played whole; use a smaller --world-size, or smaller shards in the corpus"
+            )
+
+    def result(self) -> dict[str, Any]:
+        one_epoch = sum(int(played.t.sum()) for played in self.visits.values())
+        titles = ["phase", "shards", "visits", "tokens", "effective shards", "variance ratio", "its bound"]
+        return {
+            "command": "order",
+            "out": self.out,
+            "status": "dry-run" if self.config.dry_run else "done",
+            "totals": {
+                "epochs": self.config.epochs,
+                "ranks": self.config.world_size,
+                "visits per epoch": sum(len(played.shard) for played in self.visits.values()),
+                "tokens per epoch": one_epoch,
+                "tokens in all epochs": one_epoch * self.config.epochs,
+            },
+            "tables": [
+                {"title": "Order against drawing shards uniformly", "columns": titles, "rows": self.phase_rows},
+                {
+                    "title": "Tokens by rank",
+                    "columns": ["phase", "epoch", "least", "mean", "most", "spread"],
+                    "rows": self.epoch_rows,
+                },
+            ],
+            "warnings": self.warnings,
+        }

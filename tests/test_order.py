@@ -1,0 +1,176 @@
+"""The order pass: everything is played once an epoch, samples are untouched, equal calls give equal bytes."""
+
+import json
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+from manifest_builder import build_replay, change_samples, reseal
+
+from cptsel.pipeline import outputs
+from cptsel.pipeline.config import OrderConfig
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.manifest import load_manifest
+from cptsel.pipeline.order import order
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build_replay(tmp_path_factory.mktemp("order"), shards=9)
+
+
+@pytest.fixture(scope="module")
+def ordered(built, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ordered") / "out"
+    summary = order(OrderConfig(replay=str(built.replay), out=str(out), epochs=2, world_size=3, seed=7))
+    return out, summary
+
+
+def tree(directory):
+    names = set(outputs.list_tree(str(directory))) - {"stats.json", "config.yaml"}
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+def test_every_epoch_plays_every_repeat_once(built, ordered):
+    out, _ = ordered
+    expected = Counter((s["shard_id"], c + 1) for s in built.samples for c in range(s["repeat"]))
+    assert len(load_manifest(str(out)).schedule_files()) == 2
+    plans = [pq.read_table(out / f"schedule/0-{epoch}.parquet").to_pylist() for epoch in (0, 1)]
+    for plan in plans:
+        assert {(row["shard_id"], row["pass"]): row["samples"] for row in plan} == expected
+        assert sum(row["tokens"] for row in plan) == built.header["totals"]["replay_tokens"]
+        assert len(plan) == len(expected)
+        in_order = sorted(plan, key=lambda row: row["order"])
+        assert [row["pass"] for row in in_order] == sorted(row["pass"] for row in plan)
+    assert {r["shard_id"]: r["priority"] for r in plans[0]} != {r["shard_id"]: r["priority"] for r in plans[1]}
+
+
+def test_priorities_can_be_recomputed_from_the_manifest(built, ordered):
+    out, _ = ordered
+    shards = {s["shard_id"]: s for s in pq.read_table(out / "shards.parquet").to_pylist()}
+    x, t = Counter(), Counter()
+    for s in built.samples:
+        x[s["shard_id"]] += s["repeat"] * s["grad_norm"]
+        t[s["shard_id"]] += s["repeat"] * s["n_tokens"]
+    for epoch in (0, 1):
+        for row in pq.read_table(out / f"schedule/0-{epoch}.parquet").to_pylist():
+            key = row["shard_id"]
+            assert row["q"] == pytest.approx(x[key] + 0.1 * t[key] * sum(x.values()) / sum(t.values()))
+            (u,) = uniform(7, f"order/0/{epoch}", [shards[key]["path"]])
+            assert row["priority"] == row["q"] / u
+            if epoch == 0 and row["pass"] == 1:
+                assert (shards[key]["q"], shards[key]["priority"], shards[key]["order"]) == (
+                    row["q"], row["priority"], row["order"])  # fmt: skip
+
+
+def test_the_rest_of_the_manifest_is_kept(built, ordered):
+    out, _ = ordered
+    header = load_manifest(str(out)).header
+    assert header["parent"] == built.header["manifest_id"]
+    for name in load_manifest(str(built.replay)).sample_files().values():
+        assert (out / name).read_bytes() == (built.replay / name).read_bytes()
+    for key in ("groups", "totals", "weighting", "selection", "phases", "corpus", "provenance"):
+        assert header[key] == built.header[key]
+    kept = pq.read_table(out / "shards.parquet").drop_columns(["q", "priority", "order"])
+    assert kept.equals(pq.read_table(built.replay / "shards.parquet").drop_columns(["q", "priority", "order"]))
+
+
+def test_summary_has_what_was_promised(built, ordered):
+    out, summary = ordered
+    assert summary["command"] == "order"
+    assert summary["status"] == "done"
+    assert summary["totals"]["tokens per epoch"] == built.header["totals"]["replay_tokens"]
+    titles = [table["title"] for table in summary["tables"]]
+    assert titles == ["Order against drawing shards uniformly", "Tokens by rank"]
+    assert "effective shards" in summary["tables"][0]["columns"]
+    assert len(summary["tables"][1]["rows"]) == 2
+    json.dumps(summary)
+    (report,) = load_manifest(str(out)).header["order"]["reports"]
+    assert 0 < report["effective_shards"] <= report["shards"] == 9
+
+
+def test_same_request_same_bytes_other_seed_other_order(built, ordered, tmp_path):
+    out, _ = ordered
+    again = OrderConfig(replay=str(built.replay), out=str(tmp_path / "a"), epochs=2, world_size=3, seed=7)
+    order(again)
+    assert tree(tmp_path / "a") == tree(out)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "b"), epochs=2, world_size=3, seed=8))
+    assert tree(tmp_path / "b")["schedule/0-0.parquet"] != tree(out)["schedule/0-0.parquet"]
+
+
+def test_an_ordered_manifest_can_be_ordered_again(ordered, built, tmp_path):
+    out, _ = ordered
+    order(OrderConfig(replay=str(out), out=str(tmp_path / "again"), world_size=1, seed=7))
+    again = load_manifest(str(tmp_path / "again"))
+    assert again.header["parent"] == load_manifest(str(out)).manifest_id
+    assert list(again.schedule_files()) == [(0, 0)]
+
+
+def test_a_shard_that_plays_nothing_is_not_scheduled(tmp_path):
+    built = build_replay(tmp_path, shards=3)
+
+    def silence(rows):
+        for row in rows:
+            row["repeat"] = 0
+
+    change_samples(built.replay, 1, silence)
+    reseal(built.replay)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+    assert set(pq.read_table(tmp_path / "o/schedule/0-0.parquet")["shard_id"].to_pylist()) == {0, 2}
+    assert pq.read_table(tmp_path / "o/shards.parquet")["order"].to_pylist()[1] is None
+
+
+def test_dry_run_writes_nothing(built, tmp_path):
+    summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), dry_run=True))
+    assert summary["status"] == "dry-run"
+    assert not (tmp_path / "o").exists()
+
+
+def test_idle_ranks_are_a_warning(built, tmp_path):
+    summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), world_size=500))
+    assert "some ranks get nothing" in summary["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"world_size": 0}, "--world-size 0"),
+        ({"staleness": -0.1}, "--staleness -0.1"),
+        ({"staleness": float("nan")}, "--staleness nan"),
+    ],
+)
+def test_options_out_of_range(built, tmp_path, options, phrase):
+    with pytest.raises(UsageError, match=phrase):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), **options))
+    assert not (tmp_path / "o").exists()
+
+
+def test_inputs_and_outputs_that_are_refused(built, ordered, tmp_path):
+    out, _ = ordered
+    with pytest.raises(UsageError, match="pass --overwrite"):
+        order(OrderConfig(replay=str(built.replay), out=str(out)))
+    with pytest.raises(UsageError, match="is the manifest to be ordered"):
+        order(OrderConfig(replay=str(out), out=str(out), overwrite=True))
+    with pytest.raises(UsageError, match="not a replay manifest"):
+        order(OrderConfig(replay=str(built.corpus), out=str(tmp_path / "o")))
+    with pytest.raises(UsageError, match="written by cptsel select, not by order"):
+        order(OrderConfig(replay=str(out), out=str(built.replay), overwrite=True))
+
+
+def test_a_changed_samples_file_is_refused_and_leaves_no_success(tmp_path):
+    built = build_replay(tmp_path, shards=2)
+    change_samples(built.replay, 1, lambda rows: rows[0].update(repeat=3 - rows[0]["repeat"]))
+    with pytest.raises(VerificationError, match=r"000001\.parquet is not the file that was written"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+    assert not (tmp_path / "o" / "_SUCCESS").exists()
+
+
+def test_zero_norms_without_staleness_are_named(tmp_path):
+    built = build_replay(tmp_path, shards=2)
+    change_samples(built.replay, 1, lambda rows: [row.update(grad_norm=0.0) for row in rows])
+    reseal(built.replay)
+    with pytest.raises(UsageError, match=r"part-01\.jsonl\.gz has gradient norm 0"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), staleness=0))
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
