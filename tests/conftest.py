@@ -1,0 +1,37 @@
+"""What the tests share: where the data lies, and one thread for mathematics, whatever the machine has."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy, torch and faiss are imported
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The texts that are part of the repository."""
+    return REPOSITORY / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def tiny_lm() -> Path:
+    """The small trained model that is part of the repository."""
+    return REPOSITORY / "sample_data" / "tiny-lm"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The large benchmark corpus, named by CPTSEL_SHARED; the test skips where it is absent."""
+    folder = Path(os.environ.get("CPTSEL_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no benchmark corpus at {folder}; set CPTSEL_SHARED")
+    return folder
