@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,7 +20,7 @@ from rich.text import Text
 Progress = Callable[[int, int | None, str], None]
 
 LOG_INTERVAL = 30.0  # seconds between lines of progress where stderr is no terminal
-_PLAIN_WIDTH = 160  # characters of a line where stdout is no terminal
+_PLAIN_WIDTH = 10_000  # characters of a line where stdout is no terminal: tables are as wide as they need to be
 
 _log = logging.getLogger("cptsel")
 
@@ -113,19 +114,17 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
     head = [str(summary[key]) for key in ("command", "status") if summary.get(key)]
     console.print(Text(f"cptsel {': '.join(head)}", style="bold"))
-    totals = Table.grid(padding=(0, 2))
-    for name, value in summary.get("totals", {}).items():
-        totals.add_row(Text(f"  {name}"), _cell(value))
-    if summary.get("out"):
-        totals.add_row(Text("  out"), _cell(summary["out"]))
-    console.print(totals)
+    totals = {**summary.get("totals", {}), **({"out": summary["out"]} if summary.get("out") else {})}
+    width = max(map(len, totals), default=0)
+    for name, value in totals.items():
+        console.print(Text(f"  {name:<{width}}  ").append_text(_cell(value)), soft_wrap=True)
     for table in summary.get("tables", []):
         console.print(_table(table))
 
 
 def _table(spec: dict[str, Any]) -> Table:
     """One of a summary's tables; columns of numbers stand to the right."""
-    table = Table(title=spec["title"], title_justify="left", header_style="bold")
+    table = Table(title=Text(spec["title"]), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for index, name in enumerate(spec["columns"]):
         numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec["rows"])
         table.add_column(Text(name), justify="right" if numbers and spec["rows"] else "left", overflow="fold")

@@ -1,0 +1,52 @@
+# make help lists what there is. Nothing outside this folder is touched.
+PYTHON ?= python3
+PIP_ARGS ?=# options for pip install, such as --index-url for another build of torch
+PYTEST_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := demo-out
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cptsel needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed  ## embed, select, order and verify the sample data; results in demo-out/
+	$(BIN)/cptsel embed 'sample_data/old/*/*.jsonl.gz' --model sample_data/tiny-lm --group-by source \
+		--max-tokens 256 --limit 100 --workers 2 --overwrite --out $(OUT)/run
+	$(BIN)/cptsel select $(OUT)/run --method craig --budget 5% --group-by source --overwrite --out $(OUT)/replay
+	$(BIN)/cptsel order $(OUT)/replay --epochs 2 --world-size 2 --overwrite --out $(OUT)/ordered
+	$(BIN)/cptsel verify $(OUT)/ordered --sources
+	$(BIN)/cptsel inspect $(OUT)/ordered
+
+lint: $(VENV)/.installed-dev  ## style, types and the order of imports
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then every test that is quick
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark
+	$(BIN)/pytest -m 'slow or spark' $(PYTEST_ARGS)
+
+docs: $(VENV)/.installed-dev  ## write docs/cli.md anew from the commands' help
+	$(BIN)/python docs/generate_cli.py
+
+clean:  ## remove what make made, the virtual environment too
+	rm -rf $(VENV) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

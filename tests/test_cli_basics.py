@@ -1,0 +1,213 @@
+"""The command line itself: parsing, what goes to Beam, YAML, errors, exit codes, progress and summaries."""
+
+import json
+import logging
+import subprocess
+import sys
+import types
+
+import pytest
+
+from cptsel.cli import _output
+from cptsel.cli.main import COMMANDS, main
+from cptsel.pipeline.errors import BadInputError, PartialError, UsageError, VerificationError
+
+SUMMARY = {
+    "command": "order",
+    "out": "somewhere/[red]",
+    "status": "done",
+    "totals": {"samples": 12345, "share": 0.25},
+    "tables": [{"title": "Groups", "columns": ["group", "tokens"], "rows": [["[bold]de", 1000], ["fr", None]]}],
+    "warnings": ["one shard is empty"],
+}
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """Put a function in the place of a pass; what it was called with is in ``stub.calls``."""
+    calls = []
+
+    def install(name, behaviour=None):
+        def function(config, progress=None):
+            calls.append(config)
+            if isinstance(behaviour, BaseException):
+                raise behaviour
+            return SUMMARY if behaviour is None else behaviour
+
+        module = types.ModuleType(f"cptsel.pipeline.{name}")
+        setattr(module, name, function)
+        monkeypatch.setitem(sys.modules, f"cptsel.pipeline.{name}", module)
+
+    install.calls = calls
+    return install
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    root, ours = logging.getLogger(), logging.getLogger("cptsel")
+    handlers, filters, levels = root.handlers[:], root.filters[:], (root.level, ours.level)
+    yield
+    root.handlers[:], root.filters[:] = handlers, filters
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+def test_help_imports_neither_torch_nor_beam():
+    code = (
+        "import sys; from cptsel.cli.main import main; code = main(['--help']);"
+        "print(sorted({'torch', 'apache_beam', 'yaml', 'numpy', 'pyarrow', 'rich'} & set(sys.modules)), code)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("\n[] 0\n")
+    assert all(name in run.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_imports_neither_torch_nor_beam(name):
+    code = (
+        f"import sys; from cptsel.cli.main import main; main(['{name}', '--help']);"
+        "print(sorted({'torch', 'apache_beam', 'pyarrow'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("\n[]\n")
+
+
+def test_python_m_cptsel_is_cptsel():
+    run = subprocess.run([sys.executable, "-m", "cptsel", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("cptsel ")
+
+
+def test_flags_reach_the_config(stub):
+    stub("embed")
+    argv = "embed a.jsonl b.jsonl --model m --out run --group-by lang --group-by source --storage int8 --overwrite"
+    assert main(argv.split()) == 0
+    (config,) = stub.calls
+    assert config.inputs == ("a.jsonl", "b.jsonl")
+    assert config.group_by == ("lang", "source")
+    assert (config.storage, config.overwrite, config.dry_run) == ("int8", True, False)
+    assert config.sketch_dim == 1024  # the default, as in Python
+
+
+def test_what_follows_the_first_dashes_goes_to_beam(stub):
+    stub("select")
+    assert main(["select", "run", "--out", "x", "--", "--runner=SparkRunner", "--", "--debug"]) == 0
+    assert stub.calls[0].beam_args == ("--runner=SparkRunner", "--", "--debug")
+    assert stub.calls[0].runs == ("run",)
+
+
+@pytest.mark.parametrize("argv", [["order", "r", "--out", "x"], ["inspect", "r"]])
+def test_commands_without_beam_refuse_its_options(stub, capsys, argv):
+    stub(argv[0])
+    assert main([*argv, "--", "--runner=SparkRunner"]) == 2
+    assert not stub.calls
+    assert (
+        f"cptsel {argv[0]} runs without Beam: leave out what follows -- (--runner=SparkRunner)"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_flag_wins_over_yaml_and_yaml_over_the_default(stub, tmp_path):
+    stub("select")
+    file = tmp_path / "select.yaml"
+    file.write_text("runs: [one, two]\nout: from-yaml\nbudget: 10%\nmax-repeats: 2\noverwrite: true\n")
+    assert main(["select", "--config", str(file), "--budget", "500 samples"]) == 0
+    (config,) = stub.calls
+    assert (config.runs, config.out, config.budget) == (("one", "two"), "from-yaml", "500 samples")
+    assert (config.max_repeats, config.overwrite, config.neighbours) == (2, True, 128)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UsageError, 2), (BadInputError, 3), (VerificationError, 4), (PartialError, 5)],
+)
+def test_errors_are_one_line_and_an_exit_code(stub, capsys, error, code):
+    stub("verify", error("shard 3,\nrow 7: is wrong"))
+    assert main(["verify", "replay"]) == code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "cptsel: error: shard 3, row 7: is wrong\n")
+
+
+def test_an_internal_error_is_one_line_that_says_how_to_see_more(stub, capsys):
+    stub("verify", RuntimeError("Traceback (most recent call last):\n  File ...\nKeyError: 'phase'\n"))
+    assert main(["verify", "replay"]) == 1
+    assert capsys.readouterr().err == (
+        "cptsel: error: internal error (RuntimeError: KeyError: 'phase'): rerun with --debug for the traceback\n"
+    )
+
+
+@pytest.mark.parametrize("argv", [["--debug", "verify", "replay"], ["verify", "replay", "--debug"]])
+def test_debug_shows_the_traceback(stub, capsys, argv):
+    stub("verify", KeyError("phase"))
+    assert main(argv) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_with_130(stub, capsys):
+    stub("verify", KeyboardInterrupt())
+    assert main(["verify", "replay"]) == 130
+    assert capsys.readouterr().err.strip() == "cptsel: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["embed"], "missing: GLOB, --model, --out"),
+        (["select", "run"], "missing: --out"),
+        (["order", "a", "b"], "unexpected extra argument (b); see cptsel order --help"),
+        (["select", "run", "--method", "best"], "'best' is not one of 'uniform', 'craig'; see cptsel select --help"),
+        (["embed", "x", "--sketch-dim", "many"], "'many' is not a valid integer; see cptsel embed --help"),
+        (["chose"], "no command 'chose'; commands: embed, select, order, verify, inspect, export"),
+        (["embed", "--config", "absent.yaml"], "--config absent.yaml: can't be read"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(capsys, argv, sentence):
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert err.startswith("cptsel: error: ")
+
+
+def test_no_arguments_show_the_help(capsys):
+    assert main([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_the_summary_is_printed_whole_and_never_taken_for_markup(stub, capsys):
+    stub("order")
+    assert main(["order", "replay", "--out", "x"]) == 0
+    out, err = capsys.readouterr()
+    for piece in ("cptsel order: done", "12,345", "0.25", "somewhere/[red]", "Groups", "[bold]de", "1,000"):
+        assert piece in out
+    assert "one shard is empty" in err
+
+
+def test_json_puts_the_summary_and_nothing_else_on_stdout(stub, capsys):
+    stub("order")
+    assert main(["order", "replay", "--out", "x", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == SUMMARY
+
+
+def test_long_paths_are_not_cut_where_stdout_is_no_terminal(stub, capsys):
+    path = "/".join(["directory"] * 30)
+    stub("order", {**SUMMARY, "tables": [{"title": "t", "columns": ["path"], "rows": [[path]]}], "out": path})
+    assert main(["order", "replay", "--out", "x"]) == 0
+    assert capsys.readouterr().out.count("directory") == 60
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(caplog):
+    caplog.set_level(logging.INFO, logger="cptsel")
+    seconds = iter([0.0, 10.0, 31.0, 32.0, 33.0])
+    report = _output.log_progress(clock=lambda: next(seconds))
+    for done in (1, 2, 3, 4, 4):
+        report(done, 4, "blocks")
+    assert [record.message for record in caplog.records] == ["blocks: 1 of 4", "blocks: 3 of 4", "blocks: 4 of 4"]
+
+
+def test_import_noise_is_dropped_and_warnings_are_not(capsys):
+    with _output.progress():
+        logging.warning("apitools not found, whatever follows")
+        logging.warning("a real warning")
+    err = capsys.readouterr().err
+    assert "apitools" not in err
+    assert "a real warning" in err
