@@ -73,7 +73,7 @@ def cli() -> None:
     """Choose replay data for the continual pre-training of language models.
 
     `embed` turns a corpus into gradient embeddings, `select` chooses a weighted subset of them, `order` schedules it
-    for a trainer. What follows the first -- goes to Apache Beam, for example -- --runner=SparkRunner.
+    for a trainer. What follows the first -- goes to Apache Beam.
     """
 
 

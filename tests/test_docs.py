@@ -1,0 +1,64 @@
+"""The documentation of the command line is complete and current."""
+
+import dataclasses
+import importlib.util
+import re
+
+import click
+import pytest
+
+from cptsel.cli.main import COMMANDS, cli
+from cptsel.pipeline import config as configs
+
+CONFIGS = {
+    "embed": configs.EmbedConfig,
+    "select": configs.SelectConfig,
+    "order": configs.OrderConfig,
+    "verify": configs.VerifyConfig,
+    "export": configs.ExportConfig,
+}
+COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
+
+
+def test_the_page_is_what_the_commands_say(repository):
+    spec = importlib.util.spec_from_file_location("generate_cli", repository / "docs" / "generate_cli.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    written = (repository / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == generator.page(), "docs/cli.md is out of date: run make docs"
+
+
+@pytest.mark.parametrize("command", COMMAND_LIST, ids=lambda command: command.name)
+def test_every_command_and_option_has_help(command):
+    assert command.help
+    assert command.help.splitlines()[0] == COMMANDS[command.name], "the list and the command's own page differ"
+    for parameter in command.params:
+        text = parameter.help if isinstance(parameter, click.Option) else parameter.explanation
+        assert text, f"{command.name} {parameter.name} has no help"
+        assert re.fullmatch(r"[A-Za-z@'].*\.(  \[.*\])?", text), f"{command.name} {parameter.name}: not a sentence"
+
+
+@pytest.mark.parametrize("command", COMMAND_LIST, ids=lambda command: command.name)
+def test_every_option_is_on_the_page(command, repository):
+    page = (repository / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = page.split(f"## cptsel {command.name}\n", 1)[1].split("\n## ", 1)[0]
+    for parameter in command.params:
+        for flag in parameter.opts if isinstance(parameter, click.Option) else [parameter.metavar]:
+            assert re.search(
+                rf"^  {re.escape(flag)}\b" if flag[-1].isalnum() else rf"^  {re.escape(flag)}", section, re.M
+            )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_command_has_exactly_the_fields_of_its_config(name):
+    fields = {field.name for field in dataclasses.fields(CONFIGS[name])} - {"beam_args"}
+    parameters = {parameter.name for parameter in cli.get_command(click.Context(cli), name).params}
+    assert parameters - {"config_file", "as_json", "debug"} == fields
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sample_data/README.md"])
+def test_links_to_files_lead_somewhere(name, repository):
+    page = repository / name
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{name} links to {target}"
