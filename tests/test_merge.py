@@ -1,0 +1,105 @@
+"""The second greedy round against the centralised choice, and the merge laws of part assignments."""
+
+import numpy as np
+import pytest
+
+from cptsel.pipeline.kernels.craig import craig
+from cptsel.pipeline.kernels.medoids import assign
+from cptsel.pipeline.kernels.merge import OVERSAMPLING, assign_part, merge, part_budget
+
+
+def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((40, 10))[random.integers(0, 40, n)] + 0.4 * random.standard_normal((n, 10))
+    tokens = random.integers(5, 200, n)
+    return x.astype(np.float32), tokens.astype(float), tokens
+
+
+def parts_of(n: int, parts: int, seed: int) -> list[np.ndarray]:
+    return [np.sort(p) for p in np.array_split(np.random.default_rng(seed).permutation(n), parts)]
+
+
+@pytest.mark.parametrize(("kind", "budget"), [("samples", 40), ("tokens", 3000)])
+def test_all_rows_as_candidates_is_the_centralised_choice(kind: str, budget: int) -> None:
+    x, mass, tokens = rows(500, 0)
+    central = craig(x, mass, tokens, budget, kind, neighbours=30)  # type: ignore[arg-type]
+    merged = merge(x, mass, tokens, np.arange(500), budget, kind, neighbours=30)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(merged.picks, central.picks)
+    np.testing.assert_allclose(merged.cluster_mass, central.cluster_mass)
+    assert merged.mean_distance == pytest.approx(central.mean_distance, rel=1e-5)
+
+
+@pytest.mark.parametrize(("parts", "floor"), [(1, 0.97), (4, 0.93)])
+@pytest.mark.parametrize(("kind", "budget"), [("samples", 60), ("tokens", 4000)])
+def test_parts_come_near_the_centralised_choice(parts: int, floor: float, kind: str, budget: int) -> None:
+    x, mass, tokens = rows(2000, 1)
+    central = craig(x, mass, tokens, budget, kind)  # type: ignore[arg-type]
+    candidates = [
+        p[craig(x[p], mass[p], tokens[p], part_budget(budget, len(p) / 2000), kind, refine=0).picks]  # type: ignore[arg-type]
+        for p in parts_of(2000, parts, seed=1)
+    ]
+    merged = merge(x, mass, tokens, np.concatenate(candidates), budget, kind)  # type: ignore[arg-type]
+    random = central.random_distance
+    assert (random - merged.mean_distance) / (random - central.mean_distance) > floor
+    if kind == "samples":
+        assert len(merged.picks) == budget
+    else:
+        left = budget - tokens[merged.picks].sum()
+        assert left >= 0
+        assert (tokens[np.setdiff1d(np.concatenate(candidates), merged.picks)] > left).all()
+
+
+def test_a_weighted_sample_of_clients_is_enough() -> None:
+    x, mass, tokens = rows(2000, 2)
+    candidates = craig(x, mass, tokens, OVERSAMPLING * 50, refine=0).picks
+    clients = np.random.default_rng(2).choice(2000, 700, replace=False)
+    weight = np.zeros(2000)
+    weight[clients] = mass[clients] * 2000 / 700
+    kept = np.union1d(clients, candidates)
+    sampled = merge(x[kept], weight[kept], tokens[kept], np.searchsorted(kept, candidates), 50)
+    whole = merge(x, mass, tokens, candidates, 50)
+    loss = assign_part(x, mass, x[kept[sampled.picks]]).distance_sum.sum() / mass.sum()
+    assert (whole.random_distance - loss) / (whole.random_distance - whole.mean_distance) > 0.85
+
+
+def test_without_passes_only_candidates_are_picked() -> None:
+    x, mass, tokens = rows(400, 3)
+    candidates = np.random.default_rng(3).integers(0, 400, 50)
+    merged = merge(x, mass, tokens, candidates, 70, refine=0)
+    np.testing.assert_array_equal(np.sort(merged.picks), np.unique(candidates))
+    once = merge(x, mass, tokens, np.unique(candidates), 70, refine=0)
+    np.testing.assert_array_equal(merged.picks, once.picks)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_assignments_of_parts_add_up(parts: int) -> None:
+    x, mass, _ = rows(600, 4)
+    picks = np.sort(np.random.default_rng(4).permutation(600)[:30])
+    x[picks[7]] = x[picks[3]]  # two equal picks: each keeps its own mass
+    position = np.full(600, -1)
+    position[picks] = np.arange(30)
+    owner, distance = assign(x, picks)
+    total_mass, total_distance = np.zeros(30), np.zeros(30)
+    for p in parts_of(600, parts, seed=parts):
+        part = assign_part(x[p], mass[p], x[picks], position[p])
+        np.testing.assert_array_equal(part.owner, owner[p])
+        np.testing.assert_allclose(part.distance, distance[p], rtol=1e-5, atol=1e-6)
+        total_mass += part.cluster_mass
+        total_distance += part.distance_sum
+    np.testing.assert_allclose(total_mass, np.bincount(owner, mass, 30))
+    np.testing.assert_allclose(total_distance, np.bincount(owner, mass * distance, 30), rtol=1e-5)
+    assert total_mass.sum() == pytest.approx(mass.sum())
+    assert (total_mass > 0).all()
+
+
+def test_edges() -> None:
+    x, mass, tokens = rows(20, 5)
+    assert len(merge(x, mass, tokens, np.empty(0, np.int64), 5).picks) == 0
+    assert len(merge(x, mass, tokens, np.arange(4), 0).picks) == 0
+    assert sorted(merge(x, mass, tokens, np.arange(4), 9, refine=0).picks.tolist()) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="rows of x"):
+        merge(x, mass, tokens, np.array([3, 20]), 5)
+    empty = assign_part(x[:0], mass[:0], x[:3])
+    assert empty.cluster_mass.tolist() == [0, 0, 0]
+    assert part_budget(10, 0.25) == 10
+    assert part_budget(1, 0.01) == 1
