@@ -23,6 +23,7 @@ from cptsel.pipeline.corpus._types import (
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
 _ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError)  # all of them come out of damaged files
+_VALUE_ERRORS = (pa.ArrowException, ValueError, OverflowError, KeyError)  # bad UTF-8, dates far away, no such time zone
 UNREADABLE = Block(0, 0, 0, 0, 1)
 """The one block of a file without a usable footer: one row, which is a reject."""
 
@@ -46,7 +47,8 @@ class ParquetShard:
         handle.seek(0)
         self._source = _Source(handle)
         try:
-            self._file = pq.ParquetFile(pa.PythonFile(self._source, mode="r"))
+            source = pa.PythonFile(self._source, mode="r")
+            self._file = pq.ParquetFile(source, page_checksum_verification=True)  # where the writer stored checksums
             self._names = list(self._file.schema_arrow.names)
         except _ARROW_ERRORS as error:
             self._source.check()
@@ -156,11 +158,11 @@ def _first_bytes(value: Any) -> bytes:
 
 def _values(column: pa.Array) -> list[Any]:
     """Python values of a column, one by one where Arrow can't convert all of them at once."""
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.string())  # Python's dates hold less than Arrow's
     try:
+        if pa.types.is_temporal(column.type):
+            column = column.cast(pa.string())  # Python's dates hold less than Arrow's
         return column.to_pylist()
-    except (UnicodeDecodeError, ValueError, OverflowError):
+    except _VALUE_ERRORS:
         return [_value(scalar) for scalar in column]
 
 
@@ -169,7 +171,7 @@ def _value(scalar: pa.Scalar) -> Any:
         return scalar.as_py()
     except UnicodeDecodeError as error:
         return Damage("bad_utf8", f"{error.reason} at byte {error.start} of the value", bytes(error.object))
-    except (ValueError, OverflowError) as error:
+    except _VALUE_ERRORS as error:
         return Damage("unreadable_value", _first_line(error))
 
 

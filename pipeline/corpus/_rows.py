@@ -60,7 +60,7 @@ def _parse_json(data: bytes, row_index: int) -> dict[str, Any]:
     except RecursionError as error:
         raise Damage("bad_json", "nested too deeply") from error
     if not isinstance(record, dict):
-        raise Damage("not_an_object", f"a {_json_type(record)}")
+        raise Damage("not_an_object", _json_type(record))
     return record
 
 
@@ -86,9 +86,9 @@ def _text(value: Any) -> str:
     if value is None:
         raise Damage("null_text")
     if isinstance(value, dict | list | tuple):
-        raise Damage("nested_text", f"a {_json_type(value)}")
+        raise Damage("nested_text", _json_type(value))
     if not isinstance(value, str):
-        raise Damage("non_string_text", f"a {_json_type(value)}")
+        raise Damage("non_string_text", _json_type(value))
     if not value or value.isspace():
         raise Damage("empty_text")
     if "\0" in value:
@@ -103,7 +103,7 @@ def _scalar(value: Any, field: str, nested: str) -> str | None:
     if value is _MISSING or value is None:
         return None
     if isinstance(value, dict | list | tuple):
-        raise Damage(nested, f"{field} is a {_json_type(value)}")
+        raise Damage(nested, f"{field} is {_json_type(value)}")
     if isinstance(value, str):
         return _encodable(value, field)
     if isinstance(value, bool | int | float):
@@ -125,7 +125,14 @@ def _encodable(value: str, name: str) -> str:
 
 
 def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    names = {dict: "object", list: "list", tuple: "list", str: "string", int: "number", float: "number"}
-    return names.get(type(value), "null" if value is None else type(value).__name__)
+    names = {
+        dict: "an object",
+        list: "a list",
+        tuple: "a list",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
+    return names.get(type(value), f"of type {type(value).__name__}")

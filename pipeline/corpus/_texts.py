@@ -91,9 +91,9 @@ def _parquet_texts(
     handle: BinaryIO, uri: str, options: ReadOptions, rows: Sequence[RowLocator]
 ) -> Iterator[tuple[int, str]]:
     wanted = [row_index for row_index, _, _ in rows]
+    position = 0
     try:
         parquet = ParquetShard(handle)
-        position = 0
         for group, end in enumerate(accumulate(parquet.group_rows)):
             if position == len(wanted):
                 return

@@ -46,8 +46,8 @@ def list_inputs(patterns: Sequence[str], root: str | None) -> tuple[str, list[tu
         The root, and ``(uri, path relative to the root, bytes)`` of each file, once and sorted by path.
 
     Raises:
-        UsageError: nothing matches a pattern, a list can't be read, a file is outside the root or has a suffix that is not
-            known, or there is no common root.
+        UsageError: nothing matches a pattern, a list can't be read, a file lies outside the root or has an unknown
+            suffix, or there is no common root.
     """
     expanded = [io.absolute(pattern) for given in patterns for pattern in _expand(given)]
     if not expanded:
@@ -59,12 +59,12 @@ def list_inputs(patterns: Sequence[str], root: str | None) -> tuple[str, list[tu
     base = base.rstrip("/") or "/"
     prefix = base if base.endswith("/") else base + "/"
     files = []
-    for uri, size in sizes.items():
+    for uri, size in sorted(sizes.items()):
         if not uri.startswith(prefix):
             raise UsageError(f"{uri}: is not below --root {base}; give a root that holds all inputs")
         path = uri[len(prefix) :]
         _check_name(path)
-        file_format(path)
+        file_format(uri)
         files.append((uri, path, size))
     return base, sorted(files, key=lambda file: file[1])
 
@@ -96,7 +96,7 @@ def _match(pattern: str) -> dict[str, int]:
             return {pattern: os.path.getsize(pattern)}
     hidden = pattern.rpartition("/")[2].startswith(".")
     found = {}
-    for form in {pattern, pattern.replace("/**/", "/")}:
+    for form in sorted({pattern, pattern.replace("/**/", "/")}):
         try:
             matches = io.match(form)
         except OSError as error:

@@ -1,0 +1,193 @@
+"""Which files a corpus consists of, and what the inventory says about each."""
+
+import hashlib
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cptsel.pipeline.corpus.listing import file_format
+from cptsel.pipeline.corpus.shards import Block, inventory, list_inputs
+from cptsel.pipeline.errors import UsageError
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    for name in ["en/a.jsonl", "en/b.jsonl.gz", "de/a.jsonl.zst", "de/deep/c.parquet", "en/.hidden.jsonl", "notes.md"]:
+        path = tmp_path / "corpus" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * len(name))
+    return tmp_path / "corpus"
+
+
+def paths(listed):
+    return [path for _, path, _ in listed[1]]
+
+
+def test_globs_are_sorted_by_path_and_sized(corpus):
+    root, files = list_inputs([f"{corpus}/en/*.jsonl*", f"{corpus}/de/*.zst"], None)
+    assert root == str(corpus)
+    assert files == [
+        (f"{corpus}/de/a.jsonl.zst", "de/a.jsonl.zst", 14),
+        (f"{corpus}/en/a.jsonl", "en/a.jsonl", 10),
+        (f"{corpus}/en/b.jsonl.gz", "en/b.jsonl.gz", 13),
+    ]
+
+
+def test_two_stars_match_any_depth(corpus):
+    assert paths(list_inputs([f"{corpus}/de/**/*"], None)) == ["a.jsonl.zst", "deep/c.parquet"]
+
+
+def test_a_file_named_twice_is_listed_once(corpus):
+    assert paths(list_inputs([f"{corpus}/en/a.jsonl", f"{corpus}/en/*.jsonl"], None)) == ["a.jsonl"]
+
+
+def test_the_root_is_what_all_patterns_share_before_their_globs(corpus):
+    assert list_inputs([f"{corpus}/*/a.jsonl"], None)[0] == str(corpus)
+    assert list_inputs([f"{corpus}/en/a.jsonl"], None)[0] == f"{corpus}/en"
+    assert list_inputs([f"{corpus}/de/deep/*.parquet", f"{corpus}/de/*.zst"], None)[0] == f"{corpus}/de"
+    assert list_inputs([f"{corpus}/en/a.jsonl"], str(corpus.parent))[0] == str(corpus.parent)
+
+
+def test_directories_that_begin_alike_are_not_a_common_root(tmp_path):
+    for name in ["old1", "old2"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_bytes(b"")
+    root, files = list_inputs([f"{tmp_path}/old1/*.jsonl", f"{tmp_path}/old2/*.jsonl"], None)
+    assert (root, [path for _, path, _ in files]) == (str(tmp_path), ["old1/a.jsonl", "old2/a.jsonl"])
+
+
+def test_relative_paths_are_made_absolute(corpus, monkeypatch):
+    monkeypatch.chdir(corpus)
+    assert list_inputs(["en/*.jsonl"], None) == list_inputs([f"{corpus}/en/*.jsonl"], None)
+    assert list_inputs(["en/*.jsonl"], ".")[0] == str(corpus)
+
+
+def test_a_path_with_glob_characters_that_is_there_is_taken_literally(tmp_path):
+    path = tmp_path / "part[1]" / "a*.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    root, files = list_inputs([str(path)], None)
+    assert (root, files) == (str(path.parent), [(str(path), "a*.jsonl", 0)])
+
+
+def test_hidden_files_only_when_named(corpus):
+    assert paths(list_inputs([f"{corpus}/en/.*.jsonl"], None)) == [".hidden.jsonl"]
+
+
+def test_a_list_file(corpus, tmp_path):
+    list_file = tmp_path / "list.txt"
+    list_file.write_text(f"# the English part\n\n{corpus}/en/*.jsonl\r\n {corpus}/de/a.jsonl.zst \n")
+    assert paths(list_inputs([f"@{list_file}"], None)) == ["de/a.jsonl.zst", "en/a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "root", "phrase"),
+    [
+        ("{corpus}/fr/*.jsonl", None, r"fr/\*\.jsonl: no file matches"),
+        ("{corpus}/en/none.jsonl", None, r"none\.jsonl: no file matches"),
+        ("{corpus}/n*", None, r"corpus/notes\.md: unknown suffix; known are \.jsonl"),
+        ("{corpus}/en", None, r"is a directory; give a glob, such as .*\*\*"),
+        ("{corpus}/en/a.jsonl", "{corpus}/de", "not below --root .*/de; give a root"),
+        ("{corpus}/en/a.jsonl", "{corpus}/e", "not below --root"),
+        ("@{corpus}/none.txt", None, r"none\.txt: the list can't be read"),
+        ("@{corpus}/empty.txt", None, "names no file"),
+        ("@{corpus}/latin1.txt", None, "not UTF-8"),
+    ],
+)
+def test_refuses(corpus, pattern, root, phrase):
+    (corpus / "empty.txt").write_text("# nothing\n")
+    (corpus / "latin1.txt").write_bytes(b"\xe4.jsonl\n")
+    with pytest.raises(UsageError, match=phrase):
+        list_inputs([pattern.format(corpus=corpus)], root and root.format(corpus=corpus))
+
+
+def test_one_pattern_without_a_match_is_an_error_beside_others(corpus):
+    with pytest.raises(UsageError, match="fr/"):
+        list_inputs([f"{corpus}/en/*.jsonl", f"{corpus}/fr/*.jsonl"], None)
+
+
+def test_no_patterns_at_all():
+    with pytest.raises(UsageError, match="no input files"):
+        list_inputs([], None)
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    try:
+        with open(name, "wb"):
+            pass
+    except OSError:
+        pytest.skip("this filesystem has no such names")
+    with pytest.raises(UsageError, match="not valid UTF-8; rename it"):
+        list_inputs([f"{tmp_path}/*.jsonl"], None)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.jsonl", ("jsonl", "none")),
+        ("a.json.gz", ("jsonl", "gzip")),
+        ("A.NDJSON.ZST", ("jsonl", "zstd")),
+        ("a.parquet", ("parquet", "none")),
+    ],
+)
+def test_formats(path, expected):
+    assert file_format(path) == expected
+
+
+@pytest.mark.parametrize("path", ["a.txt", "a", "a.gz", "a.parquet.gz", "a.jsonl.bz2", "jsonl"])
+def test_unknown_formats(path):
+    with pytest.raises(UsageError, match="unknown suffix"):
+        file_format(path)
+
+
+def take(path, block_bytes=1 << 20):
+    return inventory(3, str(path), path.name, path.stat().st_size, block_bytes)
+
+
+def test_inventory_of_plain_jsonl(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"1234\n\n78901\n2")
+    shard = take(path, block_bytes=5)
+    assert (shard.shard_id, shard.path, shard.format, shard.compression) == (3, "a.jsonl", "jsonl", "none")
+    assert shard.bytes == 13
+    assert shard.sha256 == hashlib.sha256(b"1234\n\n78901\n2").hexdigest()
+    assert shard.blocks == (Block(0, 0, 5, 0, 1), Block(1, 5, 12, 1, 2), Block(2, 12, 13, 3, 1))
+
+
+def test_inventory_of_an_empty_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"")
+    assert take(path).blocks == (Block(0, 0, 0, 0, 0),)
+
+
+def test_inventory_of_a_compressed_file_has_no_blocks(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(b"whatever")
+    assert take(path).blocks is None
+
+
+def test_inventory_joins_small_row_groups(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x" * 100] * 10}), path, row_group_size=1)
+    size = pq.ParquetFile(path).metadata.row_group(0).total_byte_size
+    blocks = take(path, block_bytes=4 * size).blocks
+    assert blocks == (Block(0, 0, 4, 0, 4), Block(1, 4, 8, 4, 4), Block(2, 8, 10, 8, 2))
+    assert len(take(path, block_bytes=1).blocks) == 10
+
+
+def test_inventory_of_a_file_that_is_no_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b'{"text": "no"}\n')
+    assert take(path).blocks == (Block(0, 0, 0, 0, 1),)
+
+
+def test_inventory_of_a_file_that_has_changed(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"12345")
+    with pytest.raises(OSError, match=r"changed since it was listed \(5 bytes now, 9 then\)"):
+        inventory(0, str(path), "a.jsonl", 9, 1 << 20)
+    with pytest.raises(FileNotFoundError):
+        inventory(0, str(path) + ".jsonl", "a.jsonl", 9, 1 << 20)
