@@ -24,6 +24,11 @@ class PriorityDraw:
     inclusion_prob: np.ndarray
 
 
+def uniform_scores(pool_prob: np.ndarray) -> np.ndarray:
+    """Scores of a uniform draw from the corpus: (n,) float64, 1 / pool_prob, so that the pool's own rates cancel."""
+    return 1.0 / np.asarray(pool_prob, dtype=np.float64)
+
+
 def priority_keys(scores: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The keys s/u: (n,) float64 from scores (n,) not negative and uniform variates (n,) in (0, 1]."""
     return np.asarray(scores, dtype=np.float64) / np.asarray(u, dtype=np.float64)

@@ -1,0 +1,131 @@
+"""``--scope global`` for draws: exactly the draw that one machine holding everything would make.
+
+Every shard sends the rows with its largest keys, a few more than its share, and says how large the next key is. The
+driver takes the largest of all; a shard whose next key would have been taken too is asked again, for all its rows.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cptsel.pipeline import io
+from cptsel.pipeline.kernels.draws import PriorityDraw, priority_sample
+from cptsel.pipeline.runs import RunShard
+from cptsel.pipeline.selection.cells import Cell, CellReader, read_cells
+from cptsel.pipeline.selection.methods import METHODS, PICKS, Draw, Picks, Settings, picks_table
+from cptsel.pipeline.selection.plan import Plan, Share
+from cptsel.pipeline.selection.scope_shard import write_picks
+from cptsel.pipeline.selection.steps import Steps
+
+STEP = "keys"
+
+# A sent row: PICKS, whose raw is the mass still to be divided by π, and what the draw goes by.
+_SENT = pa.schema([*PICKS, pa.field("draw_score", pa.float64()), pa.field("draw_u", pa.float64())])
+
+
+@dataclass(frozen=True)
+class KeysTask:
+    """A shard and how many rows to send of each of its cells."""
+
+    shard: RunShard
+    limits: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SendLargestKeys:
+    """KeysTask → the largest key not sent, by group (0 where all are); rows go to ``<work>/keys/<shard>.parquet``."""
+
+    method: str
+    reader: CellReader
+    settings: Settings
+    work: str
+
+    def __call__(self, task: KeysTask) -> dict[str, float]:
+        method = METHODS[self.method]
+        assert isinstance(method, Draw)
+        tables, left = [], {}
+        for cell in read_cells(task.shard, self.reader):
+            table, left[cell.group] = _largest(method, cell, task.limits[cell.group], self.settings)
+            tables.append(table)
+        io.write_parquet(_path(self.work, task.shard.shard_id), pa.concat_tables([_SENT.empty_table(), *tables]))
+        return left
+
+
+def draw_globally(
+    shards: Sequence[RunShard], plan: Plan, method: str, reader: CellReader, settings: Settings, steps: Steps
+) -> list[dict[str, Any]]:
+    """Write the picks of every shard and return one report a group."""
+    cells = plan.by_shard()
+    shards = [shard for shard in shards if shard.shard_id in cells]
+    send = SendLargestKeys(method, reader, settings, steps.work)
+    tasks = [KeysTask(shard, {name: _limit(c, plan) for name, c in cells[shard.shard_id].items()}) for shard in shards]
+    left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
+    draws = _draw(plan, shards, steps.work)
+    thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
+    again = [
+        KeysTask(shard, {name: cell.samples for name, cell in cells[shard.shard_id].items()})
+        for shard in shards
+        # An unsent key at or above the threshold, however it ties, may belong to the draw.
+        if any(key > 0 and key >= thresholds[name] for name, key in left[shard.shard_id].items())
+    ]
+    if again:
+        steps.run(STEP, send, again)
+        draws = _draw(plan, shards, steps.work)
+    _write(draws, shards, steps.work)
+    return [{"group": group.group, "mass": group.mass} for group in plan.groups]
+
+
+def _limit(cell: Share, plan: Plan) -> int:
+    """Rows to send: the cell's share of the budget and four standard deviations, so that asking again is rare."""
+    share = cell.budget if plan.unit == "samples" else cell.budget * cell.samples / max(1, cell.tokens)
+    return min(cell.samples, math.ceil(share + 4 * math.sqrt(share) + 16))
+
+
+def _largest(method: Draw, cell: Cell, limit: int, settings: Settings) -> tuple[pa.Table, float]:
+    """The rows of a cell with the largest keys, and the next key."""
+    scores, u = method.scores(cell), method.variates(cell, settings)
+    draw = priority_sample(scores, u, limit)
+    sent = picks_table(cell, Picks(draw.picked, cell.mass[draw.picked], np.ones(len(draw.picked)), None, {}))
+    columns = [*sent.columns, pa.array(scores[draw.picked]), pa.array(u[draw.picked])]
+    return pa.Table.from_arrays(columns, schema=_SENT), draw.threshold
+
+
+def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> dict[str, tuple[set[str], PriorityDraw]]:
+    """Draw each group from what was sent: names of what is drawn, and the draw."""
+    columns = ["sample_id", "group", "n_tokens", "draw_score", "draw_u"]
+    sent = pa.concat_tables([io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards])
+    drawn = {}
+    for group in plan.groups:
+        rows = sent.filter(pc.equal(sent["group"], group.group)).sort_by("sample_id")
+        n_tokens = rows["n_tokens"].to_numpy() if plan.unit == "tokens" else None
+        draw = priority_sample(rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget, n_tokens)
+        drawn[group.group] = (set(rows["sample_id"].take(pa.array(draw.picked)).to_pylist()), draw)
+    return drawn
+
+
+def _write(draws: dict[str, tuple[set[str], PriorityDraw]], shards: Sequence[RunShard], work: str) -> None:
+    """Write the picks of each shard: what was drawn of the rows it sent, with π from the threshold of all."""
+    thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
+    drawn = pa.array(sorted(name for names, _ in draws.values() for name in names), pa.string())
+    for shard in shards:
+        rows = io.read_parquet(_path(work, shard.shard_id))
+        rows = rows.filter(pc.is_in(rows["sample_id"], value_set=drawn))
+        threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()])
+        score = rows["draw_score"].to_numpy()
+        pi = np.minimum(1.0, np.divide(score, threshold, out=np.ones_like(score), where=threshold > 0))
+        rows = rows.set_column(
+            rows.schema.get_field_index("raw"), PICKS.field("raw"), pa.array(rows["raw"].to_numpy() / pi)
+        )
+        rows = rows.set_column(
+            rows.schema.get_field_index("inclusion_prob"), PICKS.field("inclusion_prob"), pa.array(pi)
+        )
+        write_picks(work, shard.shard_id, [rows.select(PICKS.names)])
+
+
+def _path(work: str, shard_id: int) -> str:
+    return io.join(work, STEP, f"{shard_id:06d}.parquet")

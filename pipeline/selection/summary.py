@@ -1,0 +1,149 @@
+"""What ``cptsel select`` prints: totals, a table by group, and warnings."""
+
+from typing import Any
+
+from cptsel.pipeline import io
+from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.runs import EmbeddingRuns
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.plan import Plan
+
+_BYTES_A_PICK = 220  # of a row in samples/, compressed; measured on text corpora
+_PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
+_CELLS_SHOWN = 20
+
+
+def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """The summary of a finished selection, from the manifest's header."""
+    totals, report = header["totals"], header["selection"]["report"]
+    shown: dict[str, Any] = {
+        "method": config.method,
+        "shards": totals["shards"],
+        "samples": totals["population_samples"],
+        "tokens": totals["population_tokens"],
+        "selected samples": totals["selected_samples"],
+        "selected tokens": totals["selected_tokens"],
+        "effective tokens": totals["effective_tokens"],
+        "replay tokens": totals["replay_tokens"],
+        "replay tokens asked for": header["weighting"]["replay_tokens"]["requested"],
+        "plays": totals["plays"],
+    }
+    if report:
+        shown |= {
+            "mean distance": report["mean_distance"],
+            "mean distance of random picks": report["random_distance"],
+            "gain over random": report["gain_over_random"],
+            "objective": report["objective"],
+            "objective of random picks": report["random_objective"],
+        }
+    return _summary(config, "done", shown, [_groups_table(header), *_reports_table(header)], _warnings(header, plan))
+
+
+def _summary(
+    config: SelectConfig, status: str, totals: dict[str, Any], tables: list[dict[str, Any]], warnings: list[str]
+) -> dict[str, Any]:
+    return {
+        "command": "select",
+        "out": config.out,
+        "status": status,
+        "totals": totals,
+        "tables": tables,
+        "warnings": warnings,
+    }
+
+
+def _groups_table(header: dict[str, Any]) -> dict[str, Any]:
+    mass = header["totals"]["population_mass"]
+    return {
+        "title": "Groups",
+        "columns": [
+            "group", "samples", "tokens", "share of mass", "target share", "selected samples", "selected tokens",
+            "replay tokens", "mean weight", "effective tokens",
+        ],
+        "rows": [
+            [
+                group["group"],
+                group["population_samples"],
+                group["population_tokens"],
+                group["population_mass"] / mass,
+                group["target_mass"] / mass,
+                group["selected_samples"],
+                group["selected_tokens"],
+                group["replay_tokens"],
+                group["target_mass"] / group["selected_tokens"],
+                group["effective_tokens"],
+            ]
+            for group in header["groups"]
+        ],
+    }  # fmt: skip
+
+
+def _reports_table(header: dict[str, Any]) -> list[dict[str, Any]]:
+    reports = header["selection"]["reports"]
+    if len(reports) < 2:  # one group: the totals say it all
+        return []
+    names = ("mean_distance", "random_distance", "gain_over_random")
+    return [
+        {
+            "title": "Coverage",
+            "columns": ["group", "mean distance", "of random picks", "gain over random"],
+            "rows": [[report["group"], *(report[name] for name in names)] for report in reports],
+        }
+    ]
+
+
+def _warnings(header: dict[str, Any], plan: Plan) -> list[str]:
+    found = []
+    replay = header["weighting"]["replay_tokens"]
+    if replay["shortfall"] >= 1:
+        found.append(
+            f"{replay['shortfall']:,.0f} of {replay['requested']:,} replay tokens can't be played: "
+            f"samples are at the cap of {header['weighting']['max_repeats']} repeats"
+        )
+    empty = sum(cell.budget == 0 for cell in plan.cells)
+    if header["selection"]["scope"] == "shard" and empty:
+        found.append(
+            f"{empty:,} of {len(plan.cells):,} cells (a group in a shard) have no budget; the picks of other shards "
+            "stand for them, by weight but not by likeness: --scope global would look for their like"
+        )
+    return found
+
+
+def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan) -> dict[str, Any]:
+    """What would be done: counts, budgets by group and cell, and estimates of bytes and time."""
+    reads_vectors = METHODS[config.method].needs_vectors
+    samples = sum(group.samples for group in plan.groups)
+    tokens = sum(group.tokens for group in plan.groups)
+    picks = plan.budget if plan.unit == "samples" else round(plan.budget * samples / tokens)
+    stored = sum(io.size(path) for shard in runs.shards for path in shard.files)
+    k = runs.headers[0]["projection"]["k"]
+    totals: dict[str, Any] = {
+        "method": config.method,
+        "shards": len(runs.shards),
+        "samples": samples,
+        "tokens": tokens,
+        "cells": len(plan.cells),
+        f"budget ({plan.unit})": plan.budget,
+        "picks, about": picks,
+        "bytes of embeddings": stored,
+        "bytes of the manifest, about": picks * _BYTES_A_PICK,
+    }
+    if reads_vectors:
+        largest = max((shard.samples for shard in runs.shards), default=0)
+        totals["core seconds, about"] = round(sum(cell.samples**2 for cell in plan.cells) * k / _PAIRS_A_SECOND, 1)
+        totals["bytes of memory a worker, about"] = largest * k * 10
+    rows = [
+        [g.group, g.samples, g.tokens, g.mass / plan.mass, g.target_mass / plan.mass, g.budget] for g in plan.groups
+    ]
+    groups = {
+        "title": "Groups",
+        "columns": ["group", "samples", "tokens", "share of mass", "target share", f"budget ({plan.unit})"],
+        "rows": rows,
+    }
+    first = [[cell.shard_id, cell.group, cell.samples, cell.budget] for cell in plan.cells[:_CELLS_SHOWN]]
+    cells = {
+        "title": f"Cells (the first {len(first)} of {len(plan.cells)})",
+        "columns": ["shard", "group", "samples", f"budget ({plan.unit})"],
+        "rows": first,
+    }
+    return _summary(config, "dry-run", totals, [groups, cells] if config.scope == "shard" else [groups], [])
