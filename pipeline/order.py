@@ -6,7 +6,7 @@ epoch plays the whole replay set and draws fresh priorities.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,8 @@ from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.shard_order import EpochPlan, order_report, plan_epoch, proposal
 from cptsel.pipeline.manifest import SHARDS, Manifest, finish_manifest, load_manifest, samples_name, schedule_name
+from cptsel.pipeline.progress import Progress
 from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
-
-Progress = Callable[[int, int | None, str], None]
 
 _ROWS_SHOWN = 20
 _PLAYED_COLUMNS = ["phase", "repeat", "n_tokens", "grad_norm", "loss_weight"]
@@ -252,11 +251,7 @@ class _Summary:
                 "variance_ratio_bound": report.variance_ratio_bound,
             }
         )
-        ratio = "-" if report.variance_ratio is None else f"{report.variance_ratio:.3f}"
-        self.phase_rows.append(
-            [phase, report.shards, len(played.shard), int(played.t.sum()), f"{report.effective_shards:.1f}", ratio,
-             f"{report.variance_ratio_bound:.3f}"]
-        )  # fmt: skip
+        self.phase_rows.append(list(self.reports[-1].values()))
         if len(played.shard) < self.config.world_size:
             self.warnings.append(
                 f"phase {phase} has {len(played.shard)} visits of shards for {self.config.world_size} ranks, so some "
@@ -267,7 +262,7 @@ class _Summary:
         low, mean, high = int(plan.loads.min()), float(plan.loads.mean()), int(plan.loads.max())
         spread = (high - low) / mean if mean else 0.0
         if len(self.epoch_rows) < _ROWS_SHOWN:
-            self.epoch_rows.append([phase, epoch, low, f"{mean:.0f}", high, f"{spread:.2%}"])
+            self.epoch_rows.append([phase, epoch, low, round(mean), high, f"{spread:.2%}"])
         if epoch == 0 and spread > 0.1 and low:
             self.warnings.append(
                 f"phase {phase}: the fullest rank has {spread:.0%} more tokens than the emptiest, because shards are "

@@ -1,0 +1,122 @@
+"""``cptsel verify``: read a replay manifest again, and its corpus, and hold both to what the manifest says."""
+
+from typing import Any
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
+from cptsel.pipeline.order import read_visits
+from cptsel.pipeline.problems import Problems
+from cptsel.pipeline.progress import Progress
+from cptsel.pipeline.verify_files import check_files
+from cptsel.pipeline.verify_samples import check_samples
+from cptsel.pipeline.verify_schedules import check_schedules
+from cptsel.pipeline.verify_sources import check_sources
+from cptsel.schemas.validation import validate
+
+
+def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Check a manifest: files and checksums, schemas, every row, counts and mass, schedules; with sources, the corpus.
+
+    Returns:
+        The summary, of a manifest in which nothing is wrong.
+
+    Raises:
+        UsageError: not a replay manifest, or of a version that can't be read.
+        VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
+    """
+    directory = io.absolute(config.replay)
+    problems = Problems()
+    checks: list[list[Any]] = []
+    header = _read_header(directory, problems)
+    if header is not None:
+        manifest = Manifest(directory, header)
+        _run(checks, problems, "files and checksums", lambda: check_files(manifest, problems))
+        # What follows from a cause is not reported: only files that are as they were written are looked into.
+        sound = not any(problem.file in header["files"] for problem in problems.kept)
+        if sound:
+            _run(checks, problems, "samples, weights and totals", lambda: check_samples(manifest, problems, progress))
+            sound = not any(problem.file in header["files"] for problem in problems.kept)
+        if sound and header["order"]["kind"] == "priority":
+            visits = read_visits(manifest, None)
+            _run(checks, problems, "schedules", lambda: check_schedules(manifest, visits, problems))
+        if config.sources:
+            _run(checks, problems, "corpus", lambda: check_sources(manifest, config, problems, progress))
+        elif not sound:
+            checks.append(["the rest", "not checked: mend the files first", "-"])
+    summary = _summary(directory, header, checks, problems)
+    if problems.total:
+        first = problems.listed(1)[0]
+        count = "1 problem" if problems.total == 1 else f"{problems.total:,} problems, the first"
+        error = VerificationError(f"{directory}: {count}: {first}; restore the directory or make it again")
+        error.summary = summary
+        raise error
+    return summary
+
+
+def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
+    """``manifest.json`` if it can be understood; what is wrong with it goes to ``problems``.
+
+    Raises:
+        UsageError: nothing here was ever a replay manifest, or it is of a version this release can't read.
+    """
+    path = io.join(directory, MANIFEST)
+    if not io.exists(path):
+        if outputs.made_by(directory) not in {"select", "order"}:
+            load_manifest(directory)  # raises, saying what was found instead
+        problems.add(MANIFEST, None, "is missing")
+        return None
+    try:
+        header = io.read_json(path)
+    except UsageError:
+        problems.add(MANIFEST, None, "is not valid JSON")
+        return None
+    check_readable(path, header)
+    try:
+        validate(header, "manifest")
+    except ValueError as error:
+        problems.add(MANIFEST, None, str(error).removeprefix(f"{MANIFEST}: "))
+        return None
+    if manifest_id(header) != header["manifest_id"]:
+        problems.add(MANIFEST, None, "was changed after it was written: manifest_id does not match")
+    return dict(header)
+
+
+def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> None:
+    """Run one check and note how it went; what it can't even read is a problem, not an end."""
+    before = problems.total
+    try:
+        extent = check()
+    except CptselError as error:
+        problems.add(what, None, str(error))
+        extent = "stopped"
+    found = problems.total - before
+    checks.append([what, extent, "ok" if not found else f"{found:,} problems"])
+
+
+def _summary(
+    directory: str, header: dict[str, Any] | None, checks: list[list[Any]], problems: Problems
+) -> dict[str, Any]:
+    totals: dict[str, Any] = {"problems": problems.total}
+    if header is not None:
+        totals = {
+            "manifest_id": header["manifest_id"],
+            "samples": header["totals"]["selected_samples"],
+            "tokens played in an epoch": header["totals"]["replay_tokens"],
+            **totals,
+        }
+    tables = [{"title": "Checks", "columns": ["check", "extent", "result"], "rows": checks}]
+    if problems.total:
+        listed = problems.listed()
+        title = "Problems" if len(listed) == problems.total else f"First {len(listed)} of {problems.total:,} problems"
+        rows = [[problem.file, problem.row, problem.what] for problem in listed]
+        tables.append({"title": title, "columns": ["file", "row", "problem"], "rows": rows})
+    return {
+        "command": "verify",
+        "out": directory,
+        "status": "failed" if problems.total else "verified",
+        "totals": totals,
+        "tables": tables,
+        "warnings": [],
+    }

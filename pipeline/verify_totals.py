@@ -1,0 +1,157 @@
+"""Checks of what a manifest's samples add up to: by shard, group, phase and in all."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cptsel.pipeline.manifest import MANIFEST, SHARDS, Manifest
+from cptsel.pipeline.problems import Problems
+
+RELATIVE = 1e-9  # for sums of float64: correctly rounded here, and nearly so where they were written
+
+
+@dataclass
+class Tally:
+    """What some rows add up to; ``mass`` as parts whose exact sum is taken at the end."""
+
+    samples: int = 0
+    tokens: int = 0
+    plays: int = 0
+    replay_tokens: int = 0
+    mass: list[float] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        self.samples += other.samples
+        self.tokens += other.tokens
+        self.plays += other.plays
+        self.replay_tokens += other.replay_tokens
+        self.mass += other.mass
+
+
+@dataclass
+class Totals:
+    """Tallies over all files, and what must be held against the whole only after the last one."""
+
+    cells: dict[tuple[int, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
+    shards: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    ids: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)  # file, phase (n,), id (n, 2) uint64
+    factors: list[tuple[str, int, int, float]] = field(default_factory=list)  # file, phase, row, loss_weight / weight
+
+
+def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
+    """Add one file to the totals."""
+    n_tokens, repeat = table["n_tokens"].to_numpy().astype(np.int64), table["repeat"].to_numpy().astype(np.int64)
+    weight, factor = table["weight"].to_numpy(), table["loss_weight"].to_numpy()
+    phase, group = table["phase"].to_numpy(), pc.cast(table["group"], pa.string()).to_numpy(zero_copy_only=False)
+    totals.shards[shard_id].add(Tally())
+    for cell in sorted(set(zip(phase.tolist(), group.tolist(), strict=True))):
+        mine = (phase == cell[0]) & (group == cell[1])
+        tally = Tally(
+            int(mine.sum()),
+            int(n_tokens[mine].sum()),
+            int(repeat[mine].sum()),
+            int((repeat * n_tokens)[mine].sum()),
+            [math.fsum((weight * n_tokens)[mine])],
+        )
+        totals.cells[cell].add(tally)
+        totals.shards[shard_id].add(tally)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((weight == 0) & (factor == 0), np.nan, factor / weight)
+    for number in np.unique(phase).tolist():  # the extremes of a file stand for all of its rows
+        mine = np.flatnonzero((phase == number) & ~np.isnan(ratio))
+        for row in {int(mine[pick(ratio[mine])]) for pick in (np.argmin, np.argmax) if len(mine)}:
+            totals.factors.append((name, number, row, float(ratio[row])))
+    ids = table["sample_id"].to_pylist()
+    if all(len(key) == 32 for key in ids) and not set("".join(ids)) - set("0123456789abcdef"):
+        packed = np.frombuffer(bytes.fromhex("".join(ids)), dtype=np.uint64).reshape(-1, 2)
+        totals.ids.append((name, phase, packed))
+
+
+def check_totals(
+    manifest: Manifest, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems
+) -> None:
+    """Hold shards.parquet, manifest.json and, if those are right, loss weights against the totals of all files."""
+    before = problems.total
+    _check_shards(shards, totals, problems)
+    _check_groups(manifest.header, totals, problems)
+    _check_whole(manifest.header, shards, totals, problems)
+    if problems.total == before:
+        _check_loss_weights(manifest, totals, problems)
+
+
+def _check_loss_weights(manifest: Manifest, totals: Totals, problems: Problems) -> None:
+    """loss_weight = weight · Σ n_tokens / Σ (weight · n_tokens), over all samples of the phase."""
+    if manifest.header["weighting"]["realisation"] not in {"repeat", "loss"}:
+        return
+    for phase in manifest.phases:
+        cells = [tally for (number, _), tally in totals.cells.items() if number == phase]
+        mass = math.fsum(part for tally in cells for part in tally.mass)
+        scale = sum(tally.tokens for tally in cells) / mass if mass else math.nan
+        for name, number, row, ratio in totals.factors:
+            if number == phase and not math.isclose(ratio, scale, rel_tol=RELATIVE):
+                problems.add(name, row, f"loss_weight is {ratio:.12g} times weight, not {scale:.12g} times")
+
+
+def _compare(problems: Problems, file: str, row: int | None, what: str, said: Any, found: Any) -> None:
+    same = math.isclose(said, found, rel_tol=RELATIVE) if isinstance(found, float) else said == found
+    if not same:
+        problems.add(file, row, f"{what} is {said}, and the rows add up to {found}")
+
+
+def _check_shards(shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
+    """The selected columns of shards.parquet are what the samples add up to."""
+    for row, (shard_id, shard) in enumerate(shards.items()):
+        tally = totals.shards.get(shard_id, Tally())
+        for key, found in (
+            ("selected_samples", tally.samples),
+            ("selected_tokens", tally.tokens),
+            ("selected_mass", math.fsum(tally.mass)),
+            ("replay_tokens", tally.replay_tokens),
+        ):
+            _compare(problems, SHARDS, row, f"{key} of shard {shard_id}", shard[key], found)
+
+
+def _check_groups(header: dict[str, Any], totals: Totals, problems: Problems) -> None:
+    """Groups and phases of manifest.json: counts, and Σ weight · n_tokens = target mass."""
+    for entry in header["groups"]:
+        phase, group = entry.get("phase", 0), entry["group"]
+        tally = totals.cells.get((phase, group), Tally())
+        for key, found in (
+            ("selected_samples", tally.samples),
+            ("selected_tokens", tally.tokens),
+            ("replay_tokens", tally.replay_tokens),
+            ("target_mass", math.fsum(tally.mass)),
+        ):
+            _compare(problems, MANIFEST, None, f"{key} of group {group!r}", entry[key], found)
+    for entry in header["phases"]:
+        mine = [tally for (number, _), tally in totals.cells.items() if number == entry["phase"]]
+        for key, found in (("samples", sum(t.samples for t in mine)), ("tokens", sum(t.tokens for t in mine))):
+            _compare(problems, MANIFEST, None, f"{key} of phase {entry['phase']}", entry[key], found)
+
+
+def _check_whole(
+    header: dict[str, Any], shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems
+) -> None:
+    """Totals of manifest.json are what the samples and shards add up to."""
+    whole = Tally()
+    for tally in totals.cells.values():
+        whole.add(tally)
+    said = header["totals"]
+    found_totals: dict[str, int | float] = {
+        "selected_samples": whole.samples,
+        "selected_tokens": whole.tokens,
+        "replay_tokens": whole.replay_tokens,
+        "plays": whole.plays,
+    }
+    for key in ("population_samples", "population_tokens"):
+        found_totals[key] = sum(shard[key] for shard in shards.values())
+    found_totals["population_mass"] = math.fsum(shard["population_mass"] for shard in shards.values())
+    for key, found in found_totals.items():
+        _compare(problems, MANIFEST, None, f"totals.{key}", said[key], found)
+    realised = header["weighting"]["replay_tokens"]["realised"]
+    _compare(problems, MANIFEST, None, "weighting.replay_tokens.realised", realised, whole.replay_tokens)

@@ -1,0 +1,365 @@
+"""Every way in which a manifest or its corpus can be wrong is found, named by file and row."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from manifest_builder import build_replay, change_samples, reseal
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.order import order
+from cptsel.pipeline.verify import verify
+
+SAMPLES = "samples/000000.parquet"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pristine")
+    built = build_replay(directory, shards=4, documents=8)
+    order(OrderConfig(replay=str(built.replay), out=str(directory / "ordered"), epochs=2, world_size=2))
+    return built
+
+
+@pytest.fixture
+def replay(pristine, tmp_path):
+    return shutil.copytree(pristine.replay, tmp_path / "replay")
+
+
+@pytest.fixture
+def ordered(pristine, tmp_path):
+    return shutil.copytree(pristine.replay.parent / "ordered", tmp_path / "ordered")
+
+
+def problems(directory, **options):
+    """(file, row, problem) of every problem listed; the error's sentence holds the first."""
+    with pytest.raises(VerificationError) as error:
+        verify(VerifyConfig(replay=str(directory), **options))
+    summary = error.value.summary
+    json.dumps(summary)
+    assert summary["status"] == "failed"
+    rows = summary["tables"][-1]["rows"]
+    assert rows[0][2] in str(error.value)
+    assert "\n" not in str(error.value)
+    return rows
+
+
+def test_sound_manifests_pass(replay, ordered):
+    for directory, checks in ((replay, 3), (ordered, 4)):
+        summary = verify(VerifyConfig(replay=str(directory), sources=True))
+        assert summary["status"] == "verified"
+        assert [row[2] for row in summary["tables"][0]["rows"]] == ["ok"] * checks
+        json.dumps(summary)
+
+
+def test_verifying_leaves_no_trace(replay, tmp_path):
+    before = {name: (replay / name).read_bytes() for name in outputs.list_tree(str(replay))}
+    verify(VerifyConfig(replay=str(replay), sources=True))
+    assert {name: (replay / name).read_bytes() for name in outputs.list_tree(str(replay))} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["replay"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_SUCCESS", "config.yaml", "stats.json", "CONSUMING.md", "SHA256SUMS", "manifest.json", "shards.parquet", SAMPLES],
+)
+def test_a_deleted_file_is_named(replay, name):
+    (replay / name).unlink()
+    assert [name, None, "is missing"] in problems(replay)
+
+
+@pytest.mark.parametrize("name", ["samples/000077.parquet", "notes.txt", "more/x.parquet"])
+def test_a_file_too_many_is_named(replay, name):
+    (replay / name).parent.mkdir(exist_ok=True)
+    (replay / name).write_bytes(b"?")
+    assert problems(replay) == [[name, None, "does not belong to the manifest"]]
+
+
+@pytest.mark.parametrize("name", ["CONSUMING.md", "shards.parquet", SAMPLES])
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.98])
+def test_a_flipped_byte_is_found(replay, name, place):
+    data = bytearray((replay / name).read_bytes())
+    data[int(len(data) * place)] ^= 1
+    (replay / name).write_bytes(data)
+    assert any(file == name and "was changed after it was written" in what for file, _, what in problems(replay))
+
+
+def test_a_truncated_file_is_found(replay):
+    (replay / SAMPLES).write_bytes((replay / SAMPLES).read_bytes()[:-40])
+    ((file, row, what),) = problems(replay)
+    assert (file, row) == (SAMPLES, None)
+    assert what.startswith("was changed after it was written")
+    reseal(replay)
+    assert problems(replay) == [[SAMPLES, None, "can't be read as Parquet"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"), [("not a sum\n", "line 1 is not"), ("", "does not list CONSUMING.md"), ("\xff", "decode")]
+)
+def test_damaged_sums(replay, text, phrase):
+    (replay / "SHA256SUMS").write_bytes(text.encode("latin-1"))
+    assert any(file == "SHA256SUMS" and phrase in what for file, _, what in problems(replay))
+
+
+def test_a_file_left_out_of_the_sums_or_summed_wrongly(replay):
+    sums = outputs.parse_sums((replay / "SHA256SUMS").read_text())
+    del sums["manifest.json"]
+    sums["shards.parquet"] = "0" * 64
+    sums["elsewhere"] = "0" * 64
+    (replay / "SHA256SUMS").write_text(outputs.sums_text(sums))
+    found = problems(replay)
+    assert ["SHA256SUMS", None, "does not list manifest.json"] in found
+    assert ["SHA256SUMS", None, "lists elsewhere, which does not belong to the manifest"] in found
+    assert any(file == "shards.parquet" and "SHA256SUMS" in what for file, _, what in found)
+
+
+def test_a_changed_header_is_found(replay):
+    path = replay / "manifest.json"
+    path.write_text(path.read_text().replace('"method": "uniform"', '"method": "craig"'))
+    assert any(file == "manifest.json" and "manifest_id does not match" in what for file, _, what in problems(replay))
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"), [("{", "not valid JSON"), ('{"format": "cptsel.replay"}', "required property")]
+)
+def test_an_unreadable_header_is_found(replay, text, phrase):
+    (replay / "manifest.json").write_text(text)
+    assert any(file == "manifest.json" and phrase in what for file, _, what in problems(replay))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "phrase"),
+    [
+        ("weight", -1.0, "weight is -1.0, out of its range"),
+        ("weight", float("nan"), "weight is nan, out of its range"),
+        ("loss_weight", 0.123, "loss_weight is"),
+        ("loss_weight", float("inf"), "loss_weight is inf, out of its range"),
+        ("repeat", 5, "repeat is 5, out of its range"),
+        ("repeat", -1, "repeat is -1, out of its range"),
+        ("inclusion_prob", 0.0, "inclusion_prob is 0.0, out of its range"),
+        ("inclusion_prob", 1.5, "inclusion_prob is 1.5, out of its range"),
+        ("n_tokens", 0, "n_tokens is 0, out of its range"),
+        ("n_tokens", 9, "n_tokens is 9, out of its range"),
+        ("token_count", 9, "token_count is 9, out of its range"),
+        ("grad_norm", float("nan"), "grad_norm is nan, out of its range"),
+        ("phase", 1, "its phase and group are not in manifest.json"),
+        ("group", "neither", "its phase and group are not in manifest.json"),
+        ("shard_id", 2, "shard_id is 2, out of its range"),
+        ("row_index", 99, "doc_key is not the hash of its path and row"),
+        ("row_index", -1, "row_index is -1, out of its range"),
+        ("doc_key", "0" * 32, "doc_key is not the hash of its path and row"),
+        ("char_end", 1, "sample_id is not the hash of its document and window"),
+        ("char_start", 9999, "char_start and char_end are no window"),
+        ("char_start", None, "char_start and char_end are no window"),
+        ("sample_id", "0" * 32, "sample_id is not the hash of its document and window"),
+        ("sample_id", "x", "sample_id is not the hash of its document and window"),
+    ],
+)
+def test_a_changed_value_is_found_though_all_sums_are_right(replay, column, value, phrase):
+    change_samples(replay, 0, lambda rows: rows[0].update({column: value}))
+    reseal(replay)
+    found = problems(replay)
+    assert any(file == SAMPLES and row == 0 and phrase in what for file, row, what in found), found
+
+
+@pytest.mark.parametrize(
+    ("factor", "phrase"),
+    [({"repeat": 1}, "replay_tokens"), ({"weight": 1 + 1e-8, "loss_weight": 1 + 1e-8}, "target_mass")],
+)
+def test_a_change_that_only_totals_show(replay, factor, phrase):
+    """Every row alone is possible: repeats one higher, or all weights a hundred-millionth larger."""
+
+    def change(rows):
+        if "repeat" in factor:
+            next(row for row in rows if row["repeat"] < 4)["repeat"] += 1
+        else:
+            for row in rows:
+                row.update({key: row[key] * by for key, by in factor.items()})
+
+    for shard in range(1 if "repeat" in factor else 4):
+        change_samples(replay, shard, change)
+    reseal(replay)
+    found = problems(replay)
+    assert any(file == "manifest.json" and phrase in what for file, _, what in found)
+    assert any(file == "shards.parquet" for file, _, _ in found)
+
+
+def test_a_weight_that_breaks_the_mass_of_its_group_is_found(replay):
+    change_samples(replay, 0, lambda rows: rows[0].update(weight=rows[0]["weight"] * 1.5))
+    reseal(replay)
+    assert any(file == "manifest.json" and "target_mass of group" in what for file, _, what in problems(replay))
+
+
+def test_a_sample_given_twice_is_found(replay):
+    change_samples(replay, 0, lambda rows: rows.append({**rows[3]}))
+    reseal(replay)
+    last = pq.read_metadata(replay / SAMPLES).num_rows - 1
+    found = problems(replay)
+    assert [SAMPLES, last, "its sample_id is there before, in the same phase"] in found
+    assert [SAMPLES, last, "its order_rank is there twice"] in found
+
+
+def test_a_dropped_row_is_found(replay):
+    change_samples(replay, 0, lambda rows: rows.pop())
+    reseal(replay)
+    found = problems(replay)
+    assert any(file == "manifest.json" and "totals.selected_samples is" in what for file, _, what in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (lambda h: h["totals"].update(plays=1), "totals.plays is 1"),
+        (lambda h: h["totals"].update(population_samples=1), "totals.population_samples is 1"),
+        (lambda h: h["totals"].update(population_mass=1.0), "totals.population_mass is 1.0"),
+        (lambda h: h["phases"][0].update(tokens=1), "tokens of phase 0 is 1"),
+        (lambda h: h["groups"][0].update(target_mass=1.0), "target_mass of group 'even' is 1.0"),
+        (lambda h: h["groups"][1].update(selected_samples=1), "selected_samples of group 'odd' is 1"),
+        (lambda h: h["weighting"]["replay_tokens"].update(realised=1), "weighting.replay_tokens.realised is 1"),
+        (lambda h: h["files"][SAMPLES].update(rows=1), "and manifest.json says 1"),
+        (lambda h: h["files"].update({"samples/000009.parquet": h["files"][SAMPLES]}), "is missing"),
+    ],
+)
+def test_a_header_that_says_something_else(replay, change, phrase):
+    reseal(replay, change)
+    assert any(phrase in what for _, _, what in problems(replay))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "phrase"),
+    [
+        (SAMPLES, lambda table: table.drop_columns(["weight"]), "column 'weight' is missing"),
+        (SAMPLES, lambda table: with_column(table, "repeat", pa.float64()), "column 'repeat' is double, not int32"),
+        ("shards.parquet", lambda table: with_column(table, "uri", pa.string(), None), "column 'uri' has nulls"),
+    ],
+)
+def test_a_wrong_schema_is_named(replay, name, change, phrase):
+    io.write_parquet(str(replay / name), change(pq.read_table(replay / name)))
+    reseal(replay)
+    assert problems(replay) == [[name, None, phrase]]
+
+
+def with_column(table, name, kind, *first):
+    """The table with a column of another type, its first value replaced if one is given."""
+    values = [*first, *table[name].to_pylist()[len(first) :]]
+    return table.set_column(table.schema.get_field_index(name), pa.field(name, kind), pa.array(values, kind))
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (lambda rows: rows.pop(), "lacks 1 visits"),
+        (lambda rows: rows.append(rows[0]), "is there twice"),
+        (lambda rows: rows[0].update(tokens=1), "(samples, tokens) are"),
+        (lambda rows: rows[0].update({"pass": 9}), "plays nothing"),
+        (lambda rows: rows[0].update(rank=2), "rank is 2, outside the world size"),
+        (lambda rows: rows[1].update(position=7), "position is 7, not the next"),
+        (lambda rows: rows[0].update(order=7), "order is 7, out of turn"),
+        (lambda rows: rows[0].update(q=7.0), "q is not the shard's proposal"),
+        (lambda rows: rows[0].update(priority=7.0), "priority is not q / u of the recorded seed"),
+        (lambda rows: rows.reverse(), "below that of the row before"),
+    ],
+)
+def test_a_changed_schedule_is_found(ordered, change, phrase):
+    path = ordered / "schedule/0-1.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    io.write_parquet(str(path), pa.Table.from_pylist(rows, schema=table.schema))
+    reseal(ordered)
+    found = problems(ordered)
+    assert any(file == "schedule/0-1.parquet" and phrase in what for file, _, what in found), found
+
+
+def test_schedules_must_be_those_of_the_header(ordered):
+    reseal(ordered, lambda header: header["order"].update(epochs=3))
+    assert ["schedule/0-2.parquet", None, "is missing: the manifest has this phase and epoch"] in problems(ordered)
+    reseal(ordered, lambda header: header["order"].update(epochs=1))
+    assert ["schedule/0-1.parquet", None, "is of no phase and epoch of the manifest"] in problems(ordered)
+
+
+def test_shards_must_hold_the_first_epochs_order(ordered):
+    shards = pq.read_table(ordered / "shards.parquet")
+    rows = shards.to_pylist()
+    rows[2]["order"] += 1
+    io.write_parquet(str(ordered / "shards.parquet"), pa.Table.from_pylist(rows, schema=shards.schema))
+    reseal(ordered)
+    assert problems(ordered)[0][:2] == ["shards.parquet", 2]
+
+
+def test_what_follows_from_a_lost_file_is_not_reported(ordered):
+    (ordered / SAMPLES).unlink()
+    assert problems(ordered) == [[SAMPLES, None, "is missing"]]
+
+
+@pytest.fixture
+def moved(pristine, replay, tmp_path):
+    """The corpus in another place, to be damaged, and the manifest that is read with --root."""
+    return replay, shutil.copytree(pristine.corpus, tmp_path / "moved")
+
+
+def test_a_moved_corpus_is_found_by_root(moved):
+    replay, corpus = moved
+    assert verify(VerifyConfig(replay=str(replay), sources=True, root=str(corpus)))["status"] == "verified"
+    found = problems(replay, sources=True, root=str(corpus / "nowhere"))
+    assert len(found) == 4
+    assert found[0][0] == str(corpus / "nowhere" / "part-00.jsonl")
+    assert "is missing" in found[0][2]
+
+
+def test_a_changed_text_is_named_by_file_and_row(moved):
+    replay, corpus = moved
+    path = corpus / "part-00.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    row = pq.read_table(replay / SAMPLES).to_pylist()[0]
+    assert row["char_start"] == 0
+    changed = json.loads(lines[row["row_index"]])
+    changed["text"] = ("X" if changed["text"][0] != "X" else "Y") + changed["text"][1:]
+    ascii_only = lines[row["row_index"]].isascii()
+    lines[row["row_index"]] = json.dumps(changed, ensure_ascii=ascii_only).encode()
+    path.write_bytes(b"\n".join(lines))
+    found = problems(replay, sources=True, root=str(corpus))
+    assert any(file == str(path) and "is not the file that was embedded" in what for file, _, what in found)
+    what = f"the text of row {row['row_index']} of the corpus is not what was embedded (content_hash differs)"
+    assert [SAMPLES, 0, what] in found
+
+
+@pytest.mark.parametrize("name", ["part-00.jsonl", "part-01.jsonl.gz", "part-02.jsonl.zst", "part-03.parquet"])
+def test_a_damaged_shard_is_named(moved, name):
+    replay, corpus = moved
+    data = (corpus / name).read_bytes()
+    (corpus / name).write_bytes(data[: len(data) // 2])
+    found = problems(replay, sources=True, root=str(corpus))
+    assert any(file == str(corpus / name) and "is not the file that was embedded" in what for file, _, what in found)
+    samples = f"samples/{int(name[5:7]):06d}.parquet"
+    assert any(file == samples and row is not None and "can't be read" in what for file, row, what in found)
+
+
+def test_a_wrong_byte_offset_is_found_in_a_sound_corpus(replay):
+    change_samples(replay, 0, lambda rows: [row.update(byte_offset=row["byte_offset"] + 1) for row in rows])
+    reseal(replay)
+    assert all("byte offset" in what for _, _, what in problems(replay, sources=True))
+
+
+def test_two_workers_find_the_same(moved):
+    replay, corpus = moved
+    (corpus / "part-01.jsonl.gz").unlink()
+    one = problems(replay, sources=True, root=str(corpus))
+    assert problems(replay, sources=True, root=str(corpus), workers=2) == one
+
+
+def test_what_is_no_manifest_is_a_usage_error(pristine, tmp_path):
+    for directory in (pristine.corpus, tmp_path / "nowhere"):
+        with pytest.raises(UsageError, match="not a replay manifest"):
+            verify(VerifyConfig(replay=str(directory)))
+
+
+def test_an_unknown_feature_is_a_usage_error(replay):
+    header = json.loads((replay / "manifest.json").read_text())
+    (replay / "manifest.json").write_text(json.dumps(header | {"required_features": ["teleport"]}))
+    with pytest.raises(UsageError, match="needs teleport"):
+        verify(VerifyConfig(replay=str(replay)))
