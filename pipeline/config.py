@@ -28,7 +28,7 @@ class EmbedConfig:
     validation_dim: int = 256
     storage: str = "float16"
     norm: str = "sketch"
-    tokens_per_batch: int = 16384
+    tokens_per_batch: int | None = None
     dtype: str = "auto"
     device: str = "auto"
     revision: str | None = None

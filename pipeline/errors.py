@@ -1,4 +1,4 @@
-"""The errors a user meets. Each names the value, the place and the mend in one sentence; the CLI prints that sentence."""
+"""The errors a user meets: each one sentence that names the value, the place and the mend; the CLI prints just that."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ class CptselError(Exception):
     """Base of all errors that are the user's to mend. ``exit_code`` is what the command line exits with."""
 
     exit_code = 2
-    summary: dict[str, Any] | None = None  # what the pass found before it failed, for whoever wants more than a sentence
+    summary: dict[str, Any] | None = (
+        None  # what the pass found before it failed, for whoever wants more than a sentence
+    )
 
 
 class UsageError(CptselError):

@@ -76,7 +76,7 @@ def size(path: str) -> int:
 
 
 def open_read(path: str) -> BinaryIO:
-    """Open for reading as raw bytes: never decompressed behind our back (Beam's reader takes half a gzip for a whole)."""
+    """Open for reading as raw bytes, never decompressed: Beam's own reader takes half a gzip for a whole one."""
     if not is_remote(path):
         return open(path, "rb")
     return _call("open", path, lambda: FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
@@ -115,9 +115,9 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
             raise
         return
     try:
-        with _call("write", path, lambda: FileSystems.create(
-            temporary, compression_type=CompressionTypes.UNCOMPRESSED
-        )) as handle:
+        with _call(
+            "write", path, lambda: FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+        ) as handle:
             yield handle
         FileSystems.rename([temporary], [path])
     except BaseException:

@@ -1,0 +1,380 @@
+"""``cptsel embed``: stream a corpus through the frozen model and write one sketched gradient a sample.
+
+Reads like DESIGN.md section 4: list the shards, name everything by fingerprints, resume or refuse, embed block by
+block on Beam, check that nothing was lost.
+"""
+
+import json
+import resource
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.beam import make_pipeline, pipeline_options
+from cptsel.pipeline.block import RowOptions, check_counts
+from cptsel.pipeline.config import EmbedConfig, to_yaml
+from cptsel.pipeline.corpus.documents import ReadOptions
+from cptsel.pipeline.corpus.shards import Block, Shard, list_inputs
+from cptsel.pipeline.embed_transforms import CollectSorted, EmbedGradients, InventoryShards, Unit, UnitResult
+from cptsel.pipeline.errors import BadInputError, CptselError, PartialError, UsageError
+from cptsel.pipeline.estimate import estimate
+from cptsel.pipeline.progress import Progress, Watch
+from cptsel.pipeline.run_plan import (
+    ModelPlan,
+    check_config,
+    plan_model,
+    refuse_difference,
+    run_fingerprint,
+    run_header,
+)
+from cptsel.schemas import arrow
+from cptsel.schemas.validation import validate
+
+BENIGN = {"blank_line"}  # rejects that are no damage
+
+
+def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Run ``cptsel embed``.
+
+    Returns:
+        The summary that the command prints.
+
+    Raises:
+        UsageError: an option, path or model that can't be used, or an output directory of another run.
+        BadInputError: more than ``max_bad_fraction`` of the rows, or of the bytes, gave nothing.
+        PartialError: some shards could not be read; the others are done, and a rerun resumes.
+    """
+    began = time.monotonic()
+    config = replace(config, out=io.absolute(config.out), exclude=config.exclude and io.absolute(config.exclude))
+    check_config(config)
+    options = pipeline_options(config.beam_args, config.workers)
+    root, files = list_inputs(config.inputs, config.root)
+    model = plan_model(config)
+    if config.dry_run:
+        return estimate(config, model, files)
+    _check_out(config)
+    shards = _inventory(config, files, options)
+    header = run_header(config, model, root, shards)
+    status = _begin(config, header, shards)
+    if status == "already done":
+        return _summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
+    results = _run(config, model, header, shards, options, progress)
+    failures = [result.error for result in results if result.error]
+    return _finish(config, header, shards, results, failures, status, time.monotonic() - began)
+
+
+def _check_out(config: EmbedConfig) -> None:
+    """Refuse to write into a directory that is not an embedding run, and mark an empty one as ours."""
+    if not outputs.list_tree(config.out):
+        outputs.write_config(config.out, "embed", to_yaml(config))
+    elif outputs.made_by(config.out) != "embed":
+        raise UsageError(f"{config.out} holds files that cptsel embed did not write; choose another --out")
+
+
+def _inventory(config: EmbedConfig, files: list, options: Any) -> list[Shard]:
+    """Hash every shard and find its blocks; in order of shard_id.
+
+    Raises:
+        UsageError: a file can't be read, so the corpus can't be named.
+    """
+    listing = io.join(config.out, ".work", "inventory.jsonl")
+    with make_pipeline(options) as pipeline:
+        _ = (
+            pipeline
+            | "Files" >> beam.Create([(i, uri, path, size) for i, (uri, path, size) in enumerate(files)])
+            | "InventoryShards" >> InventoryShards(config.block_bytes)
+            | "ToJson" >> beam.Map(_inventory_line)
+            | "Collect" >> CollectSorted(listing)
+        )
+    entries = [json.loads(line) for line in io.read_bytes(listing).decode().splitlines()]
+    unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
+    if unread:
+        raise UsageError(f"{unread[0]} ({len(unread)} of {len(files)} shards can't be read); mend or leave it out")
+    return sorted((_shard(entry) for entry in entries), key=lambda shard: shard.shard_id)
+
+
+def _inventory_line(entry: Shard | tuple[str, str]) -> str:
+    value = asdict(entry) if isinstance(entry, Shard) else {"uri": entry[0], "error": entry[1]}
+    return json.dumps(value, sort_keys=True)
+
+
+def _shard(entry: dict[str, Any]) -> Shard:
+    blocks = entry.pop("blocks")
+    return Shard(**entry, blocks=None if blocks is None else tuple(Block(**block) for block in blocks))
+
+
+def _begin(config: EmbedConfig, header: dict[str, Any], shards: list[Shard]) -> str:
+    """Start a run, resume it, or find it done; returns the status word of the summary.
+
+    Raises:
+        UsageError: the directory holds another run.
+    """
+    path = io.join(config.out, "run.json")
+    status = "done"
+    if io.exists(path):
+        if config.overwrite:
+            for name in ("_SUCCESS", "run.json"):
+                _delete(io.join(config.out, name))
+            for folder in ("embeddings", "rejects"):
+                if io.list_names(io.join(config.out, folder)):
+                    io.delete_tree(io.join(config.out, folder))
+        else:
+            old = io.read_json(path)
+            refuse_difference(config.out, old, header, _changed_shards(config.out, shards))
+            if io.exists(io.join(config.out, "_SUCCESS")):
+                return "already done"
+            status = "resumed"
+    outputs.write_config(config.out, "embed", to_yaml(config))
+    _write_shards(config.out, shards, {})
+    validate(header, "run")
+    io.write_json(path, header)
+    return status
+
+
+def _delete(path: str) -> None:
+    from apache_beam.io.filesystems import FileSystems
+
+    if io.exists(path):
+        FileSystems.delete([path])
+
+
+def _changed_shards(out: str, shards: list[Shard]) -> list[str]:
+    """Paths of shards that came, went or changed since the run in ``out`` was begun."""
+    path = io.join(out, "shards.parquet")
+    if not io.exists(path):
+        return []
+    table = io.read_parquet(path, ["path", "sha256"])
+    old = set(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    return sorted({path for path, _ in old ^ {(shard.path, shard.sha256) for shard in shards}})
+
+
+def _run(
+    config: EmbedConfig,
+    model: ModelPlan,
+    header: dict[str, Any],
+    shards: list[Shard],
+    options: Any,
+    progress: Progress | None,
+) -> list[UnitResult]:
+    """Embed what is still to do; one result a block, sorted."""
+    listing = io.join(config.out, ".work", "units.jsonl")
+    rows = RowOptions(
+        max_tokens=model.max_tokens,
+        tokens_per_batch=model.tokens_per_batch,
+        storage=config.storage,
+        groups=config.group_by,
+        exclude=config.exclude,
+    )
+    read = ReadOptions(
+        text_field=config.text_field,
+        id_field=config.id_field,
+        group_by=config.group_by,
+        max_line_bytes=config.max_line_bytes,
+        block_bytes=config.block_bytes,
+        limit=config.limit,
+    )
+    folder = io.join(config.out, "embeddings")
+    expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, config) for s in shards)
+    with Watch(progress, lambda: len(io.list_names(folder, ".parquet")), expected, "blocks embedded"):
+        try:
+            with make_pipeline(options) as pipeline:
+                _ = (
+                    pipeline
+                    | "Units" >> beam.Create(list(_units(shards)))
+                    | "EmbedGradients" >> EmbedGradients(config.out, run_fingerprint(header), model.spec, rows, read)
+                    | "ToJson" >> beam.Map(_result_line)
+                    | "Collect" >> CollectSorted(listing)
+                )
+        except (OSError, RuntimeError, MemoryError, CptselError) as error:  # anything else is a mistake of ours
+            raise pipeline_failure(error, "embed") from error
+    results = [UnitResult(**json.loads(line)) for line in io.read_bytes(listing).decode().splitlines()]
+    return sorted(results, key=lambda result: (result.shard_id, result.block))
+
+
+def pipeline_failure(error: Exception, command: str) -> CptselError:
+    """The error to show for what a runner raised: ours where a worker raised ours, else one sentence.
+
+    Runners wrap what workers raise: in a chain of causes at best, as text at worst.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, CptselError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    text = str(error)
+    if "CptselError" in text or "UsageError" in text:
+        sentence = text.rsplit("Error: ", 1)[-1].split(" [while running")[0].strip().split("\n")[0]
+        return UsageError(sentence)
+    if "out of memory" in text.lower():
+        return PartialError("a worker ran out of memory; lower --tokens-per-batch or --workers and run again to resume")
+    sentence = text.strip().split("\n")[-1][:300]
+    return PartialError(f"{command} stopped: {sentence}; run the same command again to resume (--debug shows more)")
+
+
+def _units(shards: list[Shard]) -> Iterable[Unit]:
+    for shard in shards:
+        if shard.blocks is None:
+            yield Unit(shard, None)
+        else:
+            bare = replace(shard, blocks=())  # a unit need not carry the places of all the others
+            yield from (Unit(bare, block) for block in shard.blocks)
+
+
+def _stream_blocks(shard: Shard, config: EmbedConfig) -> int:
+    """A guess at the blocks of a compressed shard, for the progress bar: text shrinks to about a quarter."""
+    return max(1, round(4 * shard.bytes / config.block_bytes))
+
+
+def _result_line(result: UnitResult) -> str:
+    return json.dumps(asdict(result), sort_keys=True)
+
+
+def _finish(
+    config: EmbedConfig,
+    header: dict[str, Any],
+    shards: list[Shard],
+    results: list[UnitResult],
+    failures: list[str],
+    status: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Check the counts, write what speaks of the whole run, and mark it done."""
+    good = [(result, result.counts) for result in results if result.counts is not None]
+    totals = {name: sum(counts[name] for _, counts in good) for name in arrow.COUNT_COLUMNS}
+    check_counts(totals, config.out)
+    units = {
+        "shard_id": [result.shard_id for result, _ in good],
+        "block": [result.block for result, _ in good],
+        **{name: [counts[name] for _, counts in good] for name in arrow.COUNT_COLUMNS},
+    }
+    io.write_parquet(io.join(config.out, "units.parquet"), pa.table(units, schema=arrow.UNITS))
+    by_shard: dict[int, dict[str, int]] = {shard.shard_id: dict.fromkeys(arrow.COUNT_COLUMNS, 0) for shard in shards}
+    for result, counts in good:
+        for name in arrow.COUNT_COLUMNS:
+            by_shard[result.shard_id][name] += counts[name]
+    _write_shards(config.out, shards, by_shard)
+    reasons = _reasons(config.out, good)
+    if failures:
+        raise PartialError(f"{failures[0]} ({len(failures)} shards failed); the others are done: run again to resume")
+    _check_bad(config, shards, by_shard, totals, reasons)
+    header = header | {"totals": totals | {"rejects": reasons}}
+    validate(header, "run")
+    io.write_json(io.join(config.out, "run.json"), header)
+    fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)
+    io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, fresh))
+    io.delete_tree(io.join(config.out, ".work"))
+    io.write_bytes(io.join(config.out, "_SUCCESS"), b"")
+    return _summary(config, status, header, _warnings(totals, reasons))
+
+
+def _write_shards(out: str, shards: list[Shard], counts: dict[int, dict[str, int]]) -> None:
+    """shards.parquet; ``rows`` and ``tokens`` are 0 until the run is finished."""
+    columns: dict[str, list] = {
+        name: [getattr(shard, name) for shard in shards]
+        for name in ("shard_id", "uri", "path", "format", "compression", "bytes", "sha256")
+    }
+    columns["rows"] = [counts.get(shard.shard_id, {}).get("rows_read", 0) for shard in shards]
+    columns["tokens"] = [counts.get(shard.shard_id, {}).get("tokens", 0) for shard in shards]
+    io.write_parquet(io.join(out, "shards.parquet"), pa.table(columns, schema=arrow.RUN_SHARDS))
+
+
+def _reasons(out: str, good: list[tuple[UnitResult, dict[str, int]]]) -> dict[str, int]:
+    """Rejects by reason, rows and windows together, from the files of the units that have any."""
+    reasons: dict[str, int] = {}
+    for result, counts in good:
+        if counts["rows_rejected"] or counts["windows_rejected"]:
+            name = f"{result.shard_id:06d}-{result.block:05d}.parquet"
+            for reason in io.read_parquet(io.join(out, "rejects", name), ["reason"])["reason"].to_pylist():
+                reasons[reason] = reasons.get(reason, 0) + 1
+    return dict(sorted(reasons.items()))
+
+
+def _check_bad(
+    config: EmbedConfig,
+    shards: list[Shard],
+    by_shard: dict[int, dict[str, int]],
+    totals: dict[str, int],
+    reasons: dict[str, int],
+) -> None:
+    """Hold the damage against ``--max-bad-fraction``: by rows, and by the bytes of shards that gave nothing at all."""
+    allowed = config.max_bad_fraction
+    bad = totals["rows_rejected"] - sum(reasons.get(reason, 0) for reason in BENIGN)
+    remedy = f"see {io.join(config.out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
+    if bad > allowed * totals["rows_read"]:
+        raise BadInputError(
+            f"{bad} of {totals['rows_read']} rows were rejected ({_listed(reasons)}), more than the allowed share "
+            f"{allowed:g}; {remedy}"
+        )
+    lost = [s for s in shards if by_shard[s.shard_id]["rows_rejected"] and not by_shard[s.shard_id]["rows_kept"]]
+    lost = [s for s in lost if not by_shard[s.shard_id]["rows_excluded"]]
+    share = sum(s.bytes for s in lost) / max(1, sum(s.bytes for s in shards))
+    if share > allowed:
+        raise BadInputError(
+            f"{lost[0].uri}: nothing of this shard could be used ({len(lost)} such shards, {share:.1%} of the corpus's "
+            f"bytes), more than the allowed share {allowed:g}; {remedy}"
+        )
+    if not totals["windows_embedded"]:
+        raise BadInputError(f"{config.out}: no sample was embedded ({_listed(reasons) or 'the corpus is empty'})")
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+
+
+def _warnings(totals: dict[str, int], reasons: dict[str, int]) -> list[str]:
+    damage = {reason: count for reason, count in reasons.items() if reason not in BENIGN}
+    return [f"rejected: {_listed(damage)}"] if damage else []
+
+
+def _stats(config: EmbedConfig, seconds: float, tokens: int) -> dict[str, Any]:
+    """Time of this call and memory of its largest local process (remote workers report to their runner)."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "format": "cptsel.stats",
+        "spec_version": arrow.SPEC_VERSION,
+        "seconds": round(seconds, 3),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "peak_memory_bytes": peak * 1024,
+        "workers": config.workers,
+        "threads": config.threads,
+    }
+
+
+def _summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    totals = header["totals"]
+    stored = sum(io.size(io.join(config.out, "embeddings", name)) for name in _embedding_files(config.out))
+    shown = {
+        "shards": header["corpus"]["shards"],
+        "rows read": totals["rows_read"],
+        "rows kept": totals["rows_kept"],
+        "rows rejected": totals["rows_rejected"],
+        "rows excluded": totals["rows_excluded"],
+        "samples": totals["windows_embedded"],
+        "tokens": totals["tokens"],
+        "bytes of embeddings": stored,
+    }
+    stats = io.read_json(io.join(config.out, "stats.json"))
+    if status != "already done":
+        shown |= {"seconds": stats["seconds"], "tokens per second": stats["tokens_per_second"]}
+    tables = []
+    if totals["rejects"]:
+        rows = [[reason, count] for reason, count in totals["rejects"].items()]
+        tables.append({"title": "Rejects", "columns": ["reason", "count"], "rows": rows})
+    return {
+        "command": "embed",
+        "out": config.out,
+        "status": status,
+        "totals": shown,
+        "tables": tables,
+        "warnings": warnings,
+    }
+
+
+def _embedding_files(out: str) -> list[str]:
+    return io.list_names(io.join(out, "embeddings"), ".parquet")
