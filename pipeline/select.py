@@ -60,7 +60,7 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     write_samples(config.out, steps.work, weighted, config.method)
     write_shards(config.out, runs.shards, plan, weighted)
     header = manifest_header(config, runs, plan, weighted, reports, exclude)
-    io.delete_tree(steps.work)
+    _delete(steps.work)
     finish_manifest(config.out, header, to_yaml(config), _stats(time.monotonic() - began))
     return select_summary(config, header, plan)
 
@@ -119,10 +119,15 @@ def _begin(config: SelectConfig, runs: EmbeddingRuns, reader: CellReader, steps:
     try:
         plan = _plan(config, steps.run("statistics", CountCells(reader), runs.shards))
     except CptselError:
-        io.delete_tree(config.out if is_new else steps.work)
+        _delete(config.out if is_new else steps.work)
         raise
     outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite)
     return plan
+
+
+def _delete(directory: str) -> None:
+    if outputs.list_tree(directory):
+        io.delete_tree(directory)
 
 
 def _choose(

@@ -140,15 +140,10 @@ def _with_group(rows: pa.Table, group_by: str | None) -> pa.Table:
 
 def _check_rows(shard: RunShard, rows: pa.Table) -> None:
     """Refuse rows that would make a mass or a weight meaningless."""
-    ids = rows.column("sample_id").to_numpy()
     n_tokens, pool_prob = rows.column("n_tokens").to_numpy(), rows.column("pool_prob").to_numpy()
     length, norm = rows.column("sketch_norm").to_numpy(), rows.column("grad_norm").to_numpy()
-    unique, first = np.unique(ids, return_index=True)
-    twice = np.ones(len(ids), dtype=bool)
-    twice[first] = False
-    del unique
     problems = {
-        "its sample_id occurs twice": twice,
+        "its sample_id occurs twice": _repeated(rows.column("sample_id")),
         "its n_tokens is below 1": n_tokens < 1,
         "its pool_prob is not in (0, 1]": ~((pool_prob > 0) & (pool_prob <= 1)),
         "its sketch_norm is not a finite number above 0": ~(np.isfinite(length) & (length > 0)),
@@ -156,11 +151,19 @@ def _check_rows(shard: RunShard, rows: pa.Table) -> None:
     }
     for problem, found in problems.items():
         if found.any():
-            folder = shard.files[0].rsplit("/", 1)[0]
+            folder, sample = shard.files[0].rsplit("/", 1)[0], rows["sample_id"][int(np.argmax(found))]
             raise BadInputError(
-                f"{folder}: shard {shard.source['path']}, sample {ids[np.argmax(found)]}: {problem}; "
-                "embed this corpus again"
+                f"{folder}: shard {shard.source['path']}, sample {sample}: {problem}; embed this corpus again"
             )
+
+
+def _repeated(ids: pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool: values that an earlier row has too."""
+    repeated = np.zeros(len(ids), dtype=bool)
+    if pc.count_distinct(ids).as_py() < len(ids):
+        repeated[:] = True
+        repeated[np.unique(ids.to_numpy().astype(str), return_index=True)[1]] = False
+    return repeated
 
 
 def _read_vectors(shard: RunShard, reader: CellReader, rows: pa.Table, source: np.ndarray) -> np.ndarray:

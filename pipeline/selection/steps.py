@@ -50,7 +50,9 @@ class Steps:
                 pipeline.run().wait_until_finish()
             except Exception as error:  # whatever the runner makes of a worker that failed
                 cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-                sentence = f"the step {what!r} failed: {cause[0][:300]}; run the command again, with --debug to see more"
+                sentence = (
+                    f"the step {what!r} failed: {cause[0][:300]}; run the command again, with --debug to see more"
+                )
                 raise errors.PartialError(sentence) from error
         if self.progress is not None:
             self.progress(len(tasks), len(tasks), what)

@@ -1,0 +1,420 @@
+"""select: what every manifest must hold, what the scopes must agree on, and what is refused.
+
+Most tests run the steps of a selection as the plain functions they are; those of runners and bytes go through Beam.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from run_builder import build_run
+
+from cptsel.pipeline import hashing, io
+from cptsel.pipeline.config import SelectConfig, VerifyConfig
+from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.kernels.draws import priority_sample
+from cptsel.pipeline.manifest import load_manifest
+from cptsel.pipeline.runs import open_runs
+from cptsel.pipeline.select import select
+from cptsel.pipeline.selection import cells, global_cover, global_draw, steps
+from cptsel.pipeline.verify import verify
+
+ROWS = (90, 60, 0, 130)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Steps without Beam: every task in turn, its value through JSON as it would come."""
+
+    def run_inline(self, what, function, tasks):
+        return [json.loads(json.dumps(function(task))) for task in tasks]
+
+    monkeypatch.setattr(steps.Steps, "run", run_inline)
+
+
+def choose(run, out, **options):
+    return select(SelectConfig(runs=(str(run),), out=str(out), **{"budget": "15%", **options}))
+
+
+def read_samples(out) -> pa.Table:
+    manifest = load_manifest(str(out))
+    return pa.concat_tables(
+        [io.read_parquet(manifest.path(name)).cast(plain(name, manifest)) for name in manifest.sample_files().values()]
+    )
+
+
+def plain(name, manifest) -> pa.Schema:
+    """The schema with dictionaries as strings: each file has a dictionary of its own."""
+    schema = io.read_parquet(manifest.path(name)).schema
+    return pa.schema([pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in schema])
+
+
+def candidates(run, group_by="language", similarity="euclidean"):
+    """All samples of a run by sample_id: (group, n_tokens, mass, pool_prob, vector, shard)."""
+    runs = open_runs([str(run)])
+    reader = cells.CellReader(runs.schema, group_by, similarity)
+    found = {}
+    for shard in runs.shards:
+        for cell in cells.read_cells(shard, reader, vectors=True):
+            values = (cell.n_tokens.tolist(), cell.mass.tolist(), cell.column("pool_prob").tolist(), cell.vectors)
+            for sample, *row in zip(cell.sample_ids, *values, strict=True):
+                found[sample] = (cell.group, *row, shard.shard_id)
+    return found
+
+
+def data_bytes(out) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*.parquet"))}
+
+
+CASES = [
+    (method, scope, budget, alpha)
+    for method in ("uniform", "craig")
+    for scope in ("shard", "global")
+    for budget, alpha in (("15%", 1.0), ("40 samples", 0.5), ("1600 tokens", 0.0))
+]
+
+
+@pytest.mark.parametrize(("method", "scope", "budget", "alpha"), CASES)
+def test_every_manifest_holds_what_it_promises(run, tmp_path, inline, method, scope, budget, alpha):
+    out = tmp_path / "replay"
+    options = {"group_by": "language", "group_alpha": alpha, "replay_tokens": "2K", "max_repeats": 3}
+    summary = choose(run, out, method=method, scope=scope, budget=budget, **options)
+    verify(VerifyConfig(replay=str(out)))
+    header, rows, population = load_manifest(str(out)).header, read_samples(out), candidates(run)
+    ids = rows["sample_id"].to_pylist()
+    assert len(set(ids)) == len(ids) == summary["totals"]["selected samples"]
+    assert [population[key][0] for key in ids] == rows["group"].to_pylist()
+    assert [population[key][1] for key in ids] == rows["n_tokens"].to_pylist()
+    assert set(rows["method"].to_pylist()) == {method}
+    check_weights(header, rows, population, alpha)
+    check_budget(header, rows, population, budget, scope)
+    check_repeats(header, rows, replay_tokens=2000, cap=3)
+    probability = rows["inclusion_prob"].to_numpy()
+    assert (probability == 1).all() if method == "craig" else ((probability > 0) & (probability <= 1)).all()
+    assert rows["score"].null_count == (0 if method == "craig" else len(ids))
+
+
+def check_weights(header, rows, population, alpha):
+    """Σ weight · n = T_g in every group, and T_g is what alpha makes of the masses."""
+    mass = {}
+    for group, _, sample_mass, *_ in population.values():
+        mass[group] = mass.get(group, 0) + sample_mass
+    total, powers = sum(mass.values()), {group: value**alpha for group, value in mass.items()}
+    weight, n_tokens = rows["weight"].to_numpy(), rows["n_tokens"].to_numpy()
+    groups = np.array(rows["group"].to_pylist())
+    for entry in header["groups"]:
+        target = total * powers[entry["group"]] / sum(powers.values())
+        mine = groups == entry["group"]
+        assert entry["target_mass"] == pytest.approx(target, rel=1e-9)
+        assert weight[mine] @ n_tokens[mine] == pytest.approx(target, rel=1e-9)
+    assert rows["loss_weight"].to_numpy() @ n_tokens == pytest.approx(n_tokens.sum(), rel=1e-9)
+
+
+def check_budget(header, rows, population, budget, scope):
+    """Sample budgets to the last one; token budgets never exceeded, short by less than one sample a cell."""
+    if not budget.endswith("tokens"):
+        assert rows.num_rows == (int(0.15 * len(population)) if budget == "15%" else 40)
+        assert sum(entry["budget"] for entry in header["groups"]) == rows.num_rows
+        return
+    for entry in header["groups"]:
+        mine = [row for row in population.values() if row[0] == entry["group"]]
+        places = len({row[-1] for row in mine}) if scope == "shard" else 1
+        assert entry["selected_tokens"] <= entry["budget"]
+        assert entry["budget"] - entry["selected_tokens"] < places * (max(row[1] for row in mine) + 1)
+    assert sum(entry["budget"] for entry in header["groups"]) <= 1600
+
+
+def check_repeats(header, rows, replay_tokens, cap):
+    """repeat_j is within 1 of x_j = min(cap, c_g · w_j), with c_g found by bisection, and so is every running sum."""
+    order = np.lexsort((np.array(rows["sample_id"].to_pylist()), np.array(rows["group"].to_pylist())))
+    total = sum(entry["target_mass"] for entry in header["groups"])
+    weight, n_tokens, repeat = (rows[name].to_numpy()[order] for name in ("weight", "n_tokens", "repeat"))
+    groups = np.array(rows["group"].to_pylist())[order]
+    for entry in header["groups"]:
+        w, n, played = (values[groups == entry["group"]] for values in (weight, n_tokens, repeat))
+        target = replay_tokens * entry["target_mass"] / total
+        low, high = 0.0, cap / w.min()
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.minimum(cap, middle * w) @ n < target else (low, middle)
+        x = np.minimum(cap, high * w)
+        assert entry["shortfall"] == pytest.approx(max(0.0, target - cap * n.sum()), abs=1e-6)
+        assert (np.abs(played - x) < 1 + 1e-6).all()
+        assert (np.abs(np.cumsum(played) - np.cumsum(x)) < 1 + 1e-6).all()
+        assert played.max() <= cap
+
+
+def test_files_are_in_corpus_order_and_every_shard_is_listed(run, tmp_path, inline):
+    choose(run, tmp_path / "replay", method="uniform")
+    shards = pq.read_table(tmp_path / "replay" / "shards.parquet")
+    assert shards["shard_id"].to_pylist() == [0, 1, 2, 3]
+    assert shards["population_samples"].to_pylist() == list(ROWS)
+    assert shards["path"].to_pylist() == [f"{number:03d}.jsonl" for number in range(4)]
+    assert sorted(path.name for path in (tmp_path / "replay" / "samples").iterdir()) == [
+        f"{number:06d}.parquet" for number, count in enumerate(shards["selected_samples"].to_pylist()) if count
+    ]
+    for path in (tmp_path / "replay" / "samples").iterdir():
+        rows = pq.read_table(path)
+        places = list(zip(rows["row_index"].to_pylist(), rows["window"].to_pylist(), strict=True))
+        assert places == sorted(places)
+        assert rows["order_rank"].to_pylist() == list(range(len(places)))
+    assert not (tmp_path / "replay" / ".work").exists()
+
+
+def test_rows_are_those_of_the_run(run, tmp_path, inline):
+    choose(run, tmp_path / "replay", method="craig")
+    source = {}
+    for path in sorted((run / "embeddings").iterdir()):
+        source |= {row["sample_id"]: row for row in pq.read_table(path).to_pylist()}
+    for row in read_samples(tmp_path / "replay").to_pylist():
+        original = source[row["sample_id"]]
+        shared = set(row) & set(original)
+        assert len(shared) >= 15
+        assert {name: row[name] for name in shared} == {name: original[name] for name in shared}
+
+
+@pytest.mark.parametrize("similarity", ["euclidean", "cosine"])
+@pytest.mark.parametrize("scope", ["shard", "global"])
+def test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, inline, scope, similarity):
+    choose(run, tmp_path / "replay", method="craig", scope=scope, similarity=similarity, group_by="language")
+    population = candidates(run, similarity=similarity)
+    rows = {row["sample_id"]: row for row in read_samples(tmp_path / "replay").to_pylist()}
+    clusters = dict.fromkeys(rows, 0.0)
+    for key, (group, _, mass, _, vector, shard) in population.items():
+        near = [
+            (np.linalg.norm(population[pick][4].astype(np.float64) - vector), pick != key, pick)
+            for pick, row in rows.items()
+            if row["group"] == group and (scope == "global" or row["shard_id"] == shard)
+        ]
+        if near:
+            clusters[min(near)[-1]] += mass
+    for group in {row["group"] for row in rows.values()}:
+        mine = [key for key in rows if rows[key]["group"] == group]
+        found = np.array([rows[key]["weight"] * rows[key]["n_tokens"] for key in mine])
+        expected = np.array([clusters[key] for key in mine])
+        assert np.allclose(found / found.sum(), expected / expected.sum(), rtol=1e-6)
+
+
+def test_craig_covers_better_than_random_and_global_better_than_shard(run, tmp_path, inline):
+    def report(**options):
+        choose(run, tmp_path / options["scope"], method="craig", **options)
+        return load_manifest(str(tmp_path / options["scope"])).header["selection"]["report"]
+
+    shard, merged = report(scope="shard"), report(scope="global")
+    assert shard["gain_over_random"] > 0.1
+    assert shard["objective"] > shard["random_objective"]
+    assert merged["mean_distance"] <= shard["mean_distance"]
+
+
+@pytest.mark.parametrize("sent", ["enough", "too few"])
+@pytest.mark.parametrize("budget", ["50 samples", "1500 tokens"])
+def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, inline, monkeypatch, budget, sent):
+    if sent == "too few":  # every shard must then be asked again
+        monkeypatch.setattr(global_draw, "_limit", lambda cell, plan: 1)
+    choose(run, tmp_path / "replay", method="uniform", scope="global", budget=budget, seed=5)
+    population = dict(sorted(candidates(run, group_by=None).items()))
+    scores = np.array([1 / row[3] for row in population.values()])
+    n_tokens = np.array([row[1] for row in population.values()])
+    u = hashing.uniform(5, "draw 0", population)
+    draw = priority_sample(scores, u, int(budget.split()[0]), n_tokens if "tokens" in budget else None)
+    expected = {list(population)[i]: pi for i, pi in zip(draw.picked, draw.inclusion_prob, strict=True)}
+    rows = read_samples(tmp_path / "replay")
+    found = dict(zip(rows["sample_id"].to_pylist(), rows["inclusion_prob"].to_pylist(), strict=True))
+    assert found == pytest.approx(expected)
+
+
+def test_sampled_clients_still_give_exact_weights(run, tmp_path, inline, monkeypatch):
+    monkeypatch.setattr(global_cover, "CLIENTS", 60)
+    test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, None, "global", "euclidean")
+    reports = load_manifest(str(tmp_path / "replay")).header["selection"]["reports"]
+    assert len(reports) == 4
+
+
+@pytest.mark.parametrize("scope", ["shard", "global"])
+@pytest.mark.parametrize("method", ["uniform", "craig"])
+def test_bytes_do_not_depend_on_how_the_run_was_cut_into_blocks(run, tmp_path, inline, method, scope):
+    other = build_run(tmp_path / "other", rows=ROWS, pool=True, block_rows=1000)
+    for source, out in ((run, "a"), (other, "b")):
+        choose(source, tmp_path / out, method=method, scope=scope, group_by="language")
+    assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
+
+
+def test_same_bytes_through_beam_with_one_and_two_processes(run, tmp_path, inline, monkeypatch):
+    choose(run, tmp_path / "inline", method="craig", group_by="language")
+    monkeypatch.undo()
+    for workers in (1, 2):
+        choose(run, tmp_path / str(workers), method="craig", group_by="language", workers=workers)
+    files = [{**data_bytes(tmp_path / out), "m": (tmp_path / out / "manifest.json").read_bytes()} for out in ("1", "2")]
+    assert files[0] == files[1]
+    assert data_bytes(tmp_path / "inline") == data_bytes(tmp_path / "1")
+
+
+def test_global_scope_through_beam(run, tmp_path):
+    told = []
+    for method in ("uniform", "craig"):
+        config = SelectConfig(runs=(str(run),), out=str(tmp_path / method), method=method, scope="global", budget="15%")
+        select(config, lambda *done: told.append(done))
+        verify(VerifyConfig(replay=str(tmp_path / method)))
+    last = {what: (done, total) for done, total, what in told}
+    assert set(last) == {"statistics", "keys", "candidates", "merged", "assigned"}
+    assert all(done == total for done, total in last.values())
+
+
+def test_an_error_in_a_worker_is_the_sentence_it_is(tmp_path):
+    run = build_run(tmp_path / "run", rows=(20, 20))
+    victim = run / "embeddings" / "000001-00000.parquet"
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(BadInputError, match=r"^[^\n]*000001-00000\.parquet: can't be read as Parquet[^\n]*$"):
+        choose(run, tmp_path / "replay", method="uniform")
+    assert not (tmp_path / "replay").exists()
+
+
+def test_seed_decides_draws(run, tmp_path, inline):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        choose(run, tmp_path / name, method="uniform", seed=seed)
+    assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
+    first, third = (set(read_samples(tmp_path / name)["sample_id"].to_pylist()) for name in ("a", "c"))
+    assert first != third
+
+
+def test_everything_at_100_percent(run, tmp_path, inline):
+    for method in ("uniform", "craig"):
+        choose(run, tmp_path / method, method=method, budget="100%", group_by="language")
+        rows, population = read_samples(tmp_path / method), candidates(run)
+        assert sorted(rows["sample_id"].to_pylist()) == sorted(population)
+        expected = [population[key][2] / population[key][1] for key in rows["sample_id"].to_pylist()]
+        assert rows["weight"].to_pylist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_int8_runs(tmp_path, inline):
+    run = build_run(tmp_path / "run", rows=(50, 40), storage="int8")
+    choose(run, tmp_path / "replay", method="craig")
+    assert read_samples(tmp_path / "replay").num_rows == 13
+
+
+def test_union_is_the_selection_from_one_run_of_both(tmp_path, inline):
+    first = build_run(tmp_path / "a", rows=(30, 20), prefix="a/")
+    second = build_run(tmp_path / "b", rows=(40,), prefix="b/")
+    config = SelectConfig(runs=(str(first), str(second)), out=str(tmp_path / "replay"), method="uniform", budget="20%")
+    select(config)
+    rows = read_samples(tmp_path / "replay")
+    assert rows.num_rows == 18
+    assert set(rows["shard_id"].to_pylist()) == {0, 1, 2}
+    shards = pq.read_table(tmp_path / "replay" / "shards.parquet")
+    assert shards["path"].to_pylist() == ["a/000.jsonl", "a/001.jsonl", "b/000.jsonl"]
+    assert shards["population_samples"].to_pylist() == [30, 20, 40]
+    assert len(load_manifest(str(tmp_path / "replay")).header["provenance"]["runs"]) == 2
+
+
+def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path, inline):
+    rows = pq.read_table(run / "embeddings" / "000000-00000.parquet").to_pylist()
+    names = [rows[0]["sample_id"], rows[3]["doc_key"], rows[7]["doc_id"], rows[11]["content_hash"].hex().upper()]
+    (tmp_path / "list.txt").write_text("# take-downs\n" + "\n".join(names) + "\n")
+    gone = {
+        row["sample_id"]
+        for row in rows
+        if row["sample_id"] == names[0] or row["doc_key"] == names[1] or row["doc_id"] == names[2] or row is rows[11]
+    }
+    assert len(gone) >= 4
+    for method in ("uniform", "craig"):
+        out = tmp_path / method
+        summary = choose(run, out, method=method, budget="100%", exclude=str(tmp_path / "list.txt"))
+        assert summary["totals"]["samples"] == sum(ROWS) - len(gone)
+        assert not gone & set(read_samples(out)["sample_id"].to_pylist())
+        mass = sum(row[2] for key, row in candidates(run).items() if key not in gone)
+        assert load_manifest(str(out)).header["totals"]["population_mass"] == pytest.approx(mass)
+
+
+def test_groups(run, tmp_path, inline):
+    choose(run, tmp_path / "one", method="uniform")
+    assert [entry["group"] for entry in load_manifest(str(tmp_path / "one")).header["groups"]] == ["all"]
+    choose(run, tmp_path / "four", method="uniform", group_by="language")
+    names = [entry["group"] for entry in load_manifest(str(tmp_path / "four")).header["groups"]]
+    assert names == ["(none)", "de", "en", "uk"]  # a null has a name too
+
+
+def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path, inline):
+    summary = choose(run, tmp_path / "replay", method="uniform", replay_tokens="1M", max_repeats=2)
+    header = load_manifest(str(tmp_path / "replay")).header
+    assert set(read_samples(tmp_path / "replay")["repeat"].to_pylist()) == {2}
+    replay = header["weighting"]["replay_tokens"]
+    assert replay["realised"] == 2 * header["totals"]["selected_tokens"]
+    assert replay["realised"] + replay["shortfall"] == pytest.approx(1_000_000)
+    assert any("cap of 2" in warning for warning in summary["warnings"])
+
+
+def test_dry_run_writes_nothing(run, tmp_path):
+    for method, scope in (("uniform", "global"), ("craig", "shard")):
+        summary = choose(run, tmp_path / "replay", method=method, scope=scope, group_by="language", dry_run=True)
+        assert summary["status"] == "dry-run"
+        assert summary["totals"]["samples"] == sum(ROWS)
+        assert sum(row[-1] for row in summary["tables"][0]["rows"]) == int(0.15 * sum(ROWS))
+        assert not (tmp_path / "replay").exists()
+    json.dumps(summary)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "best"}, "--method best: must be one of uniform, craig"),
+        ({"scope": "world"}, "--scope world"),
+        ({"similarity": "dot"}, "--similarity dot"),
+        ({"neighbours": 0}, "--neighbours 0: must be at least 1"),
+        ({"refine": -1}, "--refine -1"),
+        ({"max_repeats": 0}, "--max-repeats 0: must be between 1 and 32767"),
+        ({"group_alpha": float("nan")}, "--group-alpha nan"),
+        ({"group_alpha": -1.0}, "--group-alpha -1.0"),
+        ({"budget": "much"}, "--budget: 'much' is not a budget"),
+        ({"replay_tokens": "5%"}, "--replay-tokens: '5%' is not a number of tokens"),
+        ({"group_by": "domain"}, "--group-by domain: .* has no such group column; it has language"),
+        ({"budget": "300 samples"}, "there are only 280 samples to select from"),
+        ({"budget": "1 sample", "group_by": "language"}, r"group '\(none\)' gets no sample.*bigger --budget"),
+        ({"budget": "20 tokens", "group_by": "language"}, "gets no sample"),
+        ({"workers": 0}, "--workers 0"),
+    ],
+)
+def test_what_is_refused_and_leaves_no_trace(run, tmp_path, inline, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        choose(run, tmp_path / "replay", **options)
+    assert not (tmp_path / "replay" / "manifest.json").exists()
+
+
+def test_output_directories(run, tmp_path, inline):
+    out = tmp_path / "replay"
+    choose(run, out, method="uniform")
+    before = data_bytes(out)
+    with pytest.raises(UsageError, match="pass --overwrite or another --out"):
+        choose(run, out, method="uniform", seed=1)
+    with pytest.raises(UsageError, match="there are only 280 samples"):  # an impossible budget costs no manifest
+        choose(run, out, method="uniform", budget="999 samples", overwrite=True)
+    assert data_bytes(out) == before
+    load_manifest(str(out))
+    choose(run, out, method="uniform", seed=1, overwrite=True)
+    assert data_bytes(out) != before
+    (out / "_SUCCESS").unlink()  # as a killed call leaves it: the same call begins anew
+    choose(run, out, method="uniform")
+    assert data_bytes(out) == before
+    with pytest.raises(UsageError, match=r"did not write|was written by"):
+        choose(run, run, method="uniform", overwrite=True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="choose another --out"):
+        choose(run, foreign, method="uniform", overwrite=True)
+    assert (foreign / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_sample_twice_is_refused(tmp_path, inline):
+    run = build_run(tmp_path / "run", rows=(20,), block_rows=10)
+    for path in sorted((run / "embeddings").iterdir())[1:]:
+        path.write_bytes((run / "embeddings" / "000000-00000.parquet").read_bytes())
+    with pytest.raises(BadInputError, match="its sample_id occurs twice"):
+        choose(run, tmp_path / "replay", method="uniform")
