@@ -9,7 +9,7 @@ import click
 
 from cptsel.cli._options import SectionCommand, SectionOption
 from cptsel.cli.main import Invocation, show_tracebacks
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import CptselError, UsageError
 
 Summary = dict[str, Any]
 
@@ -40,8 +40,13 @@ def pass_command(
             else:
                 refuse_beam_args(invocation)
             config = resolve(kind, config_file, flags)
-            with _output.progress(invocation.debug) as progress:
-                summary = function(config, progress)
+            try:
+                with _output.progress(invocation.debug) as progress:
+                    summary = function(config, progress)
+            except CptselError as error:
+                if error.summary is not None:  # what was found before it failed; the error itself follows on stderr
+                    _output.print_summary(error.summary, as_json)
+                raise
             _output.print_summary(summary, as_json)
 
         options = [config_file_option(), json_option(), debug_option()]

@@ -74,9 +74,32 @@ class Manifest:
         found = ((_SCHEDULE.fullmatch(name), name) for name in self.header["files"])
         return dict(sorted(((int(match[1]), int(match[2])), name) for match, name in found if match))
 
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """One of the data files, which must be the one that was written (see ``read_data_file``)."""
+        return parse_table(read_data_file(self.path(name), self.header["files"][name]["sha256"]), columns)
+
     def shards(self) -> pa.Table:
         """The table of shards (schemas.arrow.REPLAY_SHARDS)."""
-        return io.read_parquet(self.path(SHARDS))
+        return self.table(SHARDS)
+
+
+def read_data_file(path: str, sha256: str) -> bytes:
+    """A data file of a manifest, which must be the one that was written.
+
+    Raises:
+        VerificationError: it is missing or its bytes differ.
+    """
+    if not io.exists(path):
+        raise VerificationError(f"{path} is missing; restore it or make the manifest again")
+    data = io.read_bytes(path)
+    if outputs.sha256(data) != sha256:
+        raise VerificationError(f"{path} is not the file that was written (its SHA-256 differs); restore it")
+    return data
+
+
+def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Rows of a Parquet file that was read whole."""
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
 
 
 def source_uri(shard: dict[str, Any], root: str | None) -> str:

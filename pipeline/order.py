@@ -13,14 +13,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.config import OrderConfig, to_yaml
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.shard_order import EpochPlan, order_report, plan_epoch, proposal
-from cptsel.pipeline.manifest import SHARDS, Manifest, finish_manifest, load_manifest, samples_name, schedule_name
+from cptsel.pipeline.manifest import (
+    SHARDS,
+    Manifest,
+    finish_manifest,
+    load_manifest,
+    parse_table,
+    read_data_file,
+    samples_name,
+    schedule_name,
+)
 from cptsel.pipeline.progress import Progress
 from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
 
@@ -127,13 +135,8 @@ def read_visits(manifest: Manifest, copy_to: str | None, progress: Progress | No
 def _tally_file(manifest: Manifest, shard_id: int, copy_to: str | None) -> Iterator[tuple]:
     """(phase, shard_id, x, t, samples by pass, tokens by pass) of one samples file, for phases that play from it."""
     name = samples_name(shard_id)
-    path = manifest.path(name)
-    if not io.exists(path):
-        raise VerificationError(f"{path} is missing; restore it or make the manifest again")
-    data = io.read_bytes(path)
-    if outputs.sha256(data) != manifest.header["files"][name]["sha256"]:
-        raise VerificationError(f"{path} is not the file that was written (its SHA-256 differs); restore it")
-    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=_PLAYED_COLUMNS)
+    data = read_data_file(manifest.path(name), manifest.header["files"][name]["sha256"])
+    table = parse_table(data, _PLAYED_COLUMNS)
     if copy_to is not None:
         io.write_bytes(io.join(copy_to, name), data)
     phases, repeat, n_tokens = (table[column].to_numpy().astype(np.int64) for column in ("phase", "repeat", "n_tokens"))

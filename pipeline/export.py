@@ -1,0 +1,175 @@
+"""``cptsel export``: write the replay corpus itself, in the input format of trainers.
+
+``jsonl``: zstd-compressed JSON lines, repeats expanded, one file a visit of a shard, files in order by name. The text
+of every sample is read from the corpus, once a shard, and held against its content hash.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.config import ExportConfig, to_yaml
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.exclusion import read_exclusions
+from cptsel.pipeline.export_shard import STEP, ExportTask, Visit, WriteShard
+from cptsel.pipeline.hashing import fingerprint
+from cptsel.pipeline.manifest import Manifest, load_manifest, source_uri
+from cptsel.pipeline.order import read_visits
+from cptsel.pipeline.progress import Progress
+from cptsel.pipeline.selection.steps import Steps
+from cptsel.schemas.arrow import SPEC_VERSION
+from cptsel.schemas.validation import validate
+
+FORMAT = "cptsel.export"
+EXPORT = "export.json"
+WORK = "_work"  # removed before _SUCCESS
+
+_ROWS_SHOWN = 20
+
+
+def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Write the samples of a manifest, as often and in the order as they are played.
+
+    Returns:
+        The summary: files, lines, tokens and bytes.
+
+    Raises:
+        UsageError: an unknown format, an input that is not a finished manifest, or an output that exists.
+        BadInputError: a shard or a row of the corpus can't be read.
+        VerificationError: the corpus or the manifest is not what was embedded and selected.
+    """
+    started = time.monotonic()
+    if config.to != "jsonl":
+        raise UsageError(f"--to {config.to}: not a format of this release; known: jsonl")
+    manifest = load_manifest(config.replay)
+    if manifest.header["weighting"]["realisation"] == "sampling":
+        raise UsageError(f"{config.replay}: weights are realised by sampling, so there is no fixed corpus to write")
+    exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
+    out = io.absolute(config.out)
+    tasks = plan_export(manifest, config.root)
+    if config.dry_run:
+        outputs.check_output(out, "export", config.overwrite)
+        return _summary(config, out, _expected(manifest) | {"files": sum(len(task.visits) for task in tasks)}, tasks)
+    outputs.prepare_output(out, "export", to_yaml(config), config.overwrite)
+    steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
+    write = WriteShard(out, steps.work, manifest.text_field, manifest.header["weighting"]["realisation"], exclude)
+    results = steps.run(STEP, write, tasks)
+    header = _header(manifest, exclude if config.exclude else None, results)
+    _check_totals(manifest, header)
+    io.delete_tree(steps.work)
+    _finish(out, header, config, {"seconds": time.monotonic() - started})
+    return _summary(config, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
+
+
+def plan_export(manifest: Manifest, root: str | None) -> list[ExportTask]:
+    """One task for each shard that is visited, with the files its visits become."""
+    visits: dict[int, list[Visit]] = {}
+    for shard_id, visit in _scheduled(manifest) if manifest.schedule_files() else _unscheduled(manifest):
+        visits.setdefault(shard_id, []).append(visit)
+    files = manifest.sample_files()
+    return [
+        ExportTask(
+            shard=shard,
+            uri=source_uri(shard, root),
+            samples=manifest.path(files[shard["shard_id"]]),
+            sha256=manifest.header["files"][files[shard["shard_id"]]]["sha256"],
+            visits=tuple(visits[shard["shard_id"]]),
+        )
+        for shard in manifest.shards().to_pylist()
+        if shard["shard_id"] in visits
+    ]
+
+
+def _scheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
+    """Visits of all epochs and ranks; a file's place among its rank's is in its name."""
+    for (phase, epoch), name in manifest.schedule_files().items():
+        for row in manifest.table(name).to_pylist():
+            place = f"{_folder(manifest, phase)}/epoch-{epoch:03d}/rank-{row['rank']:05d}/{row['position']:09d}"
+            yield row["shard_id"], _visit(place, phase, row["shard_id"], row["pass"])
+
+
+def _unscheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
+    """Visits of the one epoch of a manifest without schedules: pass by pass, shards by shard_id."""
+    for phase, played in read_visits(manifest, None).items():
+        pairs = sorted(zip(played.passes.tolist(), played.ids[played.shard].tolist(), strict=True))
+        for place, (number, shard_id) in enumerate(pairs):
+            yield shard_id, _visit(f"{_folder(manifest, phase)}/{place:09d}", phase, shard_id, number)
+
+
+def _folder(manifest: Manifest, phase: int) -> str:
+    return f"data/phase-{phase:03d}" if len(manifest.phases) > 1 else "data"
+
+
+def _visit(place: str, phase: int, shard_id: int, number: int) -> Visit:
+    return Visit(f"{place}-shard{shard_id:06d}-pass{number}.jsonl.zst", phase, number)
+
+
+def _expected(manifest: Manifest) -> dict[str, int]:
+    """Lines and tokens of all epochs, as the manifest has them."""
+    epochs, totals = manifest.header["order"].get("epochs", 1), manifest.header["totals"]
+    return {"lines": totals["plays"] * epochs, "tokens": totals["replay_tokens"] * epochs}
+
+
+def _header(manifest: Manifest, exclude: frozenset[str] | None, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """``export.json``."""
+    files = {file["name"]: file for result in results for file in result["files"]}
+    entries = {name: {key: value for key, value in files[name].items() if key != "name"} for name in sorted(files)}
+    excluded = {key: sum(result["excluded"][key] for result in results) for key in ("samples", "lines", "tokens")}
+    header = {
+        "format": FORMAT,
+        "spec_version": SPEC_VERSION,
+        "parent": manifest.manifest_id,
+        "to": "jsonl",
+        "fidelity": "exact",
+        "files": entries,
+        "totals": {
+            "files": len(entries),
+            **{key: sum(entry[key] for entry in entries.values()) for key in ("bytes", "lines", "tokens")},
+        },
+        "excluded": {"entries_sha256": None if exclude is None else fingerprint(sorted(exclude)), **excluded},
+    }
+    validate(header, "export")
+    return header
+
+
+def _check_totals(manifest: Manifest, header: dict[str, Any]) -> None:
+    """What was written and what was excluded are together what the manifest plays."""
+    for key, expected in _expected(manifest).items():
+        found = header["totals"][key] + header["excluded"][key]
+        if found != expected:
+            raise VerificationError(
+                f"{manifest.directory}: plays {expected:,} {key}, but its samples and schedules give {found:,}; "
+                "run cptsel verify"
+            )
+
+
+def _finish(out: str, header: dict[str, Any], config: ExportConfig, stats: dict[str, Any]) -> None:
+    io.write_json(io.join(out, EXPORT), header)
+    sums = {name: entry["sha256"] for name, entry in header["files"].items()}
+    sums[EXPORT] = outputs.hash_file(io.join(out, EXPORT))[0]
+    io.write_bytes(io.join(out, outputs.SUMS), outputs.sums_text(sums).encode())
+    outputs.write_config(out, "export", to_yaml(config))
+    validate(stats, "stats")
+    io.write_json(io.join(out, outputs.STATS), stats)
+    io.write_bytes(io.join(out, outputs.SUCCESS), b"")
+
+
+def _summary(
+    config: ExportConfig,
+    out: str,
+    totals: dict[str, Any],
+    tasks: list[ExportTask],
+    excluded: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    left_out = {f"excluded {key}": excluded[key] for key in ("samples", "lines", "tokens")} if excluded else {}
+    rows = [[task.shard["path"], task.shard["bytes"], len(task.visits)] for task in tasks[:_ROWS_SHOWN]]
+    title = "Shards that are read" + (f" (first {len(rows)} of {len(tasks)})" if len(tasks) > len(rows) else "")
+    return {
+        "command": "export",
+        "out": out,
+        "status": "dry-run" if config.dry_run else "done",
+        "totals": {"format": "jsonl.zst", "fidelity": "exact", **totals, **left_out},
+        "tables": [{"title": title, "columns": ["shard", "bytes", "files"], "rows": rows}],
+        "warnings": [],
+    }

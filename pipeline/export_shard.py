@@ -1,0 +1,122 @@
+"""One shard's part of an export: read its texts once, write a file for each visit."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import zstandard
+
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.corpus.documents import read_texts
+from cptsel.pipeline.errors import BadInputError, VerificationError
+from cptsel.pipeline.hashing import content_hash
+from cptsel.pipeline.manifest import parse_table, read_data_file
+
+STEP = "export"
+LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
+
+_COLUMNS = [
+    "sample_id", "doc_key", "doc_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
+    "content_hash", "weight", "loss_weight", "repeat", "phase", "order_rank", "group",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A file of the export, relative to its directory, and what it plays of its shard."""
+
+    name: str
+    phase: int
+    number: int  # of the pass: 1, 2, ...
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """A shard: its row of shards.parquet, where it lies now, its samples file and that file's hash, and its visits."""
+
+    shard: dict[str, Any]
+    uri: str
+    samples: str
+    sha256: str
+    visits: tuple[Visit, ...]
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}."""
+
+    out: str
+    work: str
+    text_field: str
+    realisation: str
+    exclude: frozenset[str]
+
+    def __call__(self, task: ExportTask) -> dict[str, Any]:
+        data = read_data_file(task.samples, task.sha256)
+        rows = parse_table(data, _COLUMNS).sort_by("order_rank").to_pylist()
+        excluded = [row for row in rows if self._is_excluded(row)]
+        kept = [row for row in rows if row["repeat"] > 0 and not self._is_excluded(row)]
+        self._add_texts(task, kept)
+        files = []
+        left_out = {"samples": len(excluded), "lines": 0, "tokens": 0}
+        for visit in task.visits:
+            lost = _played(excluded, visit)
+            left_out["lines"] += len(lost)
+            left_out["tokens"] += sum(row["n_tokens"] for row in lost)
+            played = _played(kept, visit)
+            if played:
+                files.append(self._write(task, visit, played))
+        io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
+        return {"files": files, "excluded": left_out}
+
+    def _is_excluded(self, row: dict[str, Any]) -> bool:
+        names = (row["doc_id"], row["doc_key"], row["sample_id"], row["content_hash"].hex())
+        return not self.exclude.isdisjoint(names)
+
+    def _add_texts(self, task: ExportTask, rows: list[dict[str, Any]]) -> None:
+        """Set ``text`` of every row, holding it against ``content_hash``."""
+        by_document: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_document.setdefault(row["row_index"], []).append(row)
+        first = {key: by_document[key][0] for key in sorted(by_document)}
+        wanted = [(key, row["byte_offset"], row["byte_length"]) for key, row in first.items()]
+        if not io.exists(task.uri):
+            raise BadInputError(f"{task.uri} is missing; restore it, or pass --root with where the corpus lies now")
+        shard = task.shard
+        for row_index, text in read_texts(task.uri, shard["format"], shard["compression"], self.text_field, wanted):
+            for row in by_document[row_index]:
+                row["text"] = text[row["char_start"] : row["char_end"]]
+                if content_hash(row["text"].encode()) != row["content_hash"]:
+                    raise VerificationError(
+                        f"{task.uri}: row {row_index} is not the text that was embedded (content_hash differs); "
+                        "restore the file, and run cptsel verify --sources to see all that changed"
+                    )
+
+    def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        path = io.join(self.out, visit.name)
+        compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
+        with io.atomic_writer(path) as handle, compressor.stream_writer(handle, closefd=False) as stream:
+            for row in rows:
+                stream.write(self._line(task, visit, row))
+        digest, size = outputs.hash_file(path)
+        tokens = sum(row["n_tokens"] for row in rows)
+        return {"name": visit.name, "sha256": digest, "bytes": size, "lines": len(rows), "tokens": tokens}
+
+    def _line(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> bytes:
+        """One line. ``loss_weight`` is what is left to multiply the loss by: 1 where repeats realise the weight."""
+        record = {
+            "text": row["text"],
+            "id": row["doc_id"],
+            "sample_id": row["sample_id"],
+            "group": row["group"],
+            "weight": row["weight"],
+            "loss_weight": row["loss_weight"] if self.realisation == "loss" else 1.0,
+            "repeat": visit.number,
+            "shard": task.shard["path"],
+            "row": row["row_index"],
+        }
+        return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _played(rows: list[dict[str, Any]], visit: Visit) -> list[dict[str, Any]]:
+    return [row for row in rows if row["phase"] == visit.phase and row["repeat"] >= visit.number]

@@ -1,0 +1,198 @@
+"""An export, read back with nothing but zstandard and json, is what the manifest plays, in its order."""
+
+import io as stdio
+import json
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+import zstandard
+from manifest_builder import build_replay, change_samples, reseal
+
+from cptsel.pipeline import outputs
+from cptsel.pipeline.config import ExportConfig, OrderConfig
+from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
+from cptsel.pipeline.export import export
+from cptsel.pipeline.order import order
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("built")
+    built = build_replay(directory, shards=5, documents=8)
+    order(OrderConfig(replay=str(built.replay), out=str(directory / "ordered"), epochs=2, world_size=2))
+    return built
+
+
+@pytest.fixture(scope="module")
+def ordered(built):
+    return built.replay.parent / "ordered"
+
+
+@pytest.fixture(scope="module")
+def exported(ordered, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "out"
+    return out, export(ExportConfig(replay=str(ordered), out=str(out)))
+
+
+def read_back(directory):
+    """{file: lines as dicts} of an export, files by name."""
+    found = {}
+    for path in sorted(directory.glob("data/**/*.jsonl.zst")):
+        with zstandard.ZstdDecompressor().stream_reader(path.read_bytes()) as stream:
+            lines = stdio.TextIOWrapper(stream, encoding="utf-8", newline="\n").readlines()
+        found[str(path.relative_to(directory))] = [json.loads(line) for line in lines]
+    return found
+
+
+def tree(directory):
+    names = set(outputs.list_tree(str(directory))) - {"stats.json", "config.yaml"}
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+def test_unordered_export_is_the_multiset_of_plays_pass_by_pass(built, tmp_path):
+    summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
+    files = read_back(tmp_path / "out")
+    lines = [line for lines in files.values() for line in lines]
+    assert sorted((line["sample_id"], line["text"], line["repeat"]) for line in lines) == built.plays()
+    samples = {s["sample_id"]: s for s in built.samples}
+    places = [(s["repeat"], *(samples[s["sample_id"]][key] for key in ("shard_id", "order_rank"))) for s in lines]
+    expected = [(c + 1, s["shard_id"], s["order_rank"]) for s in built.samples for c in range(s["repeat"])]
+    assert places == sorted(expected)
+    assert summary["totals"]["lines"] == len(lines) == built.header["totals"]["plays"]
+    assert summary["totals"]["tokens"] == built.header["totals"]["replay_tokens"]
+    first = next(iter(files))
+    assert first == "data/000000000-shard000000-pass1.jsonl.zst"
+
+
+def test_every_field_of_a_line(built, exported):
+    samples = {s["sample_id"]: s for s in built.samples}
+    out, _ = exported
+    for line in (line for lines in read_back(out).values() for line in lines):
+        sample = samples[line["sample_id"]]
+        path = ["part-00.jsonl", "part-01.jsonl.gz", "part-02.jsonl.zst", "part-03.parquet", "part-04.jsonl"]
+        assert line == {
+            "text": sample["text"],
+            "id": sample["doc_id"],
+            "sample_id": sample["sample_id"],
+            "group": sample["group"],
+            "weight": sample["weight"],
+            "loss_weight": 1.0,  # the repeats are the weight
+            "repeat": line["repeat"],
+            "shard": path[sample["shard_id"]],
+            "row": sample["row_index"],
+        }
+
+
+def test_ordered_export_follows_the_schedule(built, ordered, exported):
+    import pyarrow.parquet as pq
+
+    out, _ = exported
+    files = read_back(out)
+    for epoch in (0, 1):
+        for rank in (0, 1):
+            plan = pq.read_table(ordered / f"schedule/0-{epoch}.parquet", filters=[("rank", "=", rank)]).to_pylist()
+            names = [
+                f"data/epoch-{epoch:03d}/rank-{rank:05d}/{row['position']:09d}-shard{row['shard_id']:06d}-pass{row['pass']}.jsonl.zst"
+                for row in plan
+            ]
+            assert [name for name in files if f"epoch-{epoch:03d}/rank-{rank:05d}/" in name] == names
+            for row, name in zip(plan, names, strict=True):
+                assert len(files[name]) == row["samples"]
+                assert {line["repeat"] for line in files[name]} == {row["pass"]}
+        mine = [line for name, lines in files.items() if f"epoch-{epoch:03d}" in name for line in lines]
+        assert sorted((line["sample_id"], line["text"], line["repeat"]) for line in mine) == built.plays()
+
+
+def test_the_header_and_the_sums_are_right(ordered, exported):
+    out, summary = exported
+    header = json.loads((out / "export.json").read_text())
+    assert header["parent"] == json.loads((ordered / "manifest.json").read_text())["manifest_id"]
+    files = read_back(out)
+    assert set(header["files"]) == set(files)
+    assert {name: entry["lines"] for name, entry in header["files"].items()} == {n: len(v) for n, v in files.items()}
+    assert header["totals"] == {key: summary["totals"][key] for key in ("files", "lines", "tokens", "bytes")}
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=out, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    listed = {line.rsplit(": ", 1)[0] for line in done.stdout.splitlines()}
+    assert listed == set(outputs.list_tree(str(out))) - outputs.UNSUMMED
+    json.dumps(summary)
+
+
+def test_equal_bytes_with_two_workers_and_a_moved_corpus(built, ordered, exported, tmp_path):
+    moved = shutil.copytree(built.corpus, tmp_path / "moved")
+    export(ExportConfig(replay=str(ordered), out=str(tmp_path / "again"), root=str(moved), workers=2))
+    assert tree(tmp_path / "again") == tree(exported[0])
+
+
+def test_exclude_drops_by_every_kind_of_name_and_says_how_much(built, tmp_path):
+    played = [s for s in built.samples if s["repeat"]]
+    by = [played[0]["doc_id"], played[9]["doc_key"], played[20]["sample_id"].upper(), played[30]["content_hash"].hex()]
+    (tmp_path / "list").write_text("# taken down\n\n" + "\n".join(by) + "\nnobody\n")
+    summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), exclude=str(tmp_path / "list")))
+    names = {name.lower() for name in by}
+
+    def out_of(sample):
+        return names & {sample["doc_id"], sample["doc_key"], sample["sample_id"], sample["content_hash"].hex()}
+
+    lines = [line for lines in read_back(tmp_path / "out").values() for line in lines]
+    kept = Counter({s["sample_id"]: s["repeat"] for s in played if not out_of(s)})
+    assert Counter(line["sample_id"] for line in lines) == kept
+    gone = [s for s in built.samples if out_of(s)]
+    excluded = json.loads((tmp_path / "out" / "export.json").read_text())["excluded"]
+    assert len(excluded.pop("entries_sha256")) == 64
+    assert excluded == {
+        "samples": len(gone),
+        "lines": sum(s["repeat"] for s in gone),
+        "tokens": sum(s["repeat"] * s["n_tokens"] for s in gone),
+    }
+    assert summary["totals"]["excluded lines"] == excluded["lines"] > 3
+
+
+def test_a_changed_text_stops_the_export_and_leaves_no_success(built, tmp_path):
+    moved = shutil.copytree(built.corpus, tmp_path / "moved")
+    path = moved / "part-04.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"token", b"tokem"))
+    phrase = r"part-04\.jsonl: row \d+ is not the text that was embedded.*verify --sources"
+    with pytest.raises(VerificationError, match=phrase):
+        export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), root=str(moved)))
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))  # what is left is no obstacle
+    assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith(("_work", "."))]
+
+
+def test_a_missing_shard_names_the_remedy(built, tmp_path):
+    with pytest.raises(BadInputError, match=r"part-00\.jsonl is missing; restore it, or pass --root"):
+        export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), root=str(tmp_path)))
+
+
+def test_a_tampered_manifest_is_refused(tmp_path):
+    built = build_replay(tmp_path, shards=2)
+    change_samples(built.replay, 1, lambda rows: rows[0].update(repeat=4 - rows[0]["repeat"]))
+    config = ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"))
+    with pytest.raises(VerificationError, match="is not the file that was written"):
+        export(config)
+    reseal(built.replay)
+    with pytest.raises(VerificationError, match=r"plays [\d,]+ lines, but its samples and schedules give"):
+        export(config)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_dry_run_writes_nothing_and_counts_right(ordered, exported, tmp_path):
+    summary = export(ExportConfig(replay=str(ordered), out=str(tmp_path / "out"), dry_run=True))
+    assert not (tmp_path / "out").exists()
+    for key in ("files", "lines", "tokens"):
+        assert summary["totals"][key] == exported[1]["totals"][key]
+
+
+def test_outputs_and_formats_that_are_refused(built, exported, tmp_path):
+    out, _ = exported
+    with pytest.raises(UsageError, match="pass --overwrite"):
+        export(ExportConfig(replay=str(built.replay), out=str(out)))
+    with pytest.raises(UsageError, match="written by cptsel select, not by export"):
+        export(ExportConfig(replay=str(built.replay), out=str(built.replay), overwrite=True))
+    with pytest.raises(UsageError, match="--to csv"):
+        export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), to="csv"))
+    with pytest.raises(UsageError, match="not a replay manifest"):
+        export(ExportConfig(replay=str(out), out=str(tmp_path / "out")))
