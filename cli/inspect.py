@@ -11,11 +11,11 @@ def _callback(directory: str, as_json: bool) -> None:
     is complete.
     """
     from cptsel.cli import _output
-    from cptsel.pipeline.inspect import inspect as run
-
     invocation = current_invocation()
     refuse_beam_args(invocation)
     with _output.progress(invocation.debug):
+        from cptsel.pipeline.inspect import inspect as run
+
         summary = run(directory)
     _output.print_summary(summary, as_json)
 

@@ -274,7 +274,7 @@ class _Summary:
 
     def result(self) -> dict[str, Any]:
         one_epoch = sum(int(played.t.sum()) for played in self.visits.values())
-        titles = ["phase", "shards", "visits", "tokens", "effective shards", "variance ratio", "its bound"]
+        titles = ["phase", "shards", "visits", "tokens", "effective shards", "variance ratio from", "to"]
         return {
             "command": "order",
             "out": self.out,

@@ -84,7 +84,7 @@ def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.
     column = {key: table[key].to_numpy() for key in _NUMBERS}
     for key, low, high in (
         ("shard_id", shard["shard_id"], shard["shard_id"]),
-        ("row_index", 0, math.inf),
+        ("row_index", 0, shard["rows"] - 1),
         ("window", 0, math.inf),
         ("token_start", 0, math.inf),
         ("token_count", 1, header["corpus"]["max_tokens"]),

@@ -41,7 +41,8 @@ def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str]) -> pa
         groups: names of the group columns, in the order of ``--group-by``.
     """
     if storage == "float16":
-        direction = [pa.field("direction", pa.list_(pa.field("element", pa.float16(), nullable=False), k), nullable=False)]
+        half = pa.field("element", pa.float16(), nullable=False)
+        direction = [pa.field("direction", pa.list_(half, k), nullable=False)]
     elif storage == "int8":
         direction = [
             pa.field("direction", pa.list_(pa.field("element", pa.int8(), nullable=False), k), nullable=False),
@@ -140,6 +141,7 @@ REPLAY_SHARDS = pa.schema(
         pa.field("compression", pa.string(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),  # physical rows that were read, bad and blank ones counted
         pa.field("population_samples", pa.int64(), nullable=False),
         pa.field("population_tokens", pa.int64(), nullable=False),
         pa.field("population_mass", pa.float64(), nullable=False),

@@ -54,6 +54,7 @@ def build_replay(
         path = corpus / f"part-{shard:02d}.{kind}"
         offsets = _write_shard(path, kind, texts)
         shard_rows.append({"shard_id": shard, "path": path.name, "uri": str(path), **_stored(path, kind)})
+        shard_rows[-1]["rows"] = texts_rows(texts)[-1][0] + 1
         for (row, text), (offset, length) in zip(texts_rows(texts), offsets, strict=True):
             population += _windows(rng, shard, path.name, row, text, offset, length)
     chosen = [s for s in population if rng.random() < keep or s["first_of_group"]]

@@ -150,6 +150,7 @@ def test_an_unreadable_header_is_found(replay, text, phrase):
         ("group", "neither", "its phase and group are not in manifest.json"),
         ("shard_id", 2, "shard_id is 2, out of its range"),
         ("row_index", 99, "doc_key is not the hash of its path and row"),
+        ("row_index", 10, "row_index is 10, out of its range"),
         ("row_index", -1, "row_index is -1, out of its range"),
         ("doc_key", "0" * 32, "doc_key is not the hash of its path and row"),
         ("char_end", 1, "sample_id is not the hash of its document and window"),
