@@ -37,12 +37,19 @@ class Built:
 
 
 def build_replay(
-    directory: Path, *, shards: int = 5, documents: int = 12, seed: int = 0, max_repeats: int = 4, keep: float = 0.5
+    directory: Path,
+    *,
+    shards: int = 5,
+    documents: int = 12,
+    seed: int = 0,
+    max_repeats: int = 4,
+    keep: float = 0.5,
+    phases: int = 1,
 ) -> Built:
     """Write a corpus (formats in turn), choose windows at random, and finish a manifest over them.
 
     Shard ``i`` has ``documents * (1 + i % 3)`` documents, so shards differ in size. Weights add up to each group's
-    target mass; repeats are drawn in 0..max_repeats.
+    target mass; repeats are drawn in 0..max_repeats. Every phase has a choice of its own.
     """
     rng = random.Random(seed)
     corpus, replay = directory / "corpus", directory / "replay"
@@ -57,8 +64,11 @@ def build_replay(
         shard_rows[-1]["rows"] = texts_rows(texts)[-1][0] + 1
         for (row, text), (offset, length) in zip(texts_rows(texts), offsets, strict=True):
             population += _windows(rng, shard, path.name, row, text, offset, length)
-    chosen = [s for s in population if rng.random() < keep or s["first_of_group"]]
-    _decide(rng, population, chosen, max_repeats)
+    chosen = []
+    for phase in range(phases):
+        picked = [{**s, "phase": phase} for s in population if rng.random() < keep or s["first_of_group"]]
+        _decide(rng, population, picked, max_repeats)
+        chosen += picked
     header = _write(replay, shard_rows, population, chosen, max_repeats, corpus)
     return Built(corpus, replay, header, chosen)
 
@@ -165,13 +175,18 @@ def _write(
             table = pa.Table.from_pylist(mine, schema=SAMPLES)
             io.write_parquet(str(replay / samples_name(shard["shard_id"])), table)
     io.write_parquet(str(replay / "shards.parquet"), pa.Table.from_pylist(shard_rows, schema=REPLAY_SHARDS))
-    groups = []
-    for group in ("even", "odd"):
-        tally = _tally([s for s in population if s["group"] == group], "population")
-        picked = _tally([s for s in chosen if s["group"] == group], "selected")
-        groups.append(
-            {"group": group, **tally, **picked, "target_mass": tally["population_mass"], "budget": 1}
+    groups, phases = [], []
+    for phase in sorted({s["phase"] for s in chosen}):
+        in_phase = [s for s in chosen if s["phase"] == phase]
+        tokens = sum(s["n_tokens"] for s in in_phase)
+        phases.append(
+            {"phase": phase, "mix_fraction": None, "samples": len(in_phase), "tokens": tokens, "order": "corpus"}
         )
+        for group in ("even", "odd"):
+            tally = _tally([s for s in population if s["group"] == group], "population")
+            picked = _tally([s for s in in_phase if s["group"] == group], "selected")
+            target = {"target_mass": tally["population_mass"], "budget": 1}
+            groups.append({"group": group, "phase": phase, **tally, **picked, **target})
     picked = _tally(chosen, "selected")
     header = {
         "weighting": {
@@ -187,10 +202,7 @@ def _write(
             "shards": len(shard_rows), **_tally(population, "population"), **picked,
             "plays": sum(s["repeat"] for s in chosen),
         },
-        "phases": [
-            {"phase": 0, "mix_fraction": None, "samples": len(chosen), "tokens": picked["selected_tokens"],
-             "order": "corpus"}
-        ],
+        "phases": phases,
         "corpus": {"root": str(corpus), "text_field": "text", "id_field": "id", "tokenizer": "0" * 64,
                    "max_tokens": MAX_TOKENS},
         "provenance": {"runs": [{"fingerprint": "0" * 64}], "model": {}, "tool": {"name": "cptsel", "version": "0"},

@@ -11,10 +11,11 @@ import zstandard
 from manifest_builder import build_replay, change_samples, reseal
 
 from cptsel.pipeline import outputs
-from cptsel.pipeline.config import ExportConfig, OrderConfig
+from cptsel.pipeline.config import ExportConfig, OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.order import order
+from cptsel.pipeline.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,19 @@ def test_ordered_export_follows_the_schedule(built, ordered, exported):
                 assert {line["repeat"] for line in files[name]} == {row["pass"]}
         mine = [line for name, lines in files.items() if f"epoch-{epoch:03d}" in name for line in lines]
         assert sorted((line["sample_id"], line["text"], line["repeat"]) for line in mine) == built.plays()
+
+
+def test_phases_are_ordered_verified_and_exported_each_by_itself(tmp_path):
+    built = build_replay(tmp_path, shards=3, documents=6, phases=2)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), world_size=2))
+    for name in ("replay", "ordered"):
+        assert verify(VerifyConfig(replay=str(tmp_path / name)))["status"] == "verified"
+        export(ExportConfig(replay=str(tmp_path / name), out=str(tmp_path / f"{name}-export")))
+        files = read_back(tmp_path / f"{name}-export")
+        for phase in (0, 1):
+            lines = [line for file in files if file.startswith(f"data/phase-{phase:03d}/") for line in files[file]]
+            played = {s["sample_id"]: s["repeat"] for s in built.samples if s["phase"] == phase and s["repeat"]}
+            assert Counter(line["sample_id"] for line in lines) == played
 
 
 def test_the_header_and_the_sums_are_right(ordered, exported):
