@@ -351,6 +351,16 @@ def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path, inline):
     assert any("cap of 2" in warning for warning in summary["warnings"])
 
 
+def test_warnings_name_what_weakens_a_selection(tmp_path, inline):
+    run = build_run(tmp_path / "run", rows=(60, 3), languages=(None,))
+    few = choose(run, tmp_path / "few", method="craig", budget="3 samples", neighbours=4, group_by="language")
+    assert any("--neighbours 4 is few" in warning and "26" in warning for warning in few["warnings"])
+    assert any("--group-by language: no sample has a value" in warning for warning in few["warnings"])
+    assert any("1 of 2 cells" in warning for warning in few["warnings"])
+    enough = choose(run, tmp_path / "enough", method="craig", budget="21 samples", neighbours=60)
+    assert enough["warnings"] == []
+
+
 def test_dry_run_writes_nothing(run, tmp_path):
     for method, scope in (("uniform", "global"), ("craig", "shard")):
         summary = choose(run, tmp_path / "replay", method=method, scope=scope, group_by="language", dry_run=True)

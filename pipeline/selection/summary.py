@@ -5,10 +5,11 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.config import SelectConfig
 from cptsel.pipeline.runs import EmbeddingRuns
+from cptsel.pipeline.selection.cells import NO_GROUP
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.plan import Plan
 
-_BYTES_A_PICK = 220  # of a row in samples/, compressed; measured on text corpora
+_BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured on text corpora
 _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
 _CELLS_SHOWN = 20
 
@@ -36,7 +37,9 @@ def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan) -> 
             "objective": report["objective"],
             "objective of random picks": report["random_objective"],
         }
-    return _summary(config, "done", shown, [_groups_table(header), *_reports_table(header)], _warnings(header, plan))
+    return _summary(
+        config, "done", shown, [_groups_table(header), *_reports_table(header)], _warnings(config, header, plan)
+    )
 
 
 def _summary(
@@ -92,7 +95,7 @@ def _reports_table(header: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _warnings(header: dict[str, Any], plan: Plan) -> list[str]:
+def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[str]:
     found = []
     replay = header["weighting"]["replay_tokens"]
     if replay["shortfall"] >= 1:
@@ -100,8 +103,13 @@ def _warnings(header: dict[str, Any], plan: Plan) -> list[str]:
             f"{replay['shortfall']:,.0f} of {replay['requested']:,} replay tokens can't be played: "
             f"samples are at the cap of {header['weighting']['max_repeats']} repeats"
         )
+    if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
+        found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
+    advised = header["selection"]["report"].get("neighbours_advised", 0)
+    if config.scope == "shard" and config.neighbours < advised:  # a merge links clients to candidates alone
+        found.append(f"--neighbours {config.neighbours} is few for this budget; {advised} would cover better")
     empty = sum(cell.budget == 0 for cell in plan.cells)
-    if header["selection"]["scope"] == "shard" and empty:
+    if config.scope == "shard" and empty:
         found.append(
             f"{empty:,} of {len(plan.cells):,} cells (a group in a shard) have no budget; the picks of other shards "
             "stand for them, by weight but not by likeness: --scope global would look for their like"
@@ -126,7 +134,7 @@ def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan) -> di
         f"budget ({plan.unit})": plan.budget,
         "picks, about": picks,
         "bytes of embeddings": stored,
-        "bytes of the manifest, about": picks * _BYTES_A_PICK,
+        "bytes of the manifest, about": picks * _BYTES_A_PICK + min(picks, len(runs.shards)) * _BYTES_A_FILE,
     }
     if reads_vectors:
         largest = max((shard.samples for shard in runs.shards), default=0)

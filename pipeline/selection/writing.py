@@ -198,6 +198,7 @@ def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in _MEAN:
         whole[name] = float(np.average([report[name] for report in reports], weights=mass))
     gains = [report["gain_over_random"] * report["random_distance"] * report["mass"] for report in reports]
+    whole["neighbours_advised"] = max(report.get("neighbours_advised", 0) for report in reports)
     lost = whole["random_distance"] * whole["mass"]
     whole["gain_over_random"] = float(sum(gains) / lost) if lost > 0 else 0.0
     return whole
