@@ -32,7 +32,7 @@ def progress(debug: bool = False) -> Iterator[Progress]:
     A bar on stderr where that is a terminal, else a log line at most every ``LOG_INTERVAL`` seconds and one when a
     step ends.
     """
-    quiet_libraries()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # theirs would fight with ours for the line
     console = Console(stderr=True)
     if not console.is_terminal:
         set_up_logging(_plain_handler(), debug)
@@ -72,26 +72,26 @@ def log_progress(clock: Callable[[], float] = time.monotonic) -> Progress:
     return report
 
 
-def quiet_libraries() -> None:
-    """Keep the noise of imported libraries off the screen; their warnings stay.
-
-    A bar of the Hub's or of transformers' would fight with ours for the line; who wants them sets the variable to 0.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    root = logging.getLogger()
-    if not any(isinstance(item, _ImportNoise) for item in root.filters):
-        root.addFilter(_ImportNoise())
+# Lines that are logged as warnings and warn of nothing: Beam without its Google Cloud extra; workers that are
+# processes of this machine, of which Beam expects neither a directory of their own nor to be started by us.
+_NOISE = ("apitools not found", "No semi_persistent_directory found", "If direct_num_workers is not equal to 1")
 
 
-class _ImportNoise(logging.Filter):
-    """Drops the line that Beam logs when it is imported without its Google Cloud extra."""
+def _no_noise(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _NOISE)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("apitools not found")
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+    """Beam logs the traceback of an error and then raises it; the error is reported once, by ``main``."""
+    traced = record.exc_info is not None or "Traceback (most recent call last)" in record.getMessage()
+    return not (traced and record.name.startswith("apache_beam"))
 
 
 def set_up_logging(handler: logging.Handler, debug: bool) -> None:
     """Warnings of all, information of our own; with ``debug`` everything of our own."""
+    handler.addFilter(_no_noise)
+    if not debug:
+        handler.addFilter(_no_traceback)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _log.setLevel(logging.DEBUG if debug else logging.INFO)
 

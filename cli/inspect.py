@@ -11,6 +11,7 @@ def _callback(directory: str, as_json: bool) -> None:
     is complete.
     """
     from cptsel.cli import _output
+
     invocation = current_invocation()
     refuse_beam_args(invocation)
     with _output.progress(invocation.debug):

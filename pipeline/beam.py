@@ -1,12 +1,29 @@
-"""How our pipelines are run: runner options, workers, and the one place that decides which local runner is used."""
+"""How our pipelines are run: runner options, local worker processes, and the errors that come back from workers."""
 
 import logging
-from collections.abc import Sequence
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+import grpc
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline import errors
+from cptsel.pipeline.errors import CptselError, PartialError, UsageError
+
+_LOCAL_RUNNERS = frozenset({"DirectRunner", "FnApiRunner"})
+_OWN_ERROR = re.compile(r"cptsel\.pipeline\.errors\.(\w+): (.+?)(?: \[while running .*\])?$", re.MULTILINE)
 
 
 def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
@@ -17,7 +34,7 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     """
     args = list(beam_args)
     named = [arg for arg in args if arg == "--runner" or arg.startswith("--runner=")]
-    local = not named or named[-1].split("=", 1)[-1] in {"DirectRunner", "FnApiRunner"}
+    local = not named or named[-1].split("=", 1)[-1] in _LOCAL_RUNNERS
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
     if workers > 1:
@@ -33,12 +50,112 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
     """A pipeline on the named runner. DirectRunner, the default, always means Beam's in-process FnApiRunner.
 
-    Left alone, Beam 2.77 tries Prism first, which downloads a binary.
+    Left alone, Beam 2.77 tries Prism first, which downloads a binary. The pipeline is to be used in a ``with`` block,
+    and raises in this process the CptselError that a worker raised.
     """
     name = options.view_as(StandardOptions).runner or "DirectRunner"
-    if name in {"DirectRunner", "FnApiRunner"}:
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    if name not in _LOCAL_RUNNERS:
+        return _Pipeline(options=options)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    options = deepcopy(options)  # it is changed below, and the caller may run a second pipeline with it
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return _Pipeline(runner=FnApiRunner(), options=options)
+    direct.direct_running_mode = "in_memory"  # else Beam puts its own environment in the place of the one it is given
+    # At the end of a worker the thread that reads from it logs a traceback; what is wrong comes by another way.
+    logging.getLogger("apache_beam.runners.worker.data_plane").setLevel(logging.CRITICAL)
+    lifeline = _Lifeline()
+    command = shlex.join([sys.executable, "-m", "cptsel.pipeline.worker", lifeline.path])
+    # Ctrl-C reaches every process of the terminal: what a shell ignores, its children ignore, and this process decides.
+    runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"trap '' INT; exec {command}"))
+    return _Pipeline(runner=runner, options=options, lifeline=lifeline)
 
-        logging.getLogger("apache_beam").setLevel(logging.WARNING)
-        return beam.Pipeline(runner=FnApiRunner(), options=options)
-    return beam.Pipeline(options=options)
+
+class _Lifeline:
+    """A named pipe that worker processes read: they end when this process closes it, or ends in whatever way."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="cptsel-")
+        self.path = os.path.join(self._folder.name, "lifeline")
+        os.mkfifo(self.path)
+        self._descriptor: int | None = os.open(self.path, os.O_RDWR)  # for reading too, or opening would wait
+
+    @property
+    def held(self) -> bool:
+        """Whether workers are to live."""
+        return self._descriptor is not None
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            self._folder.cleanup()  # first, so that no worker opens a pipe that nobody will close
+            os.close(descriptor)
+
+
+class _Pipeline(beam.Pipeline):
+    """A pipeline whose ``with`` block ends with our own errors, and with its worker processes."""
+
+    def __init__(self, *args: Any, lifeline: _Lifeline | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lifeline = lifeline
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            with _watching(self._lifeline):
+                super().__exit__(*exception)
+        except (RuntimeError, CptselError) as error:
+            raise _own_error(error) or error from error
+        finally:
+            if self._lifeline is not None:
+                self._lifeline.close()
+
+
+@contextmanager
+def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
+    """Let go of the workers at an interrupt, and turn the death of one into a PartialError.
+
+    At either, Beam's runner would wait: for blocks in work, or for ever. The thread that it has waiting for a worker
+    process raises when that dies; this is seen here, and the main thread is interrupted.
+    """
+    if lifeline is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    deaths: list[str] = []
+
+    def interrupted(number: int, frame: Any) -> None:
+        lifeline.close()
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it would tell of every stream that is cut
+        signal.default_int_handler(number, frame)
+
+    def raised(event: "threading.ExceptHookArgs") -> None:
+        if isinstance(event.exc_value, grpc.RpcError):
+            return  # a stream that was cut by the end of a worker, which is seen in the thread below
+        if event.thread is None or event.thread.name != "run_worker":
+            hook(event)
+        elif lifeline.held and not deaths:
+            deaths.append(str(event.exc_value).rpartition(" ")[2])
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook, handler = threading.excepthook, signal.signal(signal.SIGINT, interrupted)
+    threading.excepthook = raised
+    try:
+        yield
+        threading.excepthook = hook  # otherwise it stays, for threads that end later
+    except KeyboardInterrupt:
+        if not deaths:
+            raise
+        raise PartialError(
+            f"a worker process ended with code {deaths[0]}, perhaps for want of memory; "
+            "run the same command again, with fewer --workers, to go on from what is done"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _own_error(error: Exception) -> CptselError | None:
+    """The CptselError that a worker raised: Beam adds to its text, or brings back a traceback as text."""
+    name = f"{type(error).__module__}.{type(error).__name__}: " if isinstance(error, CptselError) else ""
+    found = _OWN_ERROR.findall(name + str(error))
+    kind = getattr(errors, found[-1][0], None) if found else None
+    return kind(found[-1][1]) if kind is not None else None
