@@ -6,8 +6,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy, torch and faiss are imported
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parents[1]
+
+settings.register_profile("cptsel", deadline=None)  # a busy machine is no failure
+settings.load_profile("cptsel")
 
 
 @pytest.fixture(scope="session")
