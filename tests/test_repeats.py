@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cptsel.pipeline.kernels.repeats import replay_rates, systematic_repeats
@@ -23,6 +23,7 @@ def bisect(weight, n_tokens, target, cap):
 
 
 @given(SAMPLES, st.floats(0, 1.5), st.integers(1, 6))
+@example([(1.0, 1001)], 1e-9, 1)  # next to nothing is not nothing
 def test_rates_meet_the_target_or_the_cap(samples, share, cap):
     weight, n_tokens = (np.array(column) for column in zip(*samples, strict=True))
     target = share * cap * n_tokens.sum()

@@ -49,7 +49,7 @@ def replay_rates(weight: np.ndarray, n_tokens: np.ndarray, target_tokens: float,
     scale = float(scales[s])
     x = np.minimum(float(cap), scale * weight)
     nearest = np.round(x)
-    return Rates(np.where(np.abs(x - nearest) <= _SNAP * np.maximum(1.0, x), nearest, x), scale, 0.0)
+    return Rates(np.where(np.abs(x - nearest) <= _SNAP * x, nearest, x), scale, 0.0)
 
 
 def systematic_repeats(x: np.ndarray, u: float) -> np.ndarray:
