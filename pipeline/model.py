@@ -245,7 +245,7 @@ class FrozenModel:
             if ours.shape != theirs.shape or not _close(ours, theirs, tolerance):
                 raise UsageError(
                     f"--model {self.spec.source}: the logits of {self.name} are not its LM head's output through "
-                    "a scale and a soft-cap that its configuration names: its head gradient would be wrong; not supported"
+                    "a scale and a soft-cap that its configuration names: head gradients would be wrong; not supported"
                 )
             if steps > 2:
                 lengths = torch.tensor([steps, steps // 2], device=self.spec.device)

@@ -179,13 +179,13 @@ def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], change
             raise UsageError(f"{out}: {words}{names} changed since this run was begun; {remedy}")
     if old["projection"] != new["projection"]:
         flags = {"seed": "--seed", "k": "--sketch-dim", "validation": "--validation-dim"}
-        name = next((key for key in flags if old["projection"].get(key) != new["projection"][key]), None)
-        if name is None:
-            raise UsageError(f"{out}: was begun by a version of cptsel with another projection; {remedy}")
-        before, now = old["projection"].get(name), new["projection"][name]
-        if isinstance(now, dict):
-            before, now = (before or {}).get("k"), now["k"]
-        raise UsageError(f"{out}: was begun with {flags[name]} {before}, now {now}; {remedy}")
+        for key, flag in flags.items():
+            before, now = old["projection"][key], new["projection"][key]
+            if key == "validation":
+                before, now = before["k"], now["k"]
+            if before != now:
+                raise UsageError(f"{out}: was begun with {flag} {before}, now {now}; {remedy}")
+        raise UsageError(f"{out}: was begun by a version of cptsel with another projection; {remedy}")
     if old["norm_kind"] != new["norm_kind"]:
         raise UsageError(f"{out}: was begun with --norm {old['norm_kind']}, now {new['norm_kind']}; {remedy}")
     for name in sorted({*old["options"], *new["options"]}):
