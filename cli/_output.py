@@ -119,12 +119,13 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
     for name, value in totals.items():
         console.print(Text(f"  {name:<{width}}  ").append_text(_cell(value)), soft_wrap=True)
     for table in summary.get("tables", []):
+        console.print()
         console.print(_table(table))
 
 
 def _table(spec: dict[str, Any]) -> Table:
     """One of a summary's tables; columns of numbers stand to the right."""
-    table = Table(title=Text(spec["title"]), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=Text(spec["title"]), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False)
     for index, name in enumerate(spec["columns"]):
         numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec["rows"])
         table.add_column(Text(name), justify="right" if numbers and spec["rows"] else "left", overflow="fold")
