@@ -21,7 +21,7 @@ from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Block, Shard, list_inputs
 from cptsel.pipeline.embed_transforms import CollectSorted, EmbedGradients, InventoryShards, Unit, UnitResult
-from cptsel.pipeline.errors import BadInputError, CptselError, PartialError, UsageError
+from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
 from cptsel.pipeline.estimate import estimate
 from cptsel.pipeline.progress import Progress, Watch
 from cptsel.pipeline.run_plan import (
@@ -190,30 +190,18 @@ def _run(
                     | "ToJson" >> beam.Map(_result_line)
                     | "Collect" >> CollectSorted(listing)
                 )
-        except (OSError, RuntimeError, MemoryError, CptselError) as error:  # anything else is a mistake of ours
-            raise pipeline_failure(error, "embed") from error
+        except (OSError, RuntimeError, MemoryError) as error:  # anything else is a mistake of ours
+            raise _stopped(error) from error
     results = [UnitResult(**json.loads(line)) for line in io.read_bytes(listing).decode().splitlines()]
     return sorted(results, key=lambda result: (result.shard_id, result.block))
 
 
-def pipeline_failure(error: Exception, command: str) -> CptselError:
-    """The error to show for what a runner raised: ours where a worker raised ours, else one sentence.
-
-    Runners wrap what workers raise: in a chain of causes at best, as text at worst.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, CptselError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    text = str(error)
-    if "CptselError" in text or "UsageError" in text:
-        sentence = text.rsplit("Error: ", 1)[-1].split(" [while running")[0].strip().split("\n")[0]
-        return UsageError(sentence)
-    if "out of memory" in text.lower():
-        return PartialError("a worker ran out of memory; lower --tokens-per-batch or --workers and run again to resume")
-    sentence = text.strip().split("\n")[-1][:300]
-    return PartialError(f"{command} stopped: {sentence}; run the same command again to resume (--debug shows more)")
+def _stopped(error: Exception) -> PartialError:
+    """One sentence for what a runner raised; the blocks that were written stay."""
+    if "out of memory" in str(error).lower():
+        return PartialError("a worker ran out of memory; run the same command again with fewer --workers to resume")
+    sentence = str(error).strip().split("\n")[-1][:300]
+    return PartialError(f"embed stopped: {sentence}; run the same command again to resume")
 
 
 def _units(shards: list[Shard]) -> Iterable[Unit]:

@@ -9,6 +9,7 @@ from cptsel.pipeline import hashing, io
 from cptsel.pipeline.config import EmbedConfig, to_dict
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.exclusion import read_exclusions
 from cptsel.pipeline.kernels import sketch
 from cptsel.pipeline.model import (
     ModelSpec,
@@ -66,6 +67,8 @@ def check_config(config: EmbedConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: must not be negative")
+    if config.exclude is not None:
+        read_exclusions(config.exclude)
     if not 0 <= config.max_bad_fraction <= 1:
         raise UsageError(f"--max-bad-fraction {config.max_bad_fraction}: must be between 0 and 1")
     for name, choices in (
@@ -140,7 +143,8 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
-    options["exclude"] = _file_fingerprint(config.exclude)
+    excluded = sorted(read_exclusions(config.exclude)) if config.exclude else None
+    options["exclude"] = excluded and hashing.fingerprint(excluded)
     return {
         "format": "cptsel.run",
         "spec_version": arrow.SPEC_VERSION,
@@ -157,10 +161,6 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
         "corpus": {"root": root, "shards": len(shards), "bytes": sum(shard.bytes for shard in shards)},
         "packages": {name: version(name) for name in PACKAGES},
     }
-
-
-def _file_fingerprint(path: str | None) -> str | None:
-    return None if path is None else hashing.content_hash(io.read_bytes(path)).hex()
 
 
 def run_fingerprint(header: dict[str, Any]) -> str:

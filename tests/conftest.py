@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy, torch and faiss are imported
 
 import pytest

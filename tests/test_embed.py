@@ -1,0 +1,205 @@
+"""``cptsel embed`` end to end on small corpora: every row can be traced to its text, and nothing is lost."""
+
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cptsel.pipeline import hashing, io
+from cptsel.pipeline.block import batches, cut_block, quantise
+from cptsel.pipeline.config import EmbedConfig
+from cptsel.pipeline.corpus.documents import Document, DocumentBlock
+from cptsel.pipeline.embed import embed
+from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.model import Prefix, load_tokenizer
+from cptsel.schemas import arrow
+from cptsel.schemas.validation import validate
+
+CODE = "def f(x):\n    return x\n" * 9
+TEXTS = ["Weights and measures. " * 30, "Привет, мир! " * 12, "短い文章です。🎉🎉" * 8, "x", CODE]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Five documents as plain JSONL, and as gzip with damage between them."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    lines = [json.dumps({"id": f"d{i}", "text": text, "lang": "ab"[i % 2]}) for i, text in enumerate(TEXTS)]
+    (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
+    damaged = [lines[0], "{broken", "", lines[1], json.dumps({"text": None}), lines[2]]
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(damaged).encode()))
+    return folder
+
+
+def run(tiny_lm, corpus, out, pattern="a.jsonl", **options):
+    settings = {"max_tokens": 24, "group_by": ("lang",), "max_bad_fraction": 0.5} | options
+    summary = embed(EmbedConfig(inputs=(f"{corpus}/{pattern}",), model=str(tiny_lm), out=str(out), **settings))
+    names = io.list_names(str(out / "embeddings"))
+    tables = [io.read_parquet(str(out / "embeddings" / name)) for name in names]
+    return summary, pa.concat_tables(tables, promote_options="permissive")
+
+
+def vectors(table, name):
+    column = table[name].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
+
+
+def test_rows_are_windows_that_tile_their_documents(tiny_lm, corpus, tmp_path):
+    summary, table = run(tiny_lm, corpus, tmp_path / "run")
+    assert arrow.check_schema(table.schema, arrow.embeddings_schema(1024, 256, "float16", ["lang"])) is None
+    rows = table.to_pylist()
+    assert summary["totals"]["samples"] == len(rows)
+    assert [(r["row_index"], r["window"]) for r in rows] == sorted((r["row_index"], r["window"]) for r in rows)
+    assert len({r["sample_id"] for r in rows}) == len(rows)
+    tokenizer = load_tokenizer(str(tiny_lm))
+    lines = (corpus / "a.jsonl").read_bytes()
+    for index, text in enumerate(TEXTS):
+        mine = [r for r in rows if r["row_index"] == index]
+        assert "".join(text[r["char_start"] : r["char_end"]] for r in mine) == text
+        assert sum(r["token_count"] for r in mine) == len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        assert [r["token_start"] for r in mine] == np.cumsum([0, *[r["token_count"] for r in mine]])[:-1].tolist()
+        for r in mine:
+            assert r["token_count"] <= 24
+            assert r["n_tokens"] == r["token_count"]  # BOS stands before it
+            assert r["doc_key"] == hashing.doc_key("a.jsonl", index)
+            assert r["sample_id"] == hashing.sample_id(r["doc_key"], r["char_start"], r["char_end"])
+            part = text[r["char_start"] : r["char_end"]]
+            assert r["content_hash"] == hashing.content_hash(part.encode())
+            assert json.loads(lines[r["byte_offset"] :][: r["byte_length"]])["id"] == r["doc_id"] == f"d{index}"
+            assert (r["lang"], r["pool_prob"]) == ("ab"[index % 2], 1.0)
+            assert r["grad_norm"] == r["sketch_norm"] > 0
+            assert r["loss_sum"] > 0
+    for name in ("direction", "validation"):
+        np.testing.assert_allclose(np.linalg.norm(vectors(table, name), axis=1), 1, atol=2e-3)
+    header = io.read_json(str(tmp_path / "run" / "run.json"))
+    validate(header, "run")
+    assert header["totals"]["windows"] == len(rows)
+    shards = pq.read_table(tmp_path / "run" / "shards.parquet").to_pylist()
+    tokens = sum(table["token_count"].to_pylist())
+    assert [(s["path"], s["rows"], s["tokens"]) for s in shards] == [("a.jsonl", 5, tokens)]
+
+
+def test_damage_is_counted_and_moves_no_row(tiny_lm, corpus, tmp_path):
+    summary, table = run(tiny_lm, corpus, tmp_path / "run", "b.jsonl.gz")
+    assert sorted(set(table["row_index"].to_pylist())) == [0, 3, 5]
+    rejects = pq.read_table(tmp_path / "run" / "rejects" / "000000-00000.parquet").to_pylist()
+    assert [(r["row_index"], r["reason"]) for r in rejects] == [(1, "bad_json"), (2, "blank_line"), (4, "null_text")]
+    assert rejects[0]["first_bytes"] == b"{broken"
+    assert summary["totals"]["rows read"] == 6
+    assert "bad_json" in summary["warnings"][0]
+    units = pq.read_table(tmp_path / "run" / "units.parquet").to_pylist()
+    assert [(u["rows_read"], u["rows_kept"], u["rows_rejected"]) for u in units] == [(6, 3, 3)]
+
+
+def test_same_rows_from_every_format_and_block_size(tiny_lm, corpus, tmp_path):
+    _, plain = run(tiny_lm, corpus, tmp_path / "plain", tokens_per_batch=100_000)
+    records = [json.loads(line) for line in (corpus / "a.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(records), corpus / "a.parquet", row_group_size=2)
+    _, parquet = run(tiny_lm, corpus, tmp_path / "parquet", "a.parquet", block_bytes=1)
+    _, blocks = run(tiny_lm, corpus, tmp_path / "blocks", block_bytes=600)
+    assert len(io.list_names(str(tmp_path / "blocks" / "embeddings"))) > 1
+    assert len(io.list_names(str(tmp_path / "parquet" / "embeddings"))) == 3
+    for other in (parquet, blocks):
+        assert other["content_hash"].to_pylist() == plain["content_hash"].to_pylist()
+        np.testing.assert_allclose(vectors(other, "direction"), vectors(plain, "direction"), atol=1e-3)
+        np.testing.assert_allclose(other["sketch_norm"].to_numpy(), plain["sketch_norm"].to_numpy(), rtol=1e-5)
+    assert blocks["sample_id"].to_pylist() == plain["sample_id"].to_pylist()
+
+
+def test_int8_keeps_the_direction(tiny_lm, corpus, tmp_path):
+    _, half = run(tiny_lm, corpus, tmp_path / "half")
+    _, byte = run(tiny_lm, corpus, tmp_path / "byte", storage="int8", norm="exact")
+    direction = vectors(byte, "direction") * byte["direction_scale"].to_numpy()[:, None]
+    cosines = (direction * vectors(half, "direction")).sum(axis=1) / np.linalg.norm(direction, axis=1)
+    assert cosines.min() > 0.9995
+    ratio = byte["grad_norm"].to_numpy() / half["grad_norm"].to_numpy()
+    assert (ratio != 1).any()  # exact against sketched
+    assert ratio.std() < 0.05
+
+
+def test_quantise_is_within_half_a_step():
+    rows = np.random.default_rng(0).standard_normal((20, 64)).astype(np.float32)
+    codes, scale = quantise(rows)
+    assert np.abs(codes).max() == 127
+    assert (np.abs(codes * scale[:, None] - rows) <= scale[:, None] * 0.5001).all()
+
+
+def test_exclusions_hold_for_documents_and_windows(tiny_lm, corpus, tmp_path):
+    _, table = run(tiny_lm, corpus, tmp_path / "all")
+    rows = table.to_pylist()
+    text_hash = hashing.content_hash(TEXTS[2].encode()).hex()
+    gone = ["d0", rows[-1]["sample_id"], rows[-2]["content_hash"].hex(), text_hash, "# a comment", ""]
+    (tmp_path / "gone.txt").write_text("\n".join(gone))
+    summary, rest = run(tiny_lm, corpus, tmp_path / "rest", exclude=str(tmp_path / "gone.txt"))
+    kept = [r["sample_id"] for r in rows if r["row_index"] not in (0, 2)]
+    same = [r["sample_id"] for r in rows if r["content_hash"] == rows[-2]["content_hash"]]
+    assert rest["sample_id"].to_pylist() == [s for s in kept if s not in {rows[-1]["sample_id"], *same}]
+    assert summary["totals"]["rows excluded"] == 2
+
+
+def test_limit_reads_the_first_rows_of_every_shard(tiny_lm, corpus, tmp_path):
+    summary, table = run(tiny_lm, corpus, tmp_path / "run", "*", limit=2)
+    assert summary["totals"]["rows read"] == 4
+    assert set(table["row_index"].to_pylist()) <= {0, 1}
+
+
+def test_dry_run_writes_nothing_and_estimates(tiny_lm, corpus, tmp_path):
+    config = EmbedConfig(inputs=(f"{corpus}/*",), model=str(tiny_lm), out=str(tmp_path / "run"), dry_run=True)
+    summary = embed(config)
+    assert summary["status"] == "dry-run"
+    assert summary["totals"]["shards"] == 2
+    assert summary["totals"]["tokens (estimate)"] > 100
+    assert not (tmp_path / "run").exists()
+
+
+def test_windows_without_a_prediction_or_a_cut_are_rejected_by_name(tiny_lm):
+    tokenizer = load_tokenizer(str(tiny_lm))
+    documents = [Document(i, None, text, (), None, None) for i, text in enumerate(["x", "𓀀 fine"])]
+    block = DocumentBlock(0, 0, 2, documents, [], True)
+    cut = cut_block("a", block, tokenizer, Prefix("none", ()), max_tokens=2)
+    reasons = {(r.row_index, r.window): r.reason for r in cut.rejects}
+    assert reasons[0, 0] == "no_predicted_tokens"
+    assert reasons[1, 0] == "unsplittable_window"
+    assert cut.rows_kept == 2
+    assert cut.windows == len(cut.samples) + len(cut.rejects)
+
+
+def test_batches_hold_every_window_once_longest_first():
+    lengths = np.random.default_rng(0).integers(1, 50, 200).tolist()
+    made = list(batches(lengths, 120))
+    assert sorted(i for batch in made for i in batch) == list(range(200))
+    assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 120 for batch in made)
+    flat = [lengths[i] for batch in made for i in batch]
+    assert flat == sorted(flat, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_tokens": 5000}, "--max-tokens 5000: the model has 1024 positions"),
+        ({"max_tokens": 0}, "--max-tokens 0: must be at least 1"),
+        ({"sketch_dim": 0}, "--sketch-dim 0: must be at least 1"),
+        ({"max_bad_fraction": 2.0}, "must be between 0 and 1"),
+        ({"group_by": ("loss_sum",)}, "writes a column of that name itself"),
+        ({"storage": "int4"}, "must be one of float16, int8"),
+        ({"exclude": "nowhere.txt"}, "nowhere.txt"),
+        ({"model": "no/where/at-all"}, "no/where/at-all"),
+    ],
+)
+def test_options_that_can_not_be_used_are_named(tiny_lm, corpus, tmp_path, options, words):
+    settings = {"inputs": (f"{corpus}/a.jsonl",), "model": str(tiny_lm), "out": str(tmp_path / "run")} | options
+    with pytest.raises(UsageError, match=words):
+        embed(EmbedConfig(**settings))
+    assert not (tmp_path / "run" / "_SUCCESS").exists()
+
+
+def test_a_shard_of_which_nothing_is_left_is_an_error(tiny_lm, corpus, tmp_path):
+    (corpus / "c.jsonl.gz").write_bytes(b"this is no gzip" * 400)
+    with pytest.raises(BadInputError, match=r"c\.jsonl\.gz: nothing of this shard could be used"):
+        run(tiny_lm, corpus, tmp_path / "run", "[ac].*")
+    (corpus / "d.jsonl").write_text("\n\n")
+    with pytest.raises(BadInputError, match="no sample was embedded"):
+        run(tiny_lm, corpus, tmp_path / "empty", "d.jsonl", max_bad_fraction=1.0)

@@ -1,0 +1,168 @@
+"""Models of every kind of head: handled and right, or refused by name."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from cptsel.pipeline import model as model_module
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.model import (
+    FrozenModel,
+    ModelSpec,
+    describe,
+    load_tokenizer,
+    local_path,
+    prefix_of,
+    resolve_device,
+    resolve_dtype,
+    tokenizer_fingerprint,
+    weights_fingerprint,
+)
+
+SMALL = {
+    "vocab_size": 61,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+}
+GPT2 = {"vocab_size": 61, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+KINDS = {
+    "tied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "untied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=False),
+    "gpt2": lambda: transformers.GPT2Config(**GPT2),
+    "logit bias": lambda: transformers.PhiConfig(**{k: v for k, v in SMALL.items() if k != "head_dim"}),
+    "scale up": lambda: transformers.CohereConfig(**SMALL, logit_scale=0.25),
+    "scale down": lambda: transformers.GraniteConfig(**SMALL, logits_scaling=4.0),
+    "soft-cap": lambda: transformers.Gemma2Config(**SMALL, final_logit_softcapping=5.0, sliding_window=32),
+}
+
+
+def save(config, folder) -> str:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight.mul_(20)  # so that a soft-cap bends
+        if head.bias is not None:
+            head.bias.normal_()
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def spec(source: str, **changes) -> ModelSpec:
+    made = ModelSpec(
+        source=source,
+        revision=None,
+        device="cpu",
+        dtype="float32",
+        trust_remote_code=False,
+        threads=1,
+        seed=0,
+        sketch_dim=64,
+        validation_dim=32,
+        exact_norm=True,
+        max_positions=33,
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_of_every_kind_of_head_equals_autograd(kind, tmp_path):
+    source = save(KINDS[kind](), tmp_path)
+    frozen = FrozenModel(spec(source))
+    ids = [np.arange(1, 20) * 5 % 61, np.arange(3, 12) * 7 % 61]
+    result = frozen.gradients(ids)
+    model = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # untied: the head's own gradient
+    for i, row in enumerate(ids):
+        tokens = torch.as_tensor(row).unsqueeze(0)
+        logits = model(input_ids=tokens[:, :-1]).logits[0].float()
+        loss = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, head.weight)
+        assert float(result.loss_sum[i]) == pytest.approx(float(loss.detach()), rel=1e-4)
+        assert float(result.exact_norm[i]) == pytest.approx(float(gradient.norm()), rel=1e-4)
+        expected = frozen.sketch.sketch(gradient.T.contiguous(), torch.eye(gradient.shape[1]))
+        torch.testing.assert_close(result.sketch[i], expected, rtol=1e-3, atol=1e-3 * float(gradient.norm()))
+    facts = describe(source)["head"]
+    assert facts["bias"] == (kind == "logit bias")
+    assert facts["tied"] == (frozen.model.get_input_embeddings().weight is frozen.head.weight)
+    assert facts["scale"] == {"scale up": 0.25, "scale down": 0.25}.get(kind, 1.0)
+    assert facts["softcap"] == (5.0 if kind == "soft-cap" else None)
+
+
+def test_a_head_that_can_not_be_seen_is_refused_by_name(tmp_path, monkeypatch):
+    source = save(KINDS["soft-cap"](), tmp_path)
+    monkeypatch.setattr(model_module, "_SOFTCAPS", ())
+    with pytest.raises(UsageError, match="Gemma2ForCausalLM are not its LM head's output"):
+        FrozenModel(spec(source))
+
+
+def test_a_model_that_sees_what_comes_after_is_refused(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    source = save(config, tmp_path)
+    with pytest.raises(UsageError, match="BertLMHeadModel"):
+        FrozenModel(spec(source))
+
+
+def test_what_is_not_a_model_is_named(tmp_path, tiny_lm):
+    with pytest.raises(UsageError, match=r"no config\.json"):
+        local_path(str(tmp_path), None)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="safetensors only"):
+        local_path(str(tmp_path), None)
+    with pytest.raises(UsageError, match="--model nobody/nothing-at-all"):
+        local_path("nobody/nothing-at-all", None)
+    with pytest.raises(UsageError, match=r"cuda.*no usable GPU" if not torch.cuda.is_available() else "must be"):
+        resolve_device("cuda" if not torch.cuda.is_available() else "tpu")
+    with pytest.raises(UsageError, match="must be auto, cpu"):
+        resolve_device("tpu")
+    with pytest.raises(UsageError, match="2000 positions are needed"):
+        FrozenModel(spec(str(tiny_lm), max_positions=2000))
+
+
+def test_fingerprints_name_weights_and_tokenizer(tmp_path, tiny_lm):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_lm, copy)
+    assert weights_fingerprint(str(copy)) == weights_fingerprint(str(tiny_lm))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"transformers_version": "0.0"}))
+    assert weights_fingerprint(str(copy)) == weights_fingerprint(str(tiny_lm))
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    assert weights_fingerprint(str(copy)) != weights_fingerprint(str(tiny_lm))
+    (copy / "config.json").write_text(json.dumps(config))
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert weights_fingerprint(str(copy)) != weights_fingerprint(str(tiny_lm))
+    tokenizer = load_tokenizer(str(tiny_lm))
+    before = tokenizer_fingerprint(tokenizer)
+    tokenizer.add_tokens(["cptsel"])
+    assert tokenizer_fingerprint(tokenizer) != before
+
+
+def test_prefix_is_bos_else_eos_else_nothing(tiny_lm):
+    tokenizer = load_tokenizer(str(tiny_lm))
+    assert prefix_of(tokenizer).kind == "bos"
+    tokenizer.bos_token = None
+    assert prefix_of(tokenizer).kind == "eos"
+    tokenizer.eos_token = None
+    assert (prefix_of(tokenizer).kind, prefix_of(tokenizer).ids) == ("none", ())
+
+
+def test_auto_dtype(tiny_lm):
+    assert resolve_dtype("auto", "cpu", str(tiny_lm)) == "float32"
+    assert resolve_dtype("auto", "cuda", str(tiny_lm)) == "bfloat16"
+    assert resolve_dtype("float16", "cpu", str(tiny_lm)) == "float16"
