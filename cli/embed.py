@@ -56,7 +56,7 @@ PARAMETERS = [
     _model("trust_remote_code", "Run Python code that comes with the model."),
     _model(
         "max_tokens",
-        "Longest window, in tokens; longer documents become several windows; by default what the model was made for.",
+        "Longest window, in tokens; longer documents become several windows; by default 1024, or what the model has.",
         metavar="N",
     ),
     _model(

@@ -143,8 +143,8 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
-    excluded = sorted(read_exclusions(config.exclude)) if config.exclude else None
-    options["exclude"] = excluded and hashing.fingerprint(excluded)
+    excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
+    options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {
         "format": "cptsel.run",
         "spec_version": arrow.SPEC_VERSION,
