@@ -140,35 +140,26 @@ def complete(
     gains = np.concatenate([greedy.gains, np.zeros(len(picks) - len(greedy.gains))])
     objective, loss = _measure(mass, d0, assignment.distance)
     random_objective, random_loss = _random_choice(cell, d0, picks, assignment, graph, seed)
-    gain = (random_loss - loss) / random_loss if random_loss > 0 else 0.0
-    return CraigResult(
-        picks=picks,
-        gains=gains,
-        cluster_mass=np.bincount(assignment.owner, mass, len(picks)) if len(picks) else np.empty(0),
-        owner=assignment.owner,
-        distance=assignment.distance,
-        objective=objective,
-        random_objective=random_objective,
-        mean_distance=loss,
-        random_distance=random_loss,
-        gain_over_random=gain,
-        report={
-            "samples": len(x),
-            "picks": len(picks),
-            "tokens": int(cell.n_tokens[picks].sum()),
-            "neighbours": links.indices.shape[1],
-            "neighbours_advised": min(len(x), math.ceil(1.3 * len(x) / max(1, len(picks)))),
-            "greedy_by": "gain per token" if greedy.per_cost else "gain",
-            "zero_gain_picks": int((gains == 0).sum()),
-            "refine_passes": refined.passes,
-            "moved_picks": int((refined.picks != started).sum()),
-            "objective": objective,
-            "random_objective": random_objective,
-            "mean_distance": loss,
-            "random_distance": random_loss,
-            "gain_over_random": gain,
-        },
-    )
+    figures = {
+        "objective": objective,
+        "random_objective": random_objective,
+        "mean_distance": loss,
+        "random_distance": random_loss,
+        "gain_over_random": (random_loss - loss) / random_loss if random_loss > 0 else 0.0,
+    }
+    counts = {
+        "samples": len(x),
+        "picks": len(picks),
+        "tokens": int(cell.n_tokens[picks].sum()),
+        "neighbours": links.indices.shape[1],
+        "neighbours_advised": min(len(x), math.ceil(1.3 * len(x) / max(1, len(picks)))),
+        "greedy_by": "gain per token" if greedy.per_cost else "gain",
+        "zero_gain_picks": int((gains == 0).sum()),
+        "refine_passes": refined.passes,
+        "moved_picks": int((refined.picks != started).sum()),
+    }
+    cluster_mass = np.bincount(assignment.owner, mass, len(picks)) if len(picks) else np.empty(0)
+    return CraigResult(picks, gains, cluster_mass, *assignment, **figures, report=counts | figures)
 
 
 def _fill(cell: Cell, free: np.ndarray, picks: np.ndarray, graph: Links | None) -> np.ndarray:
