@@ -140,7 +140,7 @@ def complete(
     gains = np.concatenate([greedy.gains, np.zeros(len(picks) - len(greedy.gains))])
     objective, loss = _measure(mass, d0, assignment.distance)
     random_objective, random_loss = _random_choice(cell, d0, picks, assignment, graph, seed)
-    figures = {
+    figures: dict[str, Any] = {
         "objective": objective,
         "random_objective": random_objective,
         "mean_distance": loss,
