@@ -74,7 +74,12 @@ def log_progress(clock: Callable[[], float] = time.monotonic) -> Progress:
 
 # Lines that are logged as warnings and warn of nothing: Beam without its Google Cloud extra; workers that are
 # processes of this machine, of which Beam expects neither a directory of their own nor to be started by us.
-_NOISE = ("apitools not found", "No semi_persistent_directory found", "If direct_num_workers is not equal to 1")
+_NOISE = (
+    "apitools not found",
+    "No semi_persistent_directory found",
+    "If direct_num_workers is not equal to 1",
+    "Resource module is not available",  # Beam's way of saying that scipy is not installed
+)
 
 
 def _no_noise(record: logging.LogRecord) -> bool:
