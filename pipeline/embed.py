@@ -92,6 +92,7 @@ def _inventory(config: EmbedConfig, files: list, options: Any) -> list[Shard]:
             | "Collect" >> CollectSorted(listing)
         )
     entries = [json.loads(line) for line in io.read_bytes(listing).decode().splitlines()]
+    io.delete_tree(io.join(config.out, ".work"))  # now, so that a finished run which refuses or is done stays as it was
     unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
     if unread:
         raise UsageError(f"{unread[0]} ({len(unread)} of {len(files)} shards can't be read); mend or leave it out")
@@ -118,11 +119,11 @@ def _begin(config: EmbedConfig, header: dict[str, Any], shards: list[Shard]) -> 
     status = "done"
     if io.exists(path):
         if config.overwrite:
-            for name in ("_SUCCESS", "run.json"):
-                _delete(io.join(config.out, name))
+            _delete(io.join(config.out, "_SUCCESS"))
             for folder in ("embeddings", "rejects"):
                 if io.list_names(io.join(config.out, folder)):
                     io.delete_tree(io.join(config.out, folder))
+            _delete(path)  # last: while it is there, a rerun knows that files of another run may be left
         else:
             old = io.read_json(path)
             refuse_difference(config.out, old, header, _changed_shards(config.out, shards))
@@ -256,6 +257,8 @@ def _finish(
     fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)
     io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, fresh))
     io.delete_tree(io.join(config.out, ".work"))
+    for name in filter(outputs.is_temporary, outputs.list_tree(config.out)):  # of attempts that were killed
+        _delete(io.join(config.out, name))
     io.write_bytes(io.join(config.out, "_SUCCESS"), b"")
     return _summary(config, status, header, _warnings(totals, reasons))
 

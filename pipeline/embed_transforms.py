@@ -153,7 +153,15 @@ class _ReadBlocksDoFn(beam.DoFn):
         return found
 
 
-class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock, BlockEmbedder]):
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, or what loading it raised."""
+
+    embedder: BlockEmbedder | None
+    error: Exception | None = None
+
+
+class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock, LoadedModel]):
     """RunInference over whole blocks: shares one model a process and counts batches, bytes and latency."""
 
     def __init__(self, spec: ModelSpec, rows: RowOptions):
@@ -161,18 +169,27 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock,
         self.spec = spec
         self.rows = rows
 
-    def load_model(self) -> BlockEmbedder:
-        """Load the frozen model, once a worker process."""
-        return BlockEmbedder(self.spec, self.rows)
+    def load_model(self) -> LoadedModel:
+        """Load the frozen model, once a worker process.
+
+        What that raises is raised with the first block: Beam's Spark runner waits for ever where a setup fails.
+        """
+        try:
+            return LoadedModel(BlockEmbedder(self.spec, self.rows))
+        except Exception as error:
+            return LoadedModel(None, error)
 
     def run_inference(
         self,
         batch: Sequence[tuple[str, DocumentBlock]],
-        model: BlockEmbedder,
+        model: LoadedModel,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterator[EmbeddedBlock]:
         """Embed blocks one by one: a block is already the batch."""
-        return (model.embed(path, block) for path, block in batch)
+        embedder = model.embedder
+        if embedder is None:
+            raise model.error or RuntimeError("no model was loaded")
+        return (embedder.embed(path, block) for path, block in batch)
 
     def get_num_bytes(self, batch: Sequence[tuple[str, DocumentBlock]]) -> int:
         """Bytes of text, about: one a code point. (Beam's default pickles the batch to find out.)"""
