@@ -15,7 +15,8 @@ from cptsel.pipeline import hashing
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.exclusion import read_exclusions
 from cptsel.pipeline.kernels.windows import cut_windows
-from cptsel.pipeline.model import FrozenModel, ModelSpec, Prefix, load_tokenizer, prefix_of
+from cptsel.pipeline.model import FrozenModel, ModelSpec
+from cptsel.pipeline.tokenizer import Prefix, load_tokenizer, prefix_of
 from cptsel.schemas import arrow
 
 TOKENIZE_AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory

@@ -34,3 +34,8 @@ class PartialError(CptselError):
     """Some shards failed and the others are done; running the same command again resumes (exit code 5)."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, cut to 200 characters: enough for one sentence of ours."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import UsageError, first_line
 from cptsel.pipeline.kernels.head_gradient import HeadGradients, LogitMap, head_gradients
 from cptsel.pipeline.kernels.sketch import K_V, K_V_VALIDATION, HeadSketch
 
@@ -41,14 +41,6 @@ class ModelSpec:
     validation_dim: int
     exact_norm: bool
     max_positions: int
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What stands before every window: ``kind`` is "bos", "eos" or "none"."""
-
-    kind: str
-    ids: tuple[int, ...]
 
 
 def local_path(model: str, revision: str | None) -> str:
@@ -106,41 +98,6 @@ def weights_fingerprint(path: str) -> str:
         with open(file, "rb") as handle:
             digest.update(name.encode() + hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()
-
-
-def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
-    """The model's fast tokenizer.
-
-    Raises:
-        UsageError: there is none, or it is a slow one, which can't say where its tokens lie in the text.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"--model {path}: its tokenizer can't be loaded ({_first_line(error)})") from error
-    if not tokenizer.is_fast:
-        raise UsageError(f"--model {path}: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
-    tokenizer.model_max_length = int(1e30)  # whole documents are tokenised; windows are cut by us
-    return tokenizer
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """SHA-256, in hex, of the tokenizer's whole serialised form and its special tokens."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    backend["truncation"] = backend["padding"] = None
-    special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    return hashlib.sha256(json.dumps([backend, special], sort_keys=True).encode()).hexdigest()
-
-
-def prefix_of(tokenizer: Any) -> Prefix:
-    """BOS, else EOS, else nothing (then a window's first token is not predicted)."""
-    if tokenizer.bos_token_id is not None:
-        return Prefix("bos", (int(tokenizer.bos_token_id),))
-    if tokenizer.eos_token_id is not None:
-        return Prefix("eos", (int(tokenizer.eos_token_id),))
-    return Prefix("none", ())
 
 
 def resolve_device(device: str) -> str:
@@ -270,7 +227,7 @@ def describe(path: str, trust_remote_code: bool = False) -> dict[str, Any]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"--model {path}: is not a causal LM that can be built ({_first_line(error)})") from error
+        raise UsageError(f"--model {path}: is not a causal LM that can be built ({first_line(error)})") from error
     head = _linear_head(model, path)
     logit_map = _logit_map(config)
     return {
@@ -311,7 +268,7 @@ def _load(spec: ModelSpec, path: str) -> Any:
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UsageError(f"--model {spec.source}: can't be loaded as a causal LM ({_first_line(error)})") from error
+        raise UsageError(f"--model {spec.source}: can't be loaded as a causal LM ({first_line(error)})") from error
     return model.eval().requires_grad_(False).to(spec.device)
 
 
@@ -335,7 +292,7 @@ def max_positions(path: str, trust_remote_code: bool = False) -> int | None:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"--model {path}: config.json can't be understood ({_first_line(error)})") from error
+        raise UsageError(f"--model {path}: config.json can't be understood ({first_line(error)})") from error
     return _max_positions(config)
 
 
@@ -357,7 +314,3 @@ def _number(config: Any, name: str) -> float | None:
 def _close(left: torch.Tensor, right: torch.Tensor, tolerance: float) -> bool:
     """Largest difference against the largest value; NaN is never close."""
     return bool((left - right).abs().max() <= tolerance * right.abs().max().clamp_min(1e-6))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

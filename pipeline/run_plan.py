@@ -13,17 +13,14 @@ from cptsel.pipeline.exclusion import read_exclusions
 from cptsel.pipeline.kernels import sketch
 from cptsel.pipeline.model import (
     ModelSpec,
-    Prefix,
     describe,
-    load_tokenizer,
     local_path,
     max_positions,
-    prefix_of,
     resolve_device,
     resolve_dtype,
-    tokenizer_fingerprint,
     weights_fingerprint,
 )
+from cptsel.pipeline.tokenizer import Prefix, load_tokenizer, prefix_of, tokenizer_fingerprint
 from cptsel.schemas import arrow
 
 DEFAULT_MAX_TOKENS = 1024

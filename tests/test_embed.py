@@ -14,7 +14,7 @@ from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.errors import BadInputError, UsageError
-from cptsel.pipeline.model import Prefix, load_tokenizer
+from cptsel.pipeline.tokenizer import Prefix, load_tokenizer
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate
 

@@ -15,14 +15,12 @@ from cptsel.pipeline.model import (
     FrozenModel,
     ModelSpec,
     describe,
-    load_tokenizer,
     local_path,
-    prefix_of,
     resolve_device,
     resolve_dtype,
-    tokenizer_fingerprint,
     weights_fingerprint,
 )
+from cptsel.pipeline.tokenizer import load_tokenizer, prefix_of, tokenizer_fingerprint
 
 SMALL = {
     "vocab_size": 61,
