@@ -20,8 +20,9 @@ from cptsel.pipeline.block import RowOptions, check_counts
 from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Block, Shard, list_inputs
+from cptsel.pipeline.embed_report import check_damage, has_rejects, read_rejects, summary
 from cptsel.pipeline.embed_transforms import CollectSorted, EmbedGradients, InventoryShards, Unit, UnitResult
-from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
+from cptsel.pipeline.errors import PartialError, UsageError
 from cptsel.pipeline.estimate import estimate
 from cptsel.pipeline.progress import Progress, Watch
 from cptsel.pipeline.run_plan import (
@@ -34,8 +35,6 @@ from cptsel.pipeline.run_plan import (
 )
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate
-
-BENIGN = {"blank_line"}  # rejects that are no damage
 
 
 def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
     header = run_header(config, model, root, shards)
     status = _begin(config, header, shards)
     if status == "already done":
-        return _summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
+        return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
     results = _run(config, model, header, shards, options, progress)
     failures = [result.error for result in results if result.error]
     return _finish(config, header, shards, results, failures, status, time.monotonic() - began)
@@ -247,11 +246,11 @@ def _finish(
         for name in arrow.COUNT_COLUMNS:
             by_shard[result.shard_id][name] += counts[name]
     _write_shards(config.out, shards, by_shard)
-    reasons = _reasons(config.out, good)
+    rejects = read_rejects(config.out, shards, [result for result, counts in good if has_rejects(counts)])
     if failures:
         raise PartialError(f"{failures[0]} ({len(failures)} shards failed); the others are done: run again to resume")
-    _check_bad(config, shards, by_shard, totals, reasons)
-    header = header | {"totals": totals | {"rejects": reasons}}
+    check_damage(config, shards, by_shard, totals, rejects)
+    header = header | {"totals": totals | {"rejects": rejects.reasons}}
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)
     fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)
@@ -260,7 +259,7 @@ def _finish(
     for name in filter(outputs.is_temporary, outputs.list_tree(config.out)):  # of attempts that were killed
         _delete(io.join(config.out, name))
     io.write_bytes(io.join(config.out, "_SUCCESS"), b"")
-    return _summary(config, status, header, _warnings(totals, reasons))
+    return summary(config, status, header, rejects.warnings())
 
 
 def _write_shards(out: str, shards: list[Shard], counts: dict[int, dict[str, int]]) -> None:
@@ -272,54 +271,6 @@ def _write_shards(out: str, shards: list[Shard], counts: dict[int, dict[str, int
     columns["rows"] = [counts.get(shard.shard_id, {}).get("rows_read", 0) for shard in shards]
     columns["tokens"] = [counts.get(shard.shard_id, {}).get("tokens", 0) for shard in shards]
     io.write_parquet(io.join(out, "shards.parquet"), pa.table(columns, schema=arrow.RUN_SHARDS))
-
-
-def _reasons(out: str, good: list[tuple[UnitResult, dict[str, int]]]) -> dict[str, int]:
-    """Rejects by reason, rows and windows together, from the files of the units that have any."""
-    reasons: dict[str, int] = {}
-    for result, counts in good:
-        if counts["rows_rejected"] or counts["windows_rejected"]:
-            name = f"{result.shard_id:06d}-{result.block:05d}.parquet"
-            for reason in io.read_parquet(io.join(out, "rejects", name), ["reason"])["reason"].to_pylist():
-                reasons[reason] = reasons.get(reason, 0) + 1
-    return dict(sorted(reasons.items()))
-
-
-def _check_bad(
-    config: EmbedConfig,
-    shards: list[Shard],
-    by_shard: dict[int, dict[str, int]],
-    totals: dict[str, int],
-    reasons: dict[str, int],
-) -> None:
-    """Hold the damage against ``--max-bad-fraction``: by rows, and by the bytes of shards that gave nothing at all."""
-    allowed = config.max_bad_fraction
-    bad = totals["rows_rejected"] - sum(reasons.get(reason, 0) for reason in BENIGN)
-    remedy = f"see {io.join(config.out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
-    if bad > allowed * totals["rows_read"]:
-        raise BadInputError(
-            f"{bad} of {totals['rows_read']} rows were rejected ({_listed(reasons)}), more than the allowed share "
-            f"{allowed:g}; {remedy}"
-        )
-    lost = [s for s in shards if by_shard[s.shard_id]["rows_rejected"] and not by_shard[s.shard_id]["rows_kept"]]
-    lost = [s for s in lost if not by_shard[s.shard_id]["rows_excluded"]]
-    share = sum(s.bytes for s in lost) / max(1, sum(s.bytes for s in shards))
-    if share > allowed:
-        raise BadInputError(
-            f"{lost[0].uri}: nothing of this shard could be used ({len(lost)} such shards, {share:.1%} of the corpus's "
-            f"bytes), more than the allowed share {allowed:g}; {remedy}"
-        )
-    if not totals["windows_embedded"]:
-        raise BadInputError(f"{config.out}: no sample was embedded ({_listed(reasons) or 'the corpus is empty'})")
-
-
-def _listed(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
-
-
-def _warnings(totals: dict[str, int], reasons: dict[str, int]) -> list[str]:
-    damage = {reason: count for reason, count in reasons.items() if reason not in BENIGN}
-    return [f"rejected: {_listed(damage)}"] if damage else []
 
 
 def _stats(config: EmbedConfig, seconds: float, tokens: int) -> dict[str, Any]:
@@ -335,37 +286,3 @@ def _stats(config: EmbedConfig, seconds: float, tokens: int) -> dict[str, Any]:
         "workers": config.workers,
         "threads": config.threads,
     }
-
-
-def _summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
-    totals = header["totals"]
-    stored = sum(io.size(io.join(config.out, "embeddings", name)) for name in _embedding_files(config.out))
-    shown = {
-        "shards": header["corpus"]["shards"],
-        "rows read": totals["rows_read"],
-        "rows kept": totals["rows_kept"],
-        "rows rejected": totals["rows_rejected"],
-        "rows excluded": totals["rows_excluded"],
-        "samples": totals["windows_embedded"],
-        "tokens": totals["tokens"],
-        "bytes of embeddings": stored,
-    }
-    stats = io.read_json(io.join(config.out, "stats.json"))
-    if status != "already done":
-        shown |= {"seconds": stats["seconds"], "tokens per second": stats["tokens_per_second"]}
-    tables = []
-    if totals["rejects"]:
-        rows = [[reason, count] for reason, count in totals["rejects"].items()]
-        tables.append({"title": "Rejects", "columns": ["reason", "count"], "rows": rows})
-    return {
-        "command": "embed",
-        "out": config.out,
-        "status": status,
-        "totals": shown,
-        "tables": tables,
-        "warnings": warnings,
-    }
-
-
-def _embedding_files(out: str) -> list[str]:
-    return io.list_names(io.join(out, "embeddings"), ".parquet")

@@ -94,6 +94,14 @@ def test_damage_is_counted_and_moves_no_row(tiny_lm, corpus, tmp_path):
     assert [(u["rows_read"], u["rows_kept"], u["rows_rejected"]) for u in units] == [(6, 3, 3)]
 
 
+def test_a_file_that_breaks_off_is_named(tiny_lm, corpus, tmp_path):
+    whole = (corpus / "b.jsonl.gz").read_bytes()
+    (corpus / "b.jsonl.gz").write_bytes(whole[:-30])
+    summary, _ = run(tiny_lm, corpus, tmp_path / "run", "b.jsonl.gz", max_bad_fraction=1.0)
+    assert "b.jsonl.gz: truncated_stream at row" in summary["warnings"][0]
+    assert summary["totals"]["rows read"] == summary["totals"]["rows kept"] + summary["totals"]["rows rejected"]
+
+
 def test_same_rows_from_every_format_and_block_size(tiny_lm, corpus, tmp_path):
     _, plain = run(tiny_lm, corpus, tmp_path / "plain", tokens_per_batch=100_000)
     records = [json.loads(line) for line in (corpus / "a.jsonl").read_text().splitlines()]
