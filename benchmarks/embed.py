@@ -1,0 +1,339 @@
+"""What gradients cost: ``cptsel embed`` against forward + loss of the same model over the same batches.
+
+    python benchmarks/embed.py                                # the sample data and its model of 4.3 M parameters
+    python benchmarks/embed.py --model DIR --corpus 'GLOB'... # others
+    python benchmarks/embed.py --only kernel                  # the first part alone
+
+All figures are CPU seconds, user and system, of all threads. What is compared runs interleaved, in alternating order;
+a ratio is that of one round, and the median, least and greatest over the rounds are printed.
+
+**Kernel.** Real windows in the batches that embed would make, a few taken from the whole range of lengths. For each
+batch: *plain* forward + loss, as any evaluation loop has it (logits of the whole padded batch, ``cross_entropy``, no
+gradient); *lean* forward + loss, whose loss is taken a cache-full of unpadded rows at a time, as our kernel does;
+``FrozenModel.gradients``; and the same with exact norms. The ratio that is aimed at is gradients ÷ plain; gradients ÷
+lean says what the sketches alone add.
+
+**Command.** CPU time of ``cptsel embed`` in a process of its own, without its start-up, which is the same for any
+corpus: the command runs with ``--limit`` at ``--small`` and at ``--large`` rows a shard, and the difference is divided
+by the same difference of a bare loop, plain forward + loss over the very batches, tokenised beforehand. So reading,
+tokenising, cutting, hashing, sketching, Beam and the writing of Parquet all count. (Naming the shards by their hashes
+falls under start-up; it costs a few nanoseconds a token.)
+
+**Fidelity.** On some of the windows, against head gradients that autograd makes: Spearman's rank correlation of all
+pairwise cosines, for the sketch and the validation sketch, and the spread (standard deviation of the ratio) of the
+length of the sketch around the exact norm. Takes 4 · V · d bytes a window.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Python puts this file's folder first on its path, where select.py would be taken for the standard module of its name.
+if (here := os.path.dirname(os.path.abspath(__file__))) in sys.path:
+    sys.path.remove(here)
+
+import argparse
+import copy
+import dataclasses
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, linear
+
+from cptsel.pipeline.block import batches, cut_block
+from cptsel.pipeline.config import EmbedConfig
+from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
+from cptsel.pipeline.corpus.listing import list_inputs
+from cptsel.pipeline.corpus.shards import inventory
+from cptsel.pipeline.kernels.head_gradient import CHUNK_ELEMENTS
+from cptsel.pipeline.model import FrozenModel
+from cptsel.pipeline.run_plan import ModelPlan, plan_model
+from cptsel.pipeline.tokenizer import load_tokenizer
+
+SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
+TARGETS = {"kernel": 1.15, "command": 1.30}
+Batch = list[np.ndarray]  # the prefix and the ids of each window, int32
+Padded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # input ids, labels (-100 at padding), lengths
+
+
+def main() -> None:
+    """Run the parts and print them."""
+    args = parse_arguments()
+    config = EmbedConfig(inputs=tuple(args.corpus), model=args.model, out="", device="cpu", threads=args.threads)
+    plan = plan_model(config)
+    model = FrozenModel(plan.spec)
+    print(f"{model.name}, {plan.facts['parameters'] / 1e6:.2f} M parameters, {args.threads} threads", flush=True)
+    large = read_batches(config, plan, args.large)
+    results: dict = {"model": plan.facts, "threads": args.threads, "tokens_per_batch": plan.tokens_per_batch}
+    if "kernel" in args.only:
+        results["kernel"] = kernel_part(model, spread(large, args.batches), args.rounds)
+        print_kernel(results["kernel"])
+    if "command" in args.only:
+        small = read_batches(config, plan, args.small)
+        results["command"] = command_part(model, config, {args.small: small, args.large: large}, args)
+        print_command(results["command"])
+    if "fidelity" in args.only:
+        windows = [window for batch in large for window in batch]
+        picks = np.random.default_rng(0).choice(len(windows), min(args.windows, len(windows)), replace=False)
+        results["fidelity"] = fidelity_part(model, [windows[i] for i in sorted(picks)])
+        print_fidelity(results["fidelity"])
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parts = ["kernel", "command", "fidelity"]
+    parser.add_argument("--model", default=str(SAMPLE / "tiny-lm"), help="folder of a causal LM")
+    parser.add_argument("--corpus", nargs="+", metavar="GLOB", default=[str(SAMPLE / "old/*/*.jsonl.gz")])
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts to run (default all)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batches", type=int, default=16, help="batches of a round of the kernel (default 16)")
+    parser.add_argument("--small", type=int, default=2, help="rows a shard of the small run (default 2)")
+    parser.add_argument("--large", type=int, default=60, help="rows a shard of the large run (default 60)")
+    parser.add_argument("--windows", type=int, default=200, help="windows for fidelity (default 200)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file as well")
+    return parser.parse_args()
+
+
+def read_batches(config: EmbedConfig, plan: ModelPlan, limit: int) -> list[Batch]:
+    """The batches that embed makes of the first ``limit`` rows of every shard: a block's windows by length."""
+    tokenizer = load_tokenizer(plan.spec.source)
+    prefix = np.asarray(plan.prefix.ids, np.int32)
+    options = ReadOptions(text_field=config.text_field, block_bytes=config.block_bytes, limit=limit)
+    found = []
+    for shard_id, (uri, path, size) in enumerate(list_inputs(config.inputs, None)[1]):
+        shard = inventory(shard_id, uri, path, size, config.block_bytes)
+        blocks = (
+            read_stream(shard, options)
+            if shard.blocks is None
+            else (read_block(shard, block, options) for block in shard.blocks)
+        )
+        for block in blocks:
+            samples = cut_block(path, block, tokenizer, plan.prefix, plan.max_tokens).samples
+            for batch in batches([len(sample.ids) for sample in samples], plan.tokens_per_batch):
+                found.append([np.concatenate([prefix, samples[i].ids]) for i in batch])
+    return found
+
+
+def spread(found: list[Batch], count: int) -> list[Batch]:
+    """``count`` batches from the whole range of lengths, evenly by rank."""
+    ranked = sorted(found, key=lambda batch: len(batch[0]))
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))
+    return [ranked[i] for i in sorted({round(place) for place in places})]
+
+
+def pad(batch: Batch) -> Padded:
+    """A batch as tensors, ready for a bare loop."""
+    lengths = torch.tensor([len(row) - 1 for row in batch])
+    ids = torch.zeros(len(batch), int(lengths.max()), dtype=torch.int64)
+    labels = torch.full_like(ids, -100)
+    for i, row in enumerate(batch):
+        ids[i, : len(row) - 1] = torch.from_numpy(row[:-1])
+        labels[i, : len(row) - 1] = torch.from_numpy(row[1:])
+    return ids, labels, lengths
+
+
+@torch.inference_mode()
+def plain_loss(model: FrozenModel, batch: Padded) -> torch.Tensor:
+    """Token losses from whole logits."""
+    ids, labels, lengths = batch
+    logits = logits_of(model, hidden_states(model, ids, lengths))
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+
+
+@torch.inference_mode()
+def lean_loss(model: FrozenModel, batch: Padded) -> torch.Tensor:
+    """The same losses from a cache-full of logits at a time, without padding."""
+    ids, labels, lengths = batch
+    real = labels >= 0
+    rows, targets = hidden_states(model, ids, lengths)[real], labels[real]
+    step = max(1, CHUNK_ELEMENTS["cpu"] // model.head.weight.shape[0])
+    parts = zip(rows.split(step), targets.split(step), strict=True)
+    return torch.cat([cross_entropy(logits_of(model, h), y, reduction="none") for h, y in parts])
+
+
+def hidden_states(model: FrozenModel, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """What the head reads; a mask only where there is padding, which is faster."""
+    steps = ids.shape[1]
+    mask = None if bool((lengths == steps).all()) else (torch.arange(steps) < lengths.unsqueeze(1)).long()
+    return model.base(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def logits_of(model: FrozenModel, hidden: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """float32 logits, through the scale and soft-cap that the model has."""
+    logits = linear(hidden, model.head.weight if weight is None else weight, model.head.bias).float()
+    scale, cap = model.logit_map.scale, model.logit_map.softcap
+    logits = logits * scale if scale != 1 else logits
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
+    """CPU seconds of every way over the batches, round by round."""
+    exact = copy.copy(model)
+    exact.spec = dataclasses.replace(model.spec, exact_norm=True)
+    padded = [pad(batch) for batch in found]
+    ways: dict[str, Callable[[int], object]] = {
+        "plain": lambda i: plain_loss(model, padded[i]),
+        "lean": lambda i: lean_loss(model, padded[i]),
+        "gradients": lambda i: model.gradients(found[i]),
+        "exact_norm": lambda i: exact.gradients(found[i]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-1, rounds):  # the first is a warm-up
+        total = dict.fromkeys(ways, 0.0)
+        for i in range(len(found)):
+            for name in list(ways)[:: 1 if (turn + i) % 2 else -1]:
+                total[name] += cpu_of(lambda way=ways[name], i=i: way(i))
+        if turn >= 0:
+            for name in ways:
+                seconds[name].append(total[name])
+    tokens = sum(len(row) - 1 for batch in found for row in batch)
+    share = 1 - tokens / sum(ids.numel() for ids, _, _ in padded)
+    ratios = {
+        "gradients / plain": ratio(seconds["gradients"], seconds["plain"]),
+        "gradients / lean": ratio(seconds["gradients"], seconds["lean"]),
+        "exact_norm / plain": ratio(seconds["exact_norm"], seconds["plain"]),
+        "exact_norm / lean": ratio(seconds["exact_norm"], seconds["lean"]),
+    }
+    return {"batches": len(found), "tokens": tokens, "padding": share, "cpu_s": seconds, "ratios": ratios}
+
+
+def cpu_of(call: Callable[[], object]) -> float:
+    """CPU seconds of a call, all threads of this process."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def ratio(upper: list[float], lower: list[float]) -> dict[str, float]:
+    """Median, least and greatest of the rounds' ratios."""
+    values = np.array(upper) / np.array(lower)
+    return {"median": float(np.median(values)), "min": float(values.min()), "max": float(values.max())}
+
+
+def command_part(
+    model: FrozenModel, config: EmbedConfig, found: dict[int, list[Batch]], args: argparse.Namespace
+) -> dict:
+    """CPU seconds of the command and of the bare loop, at two sizes, round by round."""
+    padded = {limit: [pad(batch) for batch in some] for limit, some in found.items()}
+    command: dict[int, list[float]] = {limit: [] for limit in found}
+    bare: dict[int, list[float]] = {limit: [] for limit in found}
+
+    def loop(limit: int) -> None:
+        for batch in padded[limit]:
+            plain_loss(model, batch)
+
+    loop(args.small)
+    for turn in range(args.rounds):
+        for limit in sorted(found, reverse=bool(turn % 2)):
+            before = cpu_of(lambda limit=limit: loop(limit))
+            command[limit].append(cpu_of_command(config, limit))
+            after = cpu_of(lambda limit=limit: loop(limit))
+            bare[limit].append((before + after) / 2)
+    tokens = {limit: sum(len(row) - 1 for batch in some for row in batch) for limit, some in found.items()}
+    more = tokens[args.large] - tokens[args.small]
+    spent, least = (np.subtract(times[args.large], times[args.small]) for times in (command, bare))
+    return {
+        "tokens": more,
+        "start_up_s": float(np.median(np.array(command[args.small]) - spent * tokens[args.small] / more)),
+        "command_s": spent.tolist(),
+        "bare_s": least.tolist(),
+        "ratio": ratio(spent.tolist(), least.tolist()),
+    }
+
+
+def cpu_of_command(config: EmbedConfig, limit: int) -> float:
+    """CPU seconds of ``cptsel embed`` and its children, from start to end."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "cptsel", "embed", *config.inputs, "--model", config.model]
+        command += ["--threads", str(config.threads), "--limit", str(limit), "--out", str(Path(folder, "run"))]
+        process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{output.decode()}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def fidelity_part(model: FrozenModel, windows: Batch) -> dict:
+    """How true sketches are to exact head gradients."""
+    sketches, checks, exact = [], [], []
+    weight = model.head.weight.detach().clone().float().requires_grad_()
+    for row in windows:
+        result = model.gradients([row])
+        sketches.append(result.sketch[0].numpy())
+        checks.append(result.validation[0].numpy())
+        ids = torch.from_numpy(row[None].astype(np.int64))
+        with torch.no_grad():
+            hidden = model.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0]
+        loss = cross_entropy(logits_of(model, hidden.float(), weight), ids[0, 1:], reduction="sum")
+        exact.append(torch.autograd.grad(loss, weight)[0].flatten().numpy())
+    truth = np.stack(exact)
+    lengths = np.linalg.norm(truth, axis=1)
+    cosines = pairwise_cosines(truth)
+    figures: dict = {"windows": len(windows)}
+    for name, values in (("sketch", np.stack(sketches)), ("validation", np.stack(checks))):
+        figures[name] = {
+            "spearman": spearman(pairwise_cosines(values), cosines),
+            "norm_spread": float(np.std(np.linalg.norm(values, axis=1) / lengths)),
+        }
+    return figures
+
+
+def pairwise_cosines(rows: np.ndarray) -> np.ndarray:
+    """Cosines of all pairs i < j, flat."""
+    gram = rows @ rows.T
+    lengths = np.sqrt(np.diag(gram))
+    return (gram / lengths / lengths[:, None])[np.triu_indices(len(rows), 1)]
+
+
+def spearman(left: np.ndarray, right: np.ndarray) -> float:
+    """Correlation of ranks; there are no ties to speak of."""
+    ranks = [np.argsort(np.argsort(values)) for values in (left, right)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def show(value: dict[str, float]) -> str:
+    """A ratio with its range."""
+    return f"{value['median']:.3f} ({value['min']:.3f} to {value['max']:.3f})"
+
+
+def print_kernel(part: dict) -> None:
+    """The first part as text."""
+    print(f"\nKernel: {part['batches']} batches, {part['tokens']} tokens, {part['padding']:.1%} padding")
+    for name, times in part["cpu_s"].items():
+        print(f"  {name:<12} {1e6 * np.median(times) / part['tokens']:7.1f} CPU µs a token")
+    for name, value in part["ratios"].items():
+        target = f", to be at most {TARGETS['kernel']}" if name == "gradients / plain" else ""
+        print(f"  {name:<18} {show(value)}{target}", flush=True)
+
+
+def print_command(part: dict) -> None:
+    """The second part as text."""
+    print(f"\nCommand: {part['tokens']} tokens, beside a start-up of {part['start_up_s']:.1f} CPU s")
+    for name, key in (("embed", "command_s"), ("bare loop", "bare_s")):
+        print(f"  {name:<12} {1e6 * np.median(part[key]) / part['tokens']:7.1f} CPU µs a token")
+    print(f"  {'embed / bare loop':<18} {show(part['ratio'])}, to be at most {TARGETS['command']}", flush=True)
+
+
+def print_fidelity(part: dict) -> None:
+    """The third part as text."""
+    print(f"\nFidelity: {part['windows']} windows against autograd")
+    for name in ("sketch", "validation"):
+        figures = part[name]
+        print(f"  {name:<12} Spearman {figures['spearman']:.4f}, spread of norms {figures['norm_spread']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
