@@ -61,7 +61,8 @@ PARAMETERS = [
     ),
     _model(
         "dtype",
-        "Number type the model runs in; auto is that of the weights. Gradients are always summed in float32.",
+        "Number type the model runs in; auto is float32 on a CPU, that of the weights on a GPU. Gradients are always "
+        "summed in float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     _model(

@@ -112,7 +112,8 @@ def _report(error: BaseException) -> int:
         case CptselError():
             message, code = str(error), error.exit_code
         case OSError():
-            message, code = f"{error}; rerun with --debug for the traceback", 1
+            place = f"{error.filename}: " if error.filename else ""
+            message, code = f"{place}{error.strerror or error}; mend that and run the command again", 2
         case _:
             message, code = f"internal error ({_brief(error)}): rerun with --debug for the traceback", 1
     prefix = click.style("cptsel: error:" if code != 130 else "cptsel:", fg="red", bold=True)

@@ -1,5 +1,6 @@
 """How our pipelines are run: runner options, local worker processes, and the errors that come back from workers."""
 
+import argparse
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from cptsel.pipeline import errors
 from cptsel.pipeline.errors import CptselError, PartialError, UsageError
 
-_LOCAL_RUNNERS = frozenset({"DirectRunner", "FnApiRunner"})
+_LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
 _OWN_ERROR = re.compile(r"cptsel\.pipeline\.errors\.(\w+): (.+?)(?: \[while running .*\])?$", re.MULTILINE)
 
 
@@ -32,19 +33,34 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     Raises:
         UsageError: an option that Beam does not know, or ``--workers`` together with another runner.
     """
-    args = list(beam_args)
-    named = [arg for arg in args if arg == "--runner" or arg.startswith("--runner=")]
-    local = not named or named[-1].split("=", 1)[-1] in _LOCAL_RUNNERS
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
-    if workers > 1:
-        if not local:
-            raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
-        args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    args = list(beam_args)
     try:
-        return PipelineOptions(args)
+        runner = PipelineOptions(args).view_as(StandardOptions).runner
     except SystemExit as error:  # argparse has already printed what is wrong
         raise UsageError(f"Beam does not accept these options: {' '.join(args)}") from error
+    if _is_local(runner):
+        _refuse_unknown(args)
+        if workers > 1:
+            args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    elif workers > 1:
+        raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
+    return PipelineOptions(args)
+
+
+def _is_local(runner: str | None) -> bool:
+    return runner is None or runner.lower() in _LOCAL_RUNNERS
+
+
+def _refuse_unknown(args: list[str]) -> None:
+    """Beam drops what it does not know; on the local runner, which has no options from elsewhere, that is a mistake."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(args)
+    if unknown:
+        raise UsageError(f"Beam has no option {unknown[0]}; what follows -- goes to Beam: check the spelling")
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
@@ -53,8 +69,7 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
     Left alone, Beam 2.77 tries Prism first, which downloads a binary. The pipeline is to be used in a ``with`` block,
     and raises in this process the CptselError that a worker raised.
     """
-    name = options.view_as(StandardOptions).runner or "DirectRunner"
-    if name not in _LOCAL_RUNNERS:
+    if not _is_local(options.view_as(StandardOptions).runner):
         return _Pipeline(options=options)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     options = deepcopy(options)  # it is changed below, and the caller may run a second pipeline with it

@@ -90,7 +90,7 @@ class BlockEmbedder:
             block: its documents and rejects.
 
         Raises:
-            RuntimeError: rows read ≠ kept + rejected + not drawn + excluded, or windows of kept rows ≠ embedded +
+            AssertionError: rows read ≠ kept + rejected + not drawn + excluded, or windows of kept rows ≠ embedded +
                 rejected + excluded. Never, unless this code is wrong.
         """
         cut = cut_block(path, block, self.tokenizer, self.prefix, self.options.max_tokens, self.exclusions)
@@ -342,8 +342,8 @@ def _counts(block: DocumentBlock, cut: _Cut, samples: list[_Sample], prefix: Pre
 
 
 def check_counts(counts: dict[str, int], where: str) -> None:
-    """Raise RuntimeError unless both identities of counts hold."""
+    """Raise AssertionError unless both identities of counts hold."""
     rows = sum(counts[f"rows_{name}"] for name in ("kept", "rejected", "not_drawn", "excluded"))
     windows = sum(counts[f"windows_{name}"] for name in ("embedded", "rejected", "excluded"))
     if counts["rows_read"] != rows or counts["windows"] != windows:
-        raise RuntimeError(f"{where}: samples were lost: {counts}; please report this")
+        raise AssertionError(f"{where}: samples were lost: {counts}; please report this")

@@ -114,8 +114,7 @@ Config = TypeVar("Config", EmbedConfig, SelectConfig, OrderConfig, VerifyConfig,
 
 _POSITIONAL = {"inputs": "GLOB", "runs": "RUN", "replay": "REPLAY"}  # as the command line calls them
 
-# Options that say where and how fast, not what: they never count as a change of a run.
-NOT_SHAPING = frozenset({"out", "workers", "overwrite", "dry_run", "beam_args", "max_bad_fraction"})
+NOT_SAVED = frozenset({"overwrite", "dry_run"})  # they speak of one call, and would do harm in the next
 
 
 def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Config:
@@ -162,9 +161,9 @@ def _typed(name: str, value: Any, annotation: Any, file: str | None) -> Any:
     if value is None and "None" in allowed:
         return None
     if "tuple[str, ...]" in allowed:
-        items = (value,) if isinstance(value, str) else tuple(value)
+        items = value if isinstance(value, list | tuple) else (value,)
         if all(isinstance(item, str) for item in items):
-            return items
+            return tuple(items)
     elif isinstance(value, bool):
         if "bool" in allowed:
             return value
@@ -186,4 +185,5 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """The effective configuration as YAML: pass it back with ``--config``."""
-    return yaml.safe_dump(to_dict(config), sort_keys=True, allow_unicode=True)
+    values = {name: value for name, value in to_dict(config).items() if name not in NOT_SAVED}
+    return yaml.safe_dump(values, sort_keys=True, allow_unicode=True)

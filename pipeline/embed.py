@@ -5,6 +5,8 @@ block on Beam, check that nothing was lost.
 """
 
 import json
+import os
+import posixpath
 import resource
 import time
 from collections.abc import Iterable
@@ -21,7 +23,7 @@ from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Block, Shard, list_inputs
 from cptsel.pipeline.embed_report import check_damage, has_rejects, read_rejects, summary
-from cptsel.pipeline.embed_transforms import CollectSorted, EmbedGradients, InventoryShards, Unit, UnitResult
+from cptsel.pipeline.embed_transforms import CollectSorted, EmbedGradients, InventoryShards, Unit, UnitResult, unit_path
 from cptsel.pipeline.errors import PartialError, UsageError
 from cptsel.pipeline.estimate import estimate
 from cptsel.pipeline.progress import Progress, Watch
@@ -49,14 +51,16 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
         PartialError: some shards could not be read; the others are done, and a rerun resumes.
     """
     began = time.monotonic()
-    config = replace(config, out=io.absolute(config.out), exclude=config.exclude and io.absolute(config.exclude))
+    config = _with_absolute_paths(config)
     check_config(config)
+    _check_out(config.out)
     options = pipeline_options(config.beam_args, config.workers)
     root, files = list_inputs(config.inputs, config.root)
     model = plan_model(config)
     if config.dry_run:
         return estimate(config, model, files)
-    _check_out(config)
+    if outputs.made_by(config.out) is None:  # mark it as ours before anything else is in it
+        outputs.write_config(config.out, "embed", to_yaml(config))
     shards = _inventory(config, files, options)
     header = run_header(config, model, root, shards)
     status = _begin(config, header, shards)
@@ -67,12 +71,25 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
     return _finish(config, header, shards, results, failures, status, time.monotonic() - began)
 
 
-def _check_out(config: EmbedConfig) -> None:
-    """Refuse to write into a directory that is not an embedding run, and mark an empty one as ours."""
-    if not outputs.list_tree(config.out):
-        outputs.write_config(config.out, "embed", to_yaml(config))
-    elif outputs.made_by(config.out) != "embed":
-        raise UsageError(f"{config.out} holds files that cptsel embed did not write; choose another --out")
+def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
+    """Workers may stand in other directories, and the saved configuration is to work from any."""
+    inputs = tuple("@" + io.absolute(item[1:]) if item[:1] == "@" else io.absolute(item) for item in config.inputs)
+    return replace(
+        config,
+        inputs=inputs,
+        model=io.absolute(config.model) if os.path.isdir(config.model) else config.model,
+        root=config.root and io.absolute(config.root),
+        out=io.absolute(config.out),
+        exclude=config.exclude and io.absolute(config.exclude),
+    )
+
+
+def _check_out(out: str) -> None:
+    """Refuse to write into what is not an embedding run."""
+    if not io.is_remote(out) and os.path.exists(out) and not os.path.isdir(out):
+        raise UsageError(f"{out} is a file; choose a directory for --out")
+    if outputs.list_tree(out) and outputs.made_by(out) != "embed":
+        raise UsageError(f"{out} holds files that cptsel embed did not write; choose another --out")
 
 
 def _inventory(config: EmbedConfig, files: list, options: Any) -> list[Shard]:
@@ -118,16 +135,18 @@ def _begin(config: EmbedConfig, header: dict[str, Any], shards: list[Shard]) -> 
     status = "done"
     if io.exists(path):
         if config.overwrite:
-            _delete(io.join(config.out, "_SUCCESS"))
+            io.delete(io.join(config.out, "_SUCCESS"))
             for folder in ("embeddings", "rejects"):
                 if io.list_names(io.join(config.out, folder)):
                     io.delete_tree(io.join(config.out, folder))
-            _delete(path)  # last: while it is there, a rerun knows that files of another run may be left
+            io.delete(path)  # last: while it is there, a rerun knows that files of another run may be left
         else:
             old = io.read_json(path)
             refuse_difference(config.out, old, header, _changed_shards(config.out, shards))
             if io.exists(io.join(config.out, "_SUCCESS")):
-                return "already done"
+                if _all_there(config.out):
+                    return "already done"
+                io.delete(io.join(config.out, "_SUCCESS"))
             status = "resumed"
     outputs.write_config(config.out, "embed", to_yaml(config))
     _write_shards(config.out, shards, {})
@@ -136,11 +155,14 @@ def _begin(config: EmbedConfig, header: dict[str, Any], shards: list[Shard]) -> 
     return status
 
 
-def _delete(path: str) -> None:
-    from apache_beam.io.filesystems import FileSystems
-
-    if io.exists(path):
-        FileSystems.delete([path])
+def _all_there(out: str) -> bool:
+    """Whether a finished run still has the files of all its units."""
+    if not io.exists(io.join(out, "units.parquet")):
+        return False
+    units = io.read_parquet(io.join(out, "units.parquet"), ["shard_id", "block"])
+    pairs = zip(units["shard_id"].to_pylist(), units["block"].to_pylist(), strict=True)
+    names = {posixpath.basename(unit_path(out, "embeddings", *pair)) for pair in pairs}
+    return all(names <= set(io.list_names(io.join(out, kind))) for kind in ("embeddings", "rejects"))
 
 
 def _changed_shards(out: str, shards: list[Shard]) -> list[str]:
@@ -232,6 +254,7 @@ def _finish(
     seconds: float,
 ) -> dict[str, Any]:
     """Check the counts, write what speaks of the whole run, and mark it done."""
+    _check_complete(shards, results)
     good = [(result, result.counts) for result in results if result.counts is not None]
     totals = {name: sum(counts[name] for _, counts in good) for name in arrow.COUNT_COLUMNS}
     check_counts(totals, config.out)
@@ -257,9 +280,22 @@ def _finish(
     io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, fresh))
     io.delete_tree(io.join(config.out, ".work"))
     for name in filter(outputs.is_temporary, outputs.list_tree(config.out)):  # of attempts that were killed
-        _delete(io.join(config.out, name))
+        io.delete(io.join(config.out, name))
     io.write_bytes(io.join(config.out, "_SUCCESS"), b"")
     return summary(config, status, header, rejects.warnings())
+
+
+def _check_complete(shards: list[Shard], results: list[UnitResult]) -> None:
+    """Raise AssertionError where a block of a readable shard did not report: nothing is lost silently."""
+    blocks: dict[int, list[int]] = {shard.shard_id: [] for shard in shards}
+    failed = {result.shard_id for result in results if result.error}
+    for result in results:
+        blocks[result.shard_id].append(result.block)
+    for shard in shards:
+        found = blocks[shard.shard_id]
+        expected = len(found) if shard.blocks is None else len(shard.blocks)
+        if shard.shard_id not in failed and (not found or found != list(range(expected))):
+            raise AssertionError(f"{shard.uri}: blocks {found} of {expected} reported; please report this")
 
 
 def _write_shards(out: str, shards: list[Shard], counts: dict[int, dict[str, int]]) -> None:

@@ -87,6 +87,11 @@ def check_damage(
             f"{bad} of {totals['rows_read']} rows were rejected ({rejects.listed()}), more than the allowed share "
             f"{allowed:g}; {remedy}"
         )
+    if totals["windows_rejected"] > allowed * totals["windows"]:
+        raise BadInputError(
+            f"{totals['windows_rejected']} of {totals['windows']} windows were rejected ({rejects.listed()}), more "
+            f"than the allowed share {allowed:g}; {remedy}"
+        )
     lost = [shard for shard in shards if _gave_nothing(by_shard[shard.shard_id])]
     share = sum(shard.bytes for shard in lost) / max(1, sum(shard.bytes for shard in shards))
     if share > allowed:

@@ -34,7 +34,8 @@ def content_hash(data: bytes) -> bytes:
 def uniform(seed: int, purpose: str, keys: Iterable[str]) -> np.ndarray:
     """Uniform variates in (0, 1], one a key, float64: a function of (seed, purpose, key) and nothing else.
 
-    The top 53 bits of BLAKE2b-128 plus one, times 2**-53, so 0 never occurs and 1 may.
+    The top 53 bits of an 8-byte BLAKE2b (little-endian) of ``seed NUL purpose NUL key``, plus one, times 2**-53: 0
+    never occurs, 1 may.
     """
     head = f"{seed}\0{purpose}\0".encode()
     values = [

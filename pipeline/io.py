@@ -9,6 +9,7 @@ import json
 import os
 import posixpath
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,7 +160,8 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file that cptsel wrote. Raises UsageError naming the file where it is damaged."""
     try:
         with open_read(path) as handle:
-            return pq.ParquetFile(handle).read(columns=columns)
+            # Without threads: one of Arrow's may still hold a Python buffer when the interpreter ends, and abort it.
+            return pq.ParquetFile(handle).read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: can't be read as Parquet ({error}); make the directory again") from error
 
@@ -175,10 +177,14 @@ def read_parquet_metadata(path: str) -> dict[str, str]:
 
 
 def delete_tree(directory: str) -> None:
-    """Delete a directory and all below it."""
+    """Delete a directory and all below it; one that is not there is no error."""
     if not is_remote(directory):
-        import shutil
-
-        shutil.rmtree(directory)
-    else:
+        shutil.rmtree(directory, ignore_errors=not os.path.exists(directory))
+    elif match(join(directory, "**")):
         FileSystems.delete([directory if directory.endswith("/") else directory + "/"])
+
+
+def delete(path: str) -> None:
+    """Delete a file; one that is not there is no error."""
+    if exists(path):
+        FileSystems.delete([path])

@@ -66,32 +66,40 @@ def local_path(model: str, revision: str | None) -> str:
         raise UsageError(f"--model {model}: no config.json there; point at a folder that save_pretrained wrote")
     if not weight_files(path):
         raise UsageError(
-            f"--model {model}: no *.safetensors there; weights load from safetensors only: convert them with "
-            "save_pretrained(..., safe_serialization=True)"
+            f"--model {model}: no model.safetensors (nor an index of several) there; weights load from safetensors "
+            "only: convert them with save_pretrained(..., safe_serialization=True)"
         )
     return path
 
 
 def weight_files(path: str) -> list[str]:
     """Names of the safetensors files that the model loads, sorted."""
+    if os.path.isfile(os.path.join(path, "model.safetensors")):  # what transformers looks for first
+        return ["model.safetensors"]
     index = os.path.join(path, "model.safetensors.index.json")
     if os.path.isfile(index):
         with open(index, encoding="utf-8") as handle:
             return sorted(set(json.load(handle)["weight_map"].values()))
-    return sorted(name for name in os.listdir(path) if name.endswith(".safetensors"))
+    return []
 
 
-def weights_fingerprint(path: str) -> str:
+def pinned_revision(path: str, source: str) -> str | None:
+    """The commit that a hub snapshot is of (its folder's name); None for a local folder."""
+    return None if os.path.isdir(source) else os.path.basename(os.path.normpath(path))
+
+
+def weights_fingerprint(path: str, remote_code: bool = False) -> str:
     """SHA-256, in hex, over config.json's values and the bytes of every weight file, by name.
 
-    The version of transformers that wrote the configuration does not count.
+    The version of transformers that wrote the configuration does not count; Python files do where they are run.
     """
     digest = hashlib.sha256()
     with open(os.path.join(path, "config.json"), encoding="utf-8") as handle:
         config = json.load(handle)
     config.pop("transformers_version", None)
     digest.update(json.dumps(config, sort_keys=True).encode())
-    for name in weight_files(path):
+    code = sorted(name for name in os.listdir(path) if name.endswith(".py")) if remote_code else []
+    for name in [*weight_files(path), *code]:
         file = os.path.join(path, name)
         if not os.path.isfile(file):
             raise UsageError(f"--model {path}: the index names {name}, which is not there; download it again")

@@ -1,11 +1,10 @@
 """What an embedding run will be, fixed before its first row: run.json, and how a rerun is held against it."""
 
-import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from cptsel.pipeline import hashing, io
+from cptsel.pipeline import hashing
 from cptsel.pipeline.config import EmbedConfig, to_dict
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.errors import UsageError
@@ -16,6 +15,7 @@ from cptsel.pipeline.model import (
     describe,
     local_path,
     max_positions,
+    pinned_revision,
     resolve_device,
     resolve_dtype,
     weights_fingerprint,
@@ -102,8 +102,8 @@ def plan_model(config: EmbedConfig) -> ModelPlan:
         )
     dtype = resolve_dtype(config.dtype, device, path)
     spec = ModelSpec(
-        source=io.absolute(config.model) if os.path.isdir(config.model) else config.model,
-        revision=config.revision,
+        source=config.model,
+        revision=pinned_revision(path, config.model),
         device=device,
         dtype=dtype,
         trust_remote_code=config.trust_remote_code,
@@ -114,7 +114,7 @@ def plan_model(config: EmbedConfig) -> ModelPlan:
         exact_norm=config.norm == "exact",
         max_positions=max_tokens + len(prefix.ids),
     )
-    facts = {"source": config.model, "revision": config.revision, "dtype": dtype, "bos": prefix.kind}
+    facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
     facts |= describe(path, config.trust_remote_code)
     return ModelPlan(
         spec=spec,
@@ -122,7 +122,7 @@ def plan_model(config: EmbedConfig) -> ModelPlan:
         max_tokens=max_tokens,
         tokens_per_batch=config.tokens_per_batch or TOKENS_PER_BATCH[device.split(":")[0]],
         facts=facts,
-        weights=weights_fingerprint(path),
+        weights=weights_fingerprint(path, config.trust_remote_code),
         tokenizer=tokenizer_fingerprint(tokenizer),
     )
 
@@ -163,7 +163,11 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
 def run_fingerprint(header: dict[str, Any]) -> str:
     """Names the run in every unit file: a unit of another run is never taken for one of this."""
     keys = ("format", "spec_version", "fingerprints", "projection", "options", "norm_kind")
-    return hashing.fingerprint({key: header[key] for key in keys})
+    return hashing.fingerprint({key: header[key] for key in keys} | {"packages": _shaping_packages(header)})
+
+
+def _shaping_packages(header: dict[str, Any]) -> dict[str, str]:
+    return {name: number for name, number in header["packages"].items() if name not in {"apache-beam", "cptsel"}}
 
 
 def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], changed_shards: list[str]) -> None:
@@ -192,6 +196,14 @@ def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], change
                 raise UsageError(f"{out}: the list of --exclude changed since this run was begun; {remedy}")
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{out}: was begun with {option} {_show(before)}, now {_show(now)}; {remedy}")
+
+    installed = _shaping_packages(new)
+    for name, before in _shaping_packages(old).items():
+        if installed.get(name) != before:
+            raise UsageError(
+                f"{out}: was begun with {name} {before}, now {installed.get(name)} is installed, which may round "
+                f"otherwise; install that version, or {remedy}"
+            )
 
 
 def _show(value: Any) -> str:

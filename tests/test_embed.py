@@ -211,3 +211,24 @@ def test_a_shard_of_which_nothing_is_left_is_an_error(tiny_lm, corpus, tmp_path)
     (corpus / "d.jsonl").write_text("\n\n")
     with pytest.raises(BadInputError, match="no sample was embedded"):
         run(tiny_lm, corpus, tmp_path / "empty", "d.jsonl", max_bad_fraction=1.0)
+
+
+def test_a_finished_run_that_lost_a_file_makes_it_again(tiny_lm, corpus, tmp_path):
+    _, before = run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)
+    lost = tmp_path / "run" / "embeddings" / "000000-00001.parquet"
+    whole = lost.read_bytes()
+    lost.unlink()
+    summary, after = run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)
+    assert summary["status"] == "resumed"
+    assert lost.read_bytes() == whole
+    assert after.equals(before)
+
+
+def test_another_version_of_torch_is_not_mixed_in(tiny_lm, corpus, tmp_path):
+    run(tiny_lm, corpus, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    header = json.loads(path.read_text())
+    header["packages"]["torch"] = "1.0"
+    path.write_text(json.dumps(header))
+    with pytest.raises(UsageError, match=r"was begun with torch 1\.0, now"):
+        run(tiny_lm, corpus, tmp_path / "run")

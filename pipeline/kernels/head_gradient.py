@@ -147,7 +147,7 @@ def _frobenius(
 ) -> torch.Tensor:
     """‖Eᵀ H‖_F of one sample (T, d), by the cheaper of Σ_{t,s} (e_t·e_s)(h_t·h_s) and the product itself, in slices.
 
-    The vocabulary is walked in slices, so that neither E nor G is ever whole in memory.
+    One sample's E (T, V) is held whole, in float32; G never is.
     """
     steps, width = hidden.shape
     vocab = weight.shape[0]
