@@ -99,7 +99,7 @@ def read_data_file(path: str, sha256: str) -> bytes:
 
 def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """Rows of a Parquet file that was read whole."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)  # as in io.read_parquet
 
 
 def source_uri(shard: dict[str, Any], root: str | None) -> str:

@@ -244,7 +244,7 @@ def _read_checked(path: str, rows: int, schema: pa.Schema, columns: list[str]) -
                 problem = f"it has {file.metadata.num_rows} rows, units.parquet says {rows}"
             if problem is not None:
                 raise BadInputError(f"{path}: {problem}; restore it, or embed again")
-            return file.read(columns=columns)
+            return file.read(columns=columns, use_threads=False)  # as in io.read_parquet
     except (pa.ArrowException, OSError) as error:
         detail = " ".join(str(error).split())
         raise BadInputError(f"{path}: can't be read as Parquet ({detail}); restore it, or embed again") from error
