@@ -190,6 +190,20 @@ def load_manifest(directory: str) -> Manifest:
     return Manifest(directory, header)
 
 
+def check_repeats_realise(manifest: Manifest) -> None:
+    """Refuse a manifest whose weights are not realised by playing samples more than once.
+
+    Raises:
+        UsageError: another realisation than ``repeat``.
+    """
+    realisation = manifest.header["weighting"]["realisation"]
+    if realisation != "repeat":
+        raise UsageError(
+            f"{manifest.directory}: its weights are realised by {realisation!r}, and this release plays only 'repeat'; "
+            "make the manifest again with cptsel select"
+        )
+
+
 def check_readable(path: str, header: Any) -> None:
     """Refuse a ``manifest.json`` that this release must not interpret.
 

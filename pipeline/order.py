@@ -22,9 +22,9 @@ from cptsel.pipeline.kernels.shard_order import EpochPlan, order_report, plan_ep
 from cptsel.pipeline.manifest import (
     SHARDS,
     Manifest,
+    check_repeats_realise,
     finish_manifest,
     load_manifest,
-    parse_table,
     read_data_file,
     samples_name,
     schedule_name,
@@ -33,7 +33,7 @@ from cptsel.pipeline.progress import Progress
 from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
 
 _ROWS_SHOWN = 20
-_PLAYED_COLUMNS = ["phase", "repeat", "n_tokens", "grad_norm", "loss_weight"]
+_PLAYED_COLUMNS = ["phase", "repeat", "n_tokens", "grad_norm"]
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,25 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     started = time.monotonic()
     _check_options(config)
     manifest = load_manifest(config.replay)
-    realisation = manifest.header["weighting"]["realisation"]
-    if realisation == "sampling":
-        raise UsageError(f"{config.replay}: weights are realised by sampling, which has no order; select with repeats")
+    check_repeats_realise(manifest)
     out = io.absolute(config.out)
-    if out == manifest.directory:
-        raise UsageError(f"--out {config.out} is the manifest to be ordered; choose another --out")
-    if config.dry_run:
-        outputs.check_output(out, "order", config.overwrite)
-    else:
-        outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
-    visits = read_visits(manifest, None if config.dry_run else out, progress)
+    outputs.check_apart(out, manifest.directory)
+    outputs.check_output(out, "order", config.overwrite)
+    # All of the parent is read and judged before anything is deleted: one that fails must not cost an older output.
+    visits = read_visits(manifest, progress)
     shards = manifest.shards()
     paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
+    names = {phase: [paths[key] for key in played.ids.tolist()] for phase, played in visits.items()}
+    proposals = {phase: _proposal(config, played, names[phase]) for phase, played in visits.items()}
+    if not config.dry_run:
+        outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
+        _copy_samples(manifest, out)
     summary = _Summary(config, out, visits)
     for phase, played in visits.items():
-        names = [paths[key] for key in played.ids.tolist()]
-        q = _proposal(config, played, names)
+        q = proposals[phase]
         summary.add_phase(phase, q, played)
         for epoch in range(config.epochs):
-            priority = q / uniform(config.seed, f"order/{phase}/{epoch}", names)
+            priority = q / uniform(config.seed, f"order/{phase}/{epoch}", names[phase])
             plan = plan_epoch(
                 played.passes, played.tokens, priority[played.shard], played.ids[played.shard], config.world_size
             )
@@ -112,11 +111,8 @@ def _check_options(config: OrderConfig) -> None:
         raise UsageError(f"--staleness {config.staleness}: must be a finite number of at least 0")
 
 
-def read_visits(manifest: Manifest, copy_to: str | None, progress: Progress | None = None) -> dict[int, PhaseVisits]:
+def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[int, PhaseVisits]:
     """What every phase plays, from one reading of each samples file.
-
-    Args:
-        copy_to: directory that gets the files byte for byte, None to copy nothing.
 
     Raises:
         VerificationError: a file's bytes are not those the manifest names.
@@ -124,7 +120,7 @@ def read_visits(manifest: Manifest, copy_to: str | None, progress: Progress | No
     rows: dict[int, list[tuple]] = {phase: [] for phase in manifest.phases}
     files = manifest.sample_files()
     with ThreadPoolExecutor(max_workers=8) as pool:
-        for done, tallies in enumerate(pool.map(lambda key: list(_tally_file(manifest, key, copy_to)), files), 1):
+        for done, tallies in enumerate(pool.map(lambda key: list(_tally_file(manifest, key)), files), 1):
             for phase, *row in tallies:
                 rows[phase].append(tuple(row))
             if progress:
@@ -132,17 +128,11 @@ def read_visits(manifest: Manifest, copy_to: str | None, progress: Progress | No
     return {phase: _visits(found) for phase, found in rows.items()}
 
 
-def _tally_file(manifest: Manifest, shard_id: int, copy_to: str | None) -> Iterator[tuple]:
+def _tally_file(manifest: Manifest, shard_id: int) -> Iterator[tuple]:
     """(phase, shard_id, x, t, samples by pass, tokens by pass) of one samples file, for phases that play from it."""
-    name = samples_name(shard_id)
-    data = read_data_file(manifest.path(name), manifest.header["files"][name]["sha256"])
-    table = parse_table(data, _PLAYED_COLUMNS)
-    if copy_to is not None:
-        io.write_bytes(io.join(copy_to, name), data)
+    table = manifest.table(samples_name(shard_id), _PLAYED_COLUMNS)
     phases, repeat, n_tokens = (table[column].to_numpy().astype(np.int64) for column in ("phase", "repeat", "n_tokens"))
     importance = repeat * table["grad_norm"].to_numpy().astype(np.float64)
-    if manifest.header["weighting"]["realisation"] == "loss":
-        importance *= table["loss_weight"].to_numpy()
     for phase in np.unique(phases).tolist():
         mine = (phases == phase) & (repeat > 0)
         if mine.any():
@@ -150,6 +140,17 @@ def _tally_file(manifest: Manifest, shard_id: int, copy_to: str | None) -> Itera
             samples = [int((repeat[mine] >= number).sum()) for number in passes]
             tokens = [int(n_tokens[mine & (repeat >= number)].sum()) for number in passes]
             yield phase, shard_id, math.fsum(importance[mine]), sum(tokens), samples, tokens
+
+
+def _copy_samples(manifest: Manifest, out: str) -> None:
+    """Copy the samples files byte for byte; each is held against its checksum once more."""
+
+    def copy(name: str) -> None:
+        data = read_data_file(manifest.path(name), manifest.header["files"][name]["sha256"])
+        io.write_bytes(io.join(out, name), data)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(copy, manifest.sample_files().values()))
 
 
 def _visits(rows: list[tuple]) -> PhaseVisits:

@@ -2,12 +2,14 @@
 
 A command's first act on its output is to save its configuration there under a heading that names the command. That
 file marks the directory as this command's own from the start, so that a half-written one can be replaced and nothing
-else ever is.
+else ever is. It says nothing of what a user has put beside it since: before a directory is emptied, every file in it
+must have a name that the command itself gives.
 """
 
 import hashlib
 import os
 import posixpath
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 from cptsel.pipeline import io
@@ -19,6 +21,14 @@ SUMS = "SHA256SUMS"
 STATS = "stats.json"
 UNSUMMED = frozenset({SUCCESS, CONFIG, SUMS, STATS})  # files that SHA256SUMS leaves out
 
+_ALWAYS = r"config\.yaml|stats\.json|_SUCCESS|SHA256SUMS"
+_MANIFEST = _ALWAYS + r"|manifest\.json|CONSUMING\.md|shards\.parquet|samples/\d{6,}\.parquet"
+_WRITTEN = {  # what each command writes below its output, finished or not
+    "select": re.compile(_MANIFEST + r"|\.work/.+"),
+    "order": re.compile(_MANIFEST + r"|schedule/\d+-\d+\.parquet"),
+    "export": re.compile(_ALWAYS + r"|export\.json|data/.+\.jsonl\.zst|_work/.+"),
+}
+
 _CHUNK = 1 << 20
 
 
@@ -27,6 +37,9 @@ def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool) ->
 
     What an earlier, unfinished call of the same command left is removed; a finished one only with ``overwrite``;
     anything else is never touched.
+
+    Args:
+        command: ``select``, ``order`` or ``export``.
 
     Raises:
         UsageError: ``out`` is finished and ``overwrite`` is off, or holds files that are not this command's.
@@ -41,7 +54,8 @@ def check_output(out: str, command: str, overwrite: bool) -> None:
     """Raise as ``prepare_output`` does, and change nothing (what ``--dry-run`` wants)."""
     if io.exists(out) and not io.is_remote(out) and not os.path.isdir(out):
         raise UsageError(f"{out} is a file; choose a directory for --out")
-    if not list_tree(out):
+    names = list_tree(out)
+    if not names:
         return
     maker = made_by(out)
     if maker is None:
@@ -50,6 +64,28 @@ def check_output(out: str, command: str, overwrite: bool) -> None:
         raise UsageError(f"{out} was written by cptsel {maker}, not by {command}; choose another --out")
     if io.exists(io.join(out, SUCCESS)) and not overwrite:
         raise UsageError(f"{out} exists; pass --overwrite or another --out")
+    for name in names:
+        if not (_WRITTEN[command].fullmatch(name) or is_temporary(name)):
+            raise UsageError(
+                f"{out} holds {name}, which cptsel {command} did not write and would delete; "
+                "move it away or choose another --out"
+            )
+
+
+def check_apart(out: str, source: str) -> None:
+    """Refuse an output that lies inside a directory the command reads, or around it, where it would delete it.
+
+    Raises:
+        UsageError: one of the two is the other or is inside it.
+    """
+    there, here = (path if io.is_remote(path) else os.path.realpath(path) for path in (out, source))
+    there, here = there.rstrip("/") + "/", here.rstrip("/") + "/"
+    if there == here:
+        raise UsageError(f"--out {out} is the input itself; choose another --out")
+    if there.startswith(here):
+        raise UsageError(f"--out {out} lies inside the input {source}; choose another --out")
+    if here.startswith(there):
+        raise UsageError(f"--out {out} holds the input {source}; choose another --out")
 
 
 def write_config(out: str, command: str, config_yaml: str) -> None:

@@ -39,7 +39,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
             _run(checks, problems, "samples, weights and totals", lambda: check_samples(manifest, problems, progress))
             sound = not any(problem.file in header["files"] for problem in problems.kept)
         if sound and header["order"]["kind"] == "priority":
-            visits = read_visits(manifest, None)
+            visits = read_visits(manifest)
             _run(checks, problems, "schedules", lambda: check_schedules(manifest, visits, problems))
         if config.sources:
             _run(checks, problems, "corpus", lambda: check_sources(manifest, config, problems, progress))

@@ -27,9 +27,7 @@ def check_files(manifest: Manifest, problems: Problems) -> str:
     return f"{len(actual):,} files, {sum(size for _, size in actual.values()):,} bytes"
 
 
-def _check_sums(
-    manifest: Manifest, actual: dict[str, tuple[str, int]], expected: set[str], problems: Problems
-) -> None:
+def _check_sums(manifest: Manifest, actual: dict[str, tuple[str, int]], expected: set[str], problems: Problems) -> None:
     """Exactly the expected files are summed, and rightly."""
     try:
         sums = outputs.parse_sums(io.read_bytes(manifest.path(outputs.SUMS)).decode())

@@ -144,5 +144,3 @@ def _check_unique_ids(totals: Totals, problems: Problems) -> None:
     for name, phase, _ in totals.ids:
         problems.add_rows(name, again[start : start + len(phase)], "its sample_id is there before, in the same phase")
         start += len(phase)
-
-

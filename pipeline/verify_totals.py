@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline.manifest import MANIFEST, SHARDS, Manifest
 from cptsel.pipeline.problems import Problems
+from cptsel.pipeline.verify_repeats import Played, check_repeats
 
 RELATIVE = 1e-9  # for sums of float64: correctly rounded here, and nearly so where they were written
 
@@ -41,6 +42,7 @@ class Totals:
     shards: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
     ids: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)  # file, phase (n,), id (n, 2) uint64
     factors: list[tuple[str, int, int, float]] = field(default_factory=list)  # file, phase, row, loss_weight / weight
+    played: dict[str, list[Played]] = field(default_factory=lambda: defaultdict(list))  # by group
 
 
 def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
@@ -49,6 +51,9 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
     weight, factor = table["weight"].to_numpy(), table["loss_weight"].to_numpy()
     phase, group = table["phase"].to_numpy(), pc.cast(table["group"], pa.string()).to_numpy(zero_copy_only=False)
     totals.shards[shard_id].add(Tally())
+    ids = _packed_ids(table)
+    if ids is not None:
+        totals.ids.append((name, phase, ids))
     for cell in sorted(set(zip(phase.tolist(), group.tolist(), strict=True))):
         mine = (phase == cell[0]) & (group == cell[1])
         tally = Tally(
@@ -60,28 +65,34 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
         )
         totals.cells[cell].add(tally)
         totals.shards[shard_id].add(tally)
+        if ids is not None:
+            rows = np.flatnonzero(mine)
+            totals.played[cell[1]].append(Played(name, rows, ids[rows], weight[rows], n_tokens[rows], repeat[rows]))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((weight == 0) & (factor == 0), np.nan, factor / weight)
     for number in np.unique(phase).tolist():  # the extremes of a file stand for all of its rows
         mine = np.flatnonzero((phase == number) & ~np.isnan(ratio))
         for row in {int(mine[pick(ratio[mine])]) for pick in (np.argmin, np.argmax) if len(mine)}:
             totals.factors.append((name, number, row, float(ratio[row])))
+
+
+def _packed_ids(table: pa.Table) -> np.ndarray | None:
+    """sample_id as (n, 2) uint64 that sort as the names do; None where one is not 32 hex digits."""
     ids = table["sample_id"].to_pylist()
-    if all(len(key) == 32 for key in ids) and not set("".join(ids)) - set("0123456789abcdef"):
-        packed = np.frombuffer(bytes.fromhex("".join(ids)), dtype=np.uint64).reshape(-1, 2)
-        totals.ids.append((name, phase, packed))
+    if any(len(key) != 32 for key in ids) or set("".join(ids)) - set("0123456789abcdef"):
+        return None
+    return np.frombuffer(bytes.fromhex("".join(ids)), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def check_totals(
-    manifest: Manifest, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems
-) -> None:
-    """Hold shards.parquet, manifest.json and, if those are right, loss weights against the totals of all files."""
+def check_totals(manifest: Manifest, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
+    """Hold shards.parquet, manifest.json and, if those are right, loss weights and repeats against all files."""
     before = problems.total
     _check_shards(shards, totals, problems)
     _check_groups(manifest.header, totals, problems)
     _check_whole(manifest.header, shards, totals, problems)
     if problems.total == before:
         _check_loss_weights(manifest, totals, problems)
+        check_repeats(manifest, totals.played, problems)
 
 
 def _check_loss_weights(manifest: Manifest, totals: Totals, problems: Problems) -> None:
@@ -128,15 +139,30 @@ def _check_groups(header: dict[str, Any], totals: Totals, problems: Problems) ->
             ("target_mass", math.fsum(tally.mass)),
         ):
             _compare(problems, MANIFEST, None, f"{key} of group {group!r}", entry[key], found)
+    _check_population(header, problems)
     for entry in header["phases"]:
         mine = [tally for (number, _), tally in totals.cells.items() if number == entry["phase"]]
         for key, found in (("samples", sum(t.samples for t in mine)), ("tokens", sum(t.tokens for t in mine))):
             _compare(problems, MANIFEST, None, f"{key} of phase {entry['phase']}", entry[key], found)
 
 
-def _check_whole(
-    header: dict[str, Any], shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems
-) -> None:
+def _check_population(header: dict[str, Any], problems: Problems) -> None:
+    """The groups of every phase divide the whole population, and their target masses its mass T."""
+    said = header["totals"]
+    for phase in sorted({entry.get("phase", 0) for entry in header["groups"]}):
+        groups = [entry for entry in header["groups"] if entry.get("phase", 0) == phase]
+        for key, whole in (
+            ("population_samples", said["population_samples"]),
+            ("population_tokens", said["population_tokens"]),
+            ("population_mass", said["population_mass"]),
+            ("target_mass", said["population_mass"]),
+        ):
+            found = math.fsum(entry[key] for entry in groups)
+            if not math.isclose(found, whole, rel_tol=RELATIVE):
+                problems.add(MANIFEST, None, f"{key} of the groups of phase {phase} add up to {found}, not to {whole}")
+
+
+def _check_whole(header: dict[str, Any], shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
     """Totals of manifest.json are what the samples and shards add up to."""
     whole = Tally()
     for tally in totals.cells.values():

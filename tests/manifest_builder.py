@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 import zstandard
 
 from cptsel.pipeline import io, outputs
-from cptsel.pipeline.hashing import content_hash, doc_key, sample_id
+from cptsel.pipeline.hashing import content_hash, doc_key, sample_id, uniform
+from cptsel.pipeline.kernels.repeats import replay_rates, systematic_repeats
 from cptsel.pipeline.manifest import finish_manifest, load_manifest, manifest_id, samples_name
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
 FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
 MAX_TOKENS = 8
+SEED = 0
 
 
 @dataclass
@@ -49,7 +51,7 @@ def build_replay(
     """Write a corpus (formats in turn), choose windows at random, and finish a manifest over them.
 
     Shard ``i`` has ``documents * (1 + i % 3)`` documents, so shards differ in size. Weights add up to each group's
-    target mass; repeats are drawn in 0..max_repeats. Every phase has a choice of its own.
+    target mass; repeats play 1.4 times the chosen tokens. Every phase has a choice of its own.
     """
     rng = random.Random(seed)
     corpus, replay = directory / "corpus", directory / "replay"
@@ -138,19 +140,31 @@ def _windows(
 
 
 def _decide(rng: random.Random, population: list[dict], chosen: list[dict], max_repeats: int) -> None:
-    """Fill weight, loss_weight, repeat and order_rank of the chosen samples."""
+    """Fill weight, loss_weight, repeat and order_rank of the chosen samples, repeats as ``select`` makes them."""
+    mass = float(sum(s["n_tokens"] for s in population))
     for group in ("even", "odd"):
         members = [s for s in chosen if s["group"] == group]
         raw = [rng.uniform(0.1, 5.0) for _ in members]
         target = sum(s["n_tokens"] for s in population if s["group"] == group)
         for sample, share in zip(members, raw, strict=True):
             sample["weight"] = target * share / sum(raw) / sample["n_tokens"]
+        members.sort(key=lambda s: s["sample_id"])
+        weight, n_tokens = np.array([s["weight"] for s in members]), np.array([s["n_tokens"] for s in members])
+        tokens = _requested(chosen) * (target / mass)
+        x = replay_rates(weight, n_tokens, tokens, max_repeats).x
+        (u,) = uniform(SEED, "repeat", [group])
+        for sample, count in zip(members, systematic_repeats(x, float(u)).tolist(), strict=True):
+            sample["repeat"] = count
     scale = sum(s["n_tokens"] for s in chosen) / sum(s["weight"] * s["n_tokens"] for s in chosen)
     ranks: dict[int, int] = {}
     for sample in chosen:
         sample["loss_weight"] = sample["weight"] * scale
-        sample["repeat"] = rng.choice([0, 1, 1, 2, max_repeats])
         sample["order_rank"] = ranks[sample["shard_id"]] = ranks.get(sample["shard_id"], -1) + 1
+
+
+def _requested(chosen: list[dict]) -> int:
+    """Replay tokens asked for: some samples then reach the cap of repeats, and some play nothing."""
+    return sum(s["n_tokens"] for s in chosen) * 7 // 5
 
 
 def _tally(rows: list[dict], what: str) -> dict[str, Any]:
@@ -192,11 +206,11 @@ def _write(
         "weighting": {
             "realisation": "repeat", "max_repeats": max_repeats,
             "replay_tokens": {
-                "requested": picked["selected_tokens"], "realised": picked["replay_tokens"], "shortfall": 0,
+                "requested": _requested(chosen), "realised": picked["replay_tokens"], "shortfall": 0,
             },
         },
         "order": {"kind": "corpus"},
-        "selection": {"method": "uniform", "options": {"seed": 0}, "scope": "shard"},
+        "selection": {"method": "uniform", "options": {"seed": SEED}, "scope": "shard"},
         "groups": groups,
         "totals": {
             "shards": len(shard_rows), **_tally(population, "population"), **picked,

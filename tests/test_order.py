@@ -151,8 +151,9 @@ def test_inputs_and_outputs_that_are_refused(built, ordered, tmp_path):
     out, _ = ordered
     with pytest.raises(UsageError, match="pass --overwrite"):
         order(OrderConfig(replay=str(built.replay), out=str(out)))
-    with pytest.raises(UsageError, match="is the manifest to be ordered"):
-        order(OrderConfig(replay=str(out), out=str(out), overwrite=True))
+    for place, phrase in ((out, "is the input itself"), (out / "o", "lies inside"), (out.parent, "holds the input")):
+        with pytest.raises(UsageError, match=phrase):
+            order(OrderConfig(replay=str(out), out=str(place), overwrite=True))
     with pytest.raises(UsageError, match="not a replay manifest"):
         order(OrderConfig(replay=str(built.corpus), out=str(tmp_path / "o")))
     with pytest.raises(UsageError, match="written by cptsel select, not by order"):
@@ -165,6 +166,25 @@ def test_a_changed_samples_file_is_refused_and_leaves_no_success(tmp_path):
     with pytest.raises(VerificationError, match=r"000001\.parquet is not the file that was written"):
         order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
     assert not (tmp_path / "o" / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("name", ["samples/000001.parquet", "shards.parquet"])
+def test_a_damaged_parent_does_not_cost_an_older_output(tmp_path, name):
+    built = build_replay(tmp_path, shards=2)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+    before = tree(tmp_path / "o")
+    (built.replay / name).write_bytes(b"damaged")
+    with pytest.raises(VerificationError, match="is not the file that was written"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), overwrite=True))
+    assert tree(tmp_path / "o") == before
+
+
+@pytest.mark.parametrize("realisation", ["loss", "sampling", "none"])
+def test_only_repeats_can_be_ordered(tmp_path, realisation):
+    built = build_replay(tmp_path, shards=1)
+    reseal(built.replay, lambda header: header["weighting"].update(realisation=realisation))
+    with pytest.raises(UsageError, match=f"realised by '{realisation}', .* make the manifest again"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
 
 
 def test_zero_norms_without_staleness_are_named(tmp_path):

@@ -189,6 +189,86 @@ def test_a_change_that_only_totals_show(replay, factor, phrase):
     assert any(file == "shards.parquet" for file, _, _ in found)
 
 
+def consistent(replay, row_of, change):
+    """Change one sample and every count that follows from it, so that all sums are right. Returns (file, row)."""
+    found = []
+
+    def alter(rows):
+        row = next(index for index, row in enumerate(rows) if row_of(row))
+        before = rows[row]["repeat"]
+        rows[row].update(change(rows[row]))
+        found.extend([row, rows[row]["group"], rows[row]["repeat"] - before, rows[row]["n_tokens"]])
+
+    change_samples(replay, 0, alter)
+    row, group, plays, n_tokens = found
+    path = replay / "shards.parquet"
+    shards = pq.read_table(path)
+    rows = shards.to_pylist()
+    rows[0]["replay_tokens"] += plays * n_tokens
+    io.write_parquet(str(path), pa.Table.from_pylist(rows, schema=shards.schema))
+
+    def header(h):
+        h["totals"]["plays"] += plays
+        h["totals"]["replay_tokens"] += plays * n_tokens
+        h["weighting"]["replay_tokens"]["realised"] += plays * n_tokens
+        next(entry for entry in h["groups"] if entry["group"] == group)["replay_tokens"] += plays * n_tokens
+
+    reseal(replay, header)
+    return row
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_repeat_of_another_weight_is_found_though_all_sums_agree(replay, step):
+    row = consistent(replay, lambda row: 1 <= row["repeat"] < 4, lambda row: {"repeat": row["repeat"] + step})
+    ((file, found, what),) = problems(replay)
+    assert (file, found) == (SAMPLES, row)
+    assert "its weight, the replay tokens and the seed make it" in what
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["selection"]["options"].update(seed=1),
+        lambda h: h["weighting"].update(max_repeats=5),
+        lambda h: h["weighting"]["replay_tokens"].update(requested=h["weighting"]["replay_tokens"]["requested"] + 200),
+    ],
+)
+def test_repeats_of_another_seed_cap_or_budget_are_found(replay, change):
+    reseal(replay, change)
+    found = problems(replay)
+    assert all(file.startswith("samples/") and "repeat is" in what for file, _, what in found), found
+
+
+def test_a_manifest_without_a_seed_or_with_another_shortfall(replay):
+    reseal(replay, lambda h: h["weighting"]["replay_tokens"].update(shortfall=3.0))
+    assert problems(replay) == [
+        ["manifest.json", None, "weighting.replay_tokens.shortfall is 3.0, and the cap leaves 0.0"]
+    ]
+    reseal(replay, lambda h: h["selection"]["options"].clear())
+    assert "has no seed" in problems(replay)[0][2]
+
+
+@pytest.mark.parametrize("key", ["population_samples", "population_tokens", "population_mass"])
+def test_groups_that_do_not_divide_the_population_are_found(replay, key):
+    reseal(replay, lambda h: h["groups"][0].update({key: h["groups"][0][key] + 1}))
+    ((file, _, what),) = problems(replay)
+    assert file == "manifest.json"
+    assert what.startswith(f"{key} of the groups of phase 0 add up to")
+
+
+def test_weights_and_target_masses_that_do_not_add_up_to_the_population_are_found(replay):
+    """All weights twice as large and the targets with them: only T tells."""
+    for shard in range(4):
+        change_samples(replay, shard, lambda rows: [row.update(weight=row["weight"] * 2) for row in rows])
+    shards = pq.read_table(replay / "shards.parquet")
+    rows = [{**row, "selected_mass": row["selected_mass"] * 2} for row in shards.to_pylist()]
+    io.write_parquet(str(replay / "shards.parquet"), pa.Table.from_pylist(rows, schema=shards.schema))
+    reseal(replay, lambda h: [entry.update(target_mass=entry["target_mass"] * 2) for entry in h["groups"]])
+    ((file, _, what),) = problems(replay)
+    assert file == "manifest.json"
+    assert what.startswith("target_mass of the groups of phase 0 add up to")
+
+
 def test_a_weight_that_breaks_the_mass_of_its_group_is_found(replay):
     change_samples(replay, 0, lambda rows: rows[0].update(weight=rows[0]["weight"] * 1.5))
     reseal(replay)
