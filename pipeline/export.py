@@ -14,7 +14,7 @@ from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.exclusion import read_exclusions
 from cptsel.pipeline.export_shard import STEP, ExportTask, Visit, WriteShard
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.pipeline.manifest import Manifest, load_manifest, source_uri
+from cptsel.pipeline.manifest import Manifest, check_repeats_realise, load_manifest, source_uri
 from cptsel.pipeline.order import read_visits
 from cptsel.pipeline.progress import Progress
 from cptsel.pipeline.selection.steps import Steps
@@ -43,17 +43,17 @@ def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, 
     if config.to != "jsonl":
         raise UsageError(f"--to {config.to}: not a format of this release; known: jsonl")
     manifest = load_manifest(config.replay)
-    if manifest.header["weighting"]["realisation"] == "sampling":
-        raise UsageError(f"{config.replay}: weights are realised by sampling, so there is no fixed corpus to write")
+    check_repeats_realise(manifest)
     exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
     out = io.absolute(config.out)
+    outputs.check_apart(out, manifest.directory)
     tasks = plan_export(manifest, config.root)
     if config.dry_run:
         outputs.check_output(out, "export", config.overwrite)
         return _summary(config, out, _expected(manifest) | {"files": sum(len(task.visits) for task in tasks)}, tasks)
     outputs.prepare_output(out, "export", to_yaml(config), config.overwrite)
     steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
-    write = WriteShard(out, steps.work, manifest.text_field, manifest.header["weighting"]["realisation"], exclude)
+    write = WriteShard(out, steps.work, manifest.text_field, exclude)
     results = steps.run(STEP, write, tasks)
     header = _header(manifest, exclude if config.exclude else None, results)
     _check_totals(manifest, header)
@@ -91,7 +91,7 @@ def _scheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
 
 def _unscheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
     """Visits of the one epoch of a manifest without schedules: pass by pass, shards by shard_id."""
-    for phase, played in read_visits(manifest, None).items():
+    for phase, played in read_visits(manifest).items():
         pairs = sorted(zip(played.passes.tolist(), played.ids[played.shard].tolist(), strict=True))
         for place, (number, shard_id) in enumerate(pairs):
             yield shard_id, _visit(f"{_folder(manifest, phase)}/{place:09d}", phase, shard_id, number)

@@ -17,7 +17,7 @@ LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
 
 _COLUMNS = [
     "sample_id", "doc_key", "doc_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
-    "content_hash", "weight", "loss_weight", "repeat", "phase", "order_rank", "group",
+    "content_hash", "weight", "repeat", "phase", "order_rank", "group",
 ]  # fmt: skip
 
 
@@ -48,7 +48,6 @@ class WriteShard:
     out: str
     work: str
     text_field: str
-    realisation: str
     exclude: frozenset[str]
 
     def __call__(self, task: ExportTask) -> dict[str, Any]:
@@ -103,14 +102,14 @@ class WriteShard:
         return {"name": visit.name, "sha256": digest, "bytes": size, "lines": len(rows), "tokens": tokens}
 
     def _line(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> bytes:
-        """One line. ``loss_weight`` is what is left to multiply the loss by: 1 where repeats realise the weight."""
+        """One line. ``loss_weight`` is what is left to multiply the loss by: 1, since repeats realise the weight."""
         record = {
             "text": row["text"],
             "id": row["doc_id"],
             "sample_id": row["sample_id"],
             "group": row["group"],
             "weight": row["weight"],
-            "loss_weight": row["loss_weight"] if self.realisation == "loss" else 1.0,
+            "loss_weight": 1.0,
             "repeat": visit.number,
             "shard": task.shard["path"],
             "row": row["row_index"],

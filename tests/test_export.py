@@ -200,12 +200,21 @@ def test_dry_run_writes_nothing_and_counts_right(ordered, exported, tmp_path):
         assert summary["totals"][key] == exported[1]["totals"][key]
 
 
+def test_only_repeats_can_be_exported(tmp_path):
+    built = build_replay(tmp_path, shards=1)
+    reseal(built.replay, lambda header: header["weighting"].update(realisation="loss"))
+    with pytest.raises(UsageError, match=r"realised by 'loss', .* make the manifest again"):
+        export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
+
+
 def test_outputs_and_formats_that_are_refused(built, exported, tmp_path):
     out, _ = exported
+    with pytest.raises(UsageError, match="lies inside the input"):
+        export(ExportConfig(replay=str(built.replay), out=str(built.replay / "out")))
     with pytest.raises(UsageError, match="pass --overwrite"):
         export(ExportConfig(replay=str(built.replay), out=str(out)))
     with pytest.raises(UsageError, match="written by cptsel select, not by export"):
-        export(ExportConfig(replay=str(built.replay), out=str(built.replay), overwrite=True))
+        export(ExportConfig(replay=str(built.replay.parent / "ordered"), out=str(built.replay), overwrite=True))
     with pytest.raises(UsageError, match="--to csv"):
         export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), to="csv"))
     with pytest.raises(UsageError, match="not a replay manifest"):
