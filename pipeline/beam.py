@@ -37,10 +37,10 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
         raise UsageError(f"--workers {workers}: must be at least 1")
     args = list(beam_args)
     try:
-        runner = PipelineOptions(args).view_as(StandardOptions).runner
+        local = is_local(PipelineOptions(args))
     except SystemExit as error:  # argparse has already printed what is wrong
         raise UsageError(f"Beam does not accept these options: {' '.join(args)}") from error
-    if _is_local(runner):
+    if local:
         _refuse_unknown(args)
         if workers > 1:
             args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
@@ -49,7 +49,9 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     return PipelineOptions(args)
 
 
-def _is_local(runner: str | None) -> bool:
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the workers are this process or children of it."""
+    runner = options.view_as(StandardOptions).runner
     return runner is None or runner.lower() in _LOCAL_RUNNERS
 
 
@@ -69,7 +71,7 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
     Left alone, Beam 2.77 tries Prism first, which downloads a binary. The pipeline is to be used in a ``with`` block,
     and raises in this process the CptselError that a worker raised.
     """
-    if not _is_local(options.view_as(StandardOptions).runner):
+    if not is_local(options):
         return _Pipeline(options=options)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     options = deepcopy(options)  # it is changed below, and the caller may run a second pipeline with it

@@ -17,7 +17,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from cptsel.pipeline import io, outputs
-from cptsel.pipeline.beam import make_pipeline, pipeline_options
+from cptsel.pipeline.beam import is_local, make_pipeline, pipeline_options
 from cptsel.pipeline.block import RowOptions, check_counts
 from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
@@ -56,7 +56,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
     _check_out(config.out)
     options = pipeline_options(config.beam_args, config.workers)
     root, files = list_inputs(config.inputs, config.root)
-    model = plan_model(config)
+    model = plan_model(config, here=config.dry_run or is_local(options))
     if config.dry_run:
         return estimate(config, model, files)
     if outputs.made_by(config.out) is None:  # mark it as ours before anything else is in it

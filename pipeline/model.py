@@ -108,18 +108,22 @@ def weights_fingerprint(path: str, remote_code: bool = False) -> str:
     return digest.hexdigest()
 
 
-def resolve_device(device: str) -> str:
-    """``auto`` is the GPU where there is one, else the CPU.
+def resolve_device(device: str, here: bool = True) -> str:
+    """``auto`` is the GPU where this machine has one, else the CPU.
+
+    Args:
+        device: as asked for.
+        here: whether it is to be a device of this machine, not of workers elsewhere.
 
     Raises:
-        UsageError: a device that this machine does not have.
+        UsageError: no device, or one that this machine does not have and should.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = device.split(":")[0]
     if kind not in {"cpu", "cuda"}:
         raise UsageError(f"--device {device}: must be auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if here and kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {device}: this machine has no usable GPU; use --device cpu")
     return device
 
@@ -142,6 +146,7 @@ class FrozenModel:
     def __init__(self, spec: ModelSpec):
         """Load and probe. Raises UsageError naming what cptsel can't handle in this model."""
         self.spec = spec
+        resolve_device(spec.device)
         self.path = local_path(spec.source, spec.revision)
         torch.set_num_threads(spec.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -263,6 +268,7 @@ def _linear_head(model: Any, source: str) -> torch.nn.Linear:
 
 
 def _load(spec: ModelSpec, path: str) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
@@ -275,7 +281,7 @@ def _load(spec: ModelSpec, path: str) -> Any:
             local_files_only=True,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"--model {spec.source}: can't be loaded as a causal LM ({first_line(error)})") from error
     return model.eval().requires_grad_(False).to(spec.device)
 

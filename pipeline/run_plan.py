@@ -82,13 +82,17 @@ def check_config(config: EmbedConfig) -> None:
         raise UsageError(f"--group-by: {', '.join(config.group_by)} names a column twice")
 
 
-def plan_model(config: EmbedConfig) -> ModelPlan:
+def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     """Look at the model's configuration, tokenizer and weight files.
+
+    Args:
+        config: of the run.
+        here: whether the model will run on this machine, which must then have its device.
 
     Raises:
         UsageError: it can't be had, is not a causal LM with a linear head, or ``--max-tokens`` does not fit it.
     """
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, here)
     path = local_path(config.model, config.revision)
     tokenizer = load_tokenizer(path, config.trust_remote_code)
     prefix = prefix_of(tokenizer)

@@ -1,0 +1,141 @@
+"""The pipelines on Beam's Spark runner write the bytes that the local runner writes, and end when they fail.
+
+Needs Java, pyspark and the jars of a job server for Beam (CPTSEL_SHARED), but for the last test, which needs no Spark.
+docs/engines.md says what else was tried.
+"""
+
+import gzip
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from cptsel.pipeline import outputs
+from cptsel.pipeline.config import EmbedConfig, SelectConfig
+from cptsel.pipeline.embed import embed
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.model import FrozenModel
+from cptsel.pipeline.run_plan import plan_model
+from cptsel.pipeline.select import select
+
+EMBED = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 10_000, "group_by": ("source",)}
+SELECT = {"method": "craig", "budget": "20%", "neighbours": 16}
+LIMIT_S = 600  # of one command, which takes half a minute: a Spark job whose workers do not come up waits for ever
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def spark(shared, tmp_path_factory) -> Run:
+    """A function that runs a command of cptsel on a local Spark cluster of two cores: its exit code and stderr."""
+    maker = shared / "jars" / "make_job_server.py"
+    if shutil.which("java") is None:
+        pytest.skip("no java")
+    if importlib.util.find_spec("pyspark") is None:
+        pytest.skip("no pyspark: pip install 'cptsel[spark]'")
+    if not maker.exists():
+        pytest.skip(f"no jars of Beam's Spark job server at {maker.parent}")
+    folder = tmp_path_factory.mktemp("spark")
+    jar = folder / "job-server.jar"
+    subprocess.run([sys.executable, maker, jar], check=True, capture_output=True)
+    engine = ["--", "--runner=SparkRunner", f"--spark_job_server_jar={jar}", "--spark_master_url=local[2]"]
+
+    def run(*arguments: object) -> tuple[int, str]:
+        command = [sys.executable, "-m", "cptsel", *map(str, arguments), *engine]
+        return _run_limited(command, folder / "stderr", os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"})
+
+    return run
+
+
+def _run_limited(command: list[str], log: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command in a process group of its own, so that its job server, a Java process, ends with it."""
+    with open(log, "wb") as stderr:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True, env=environment
+        )
+    try:
+        code = process.wait(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        pytest.fail(f"still running after {LIMIT_S} s: {log.read_text()[-3000:]}")
+    return code, log.read_text()
+
+
+@pytest.fixture(scope="module")
+def corpus(sample_data, tmp_path_factory) -> Path:
+    """Twenty documents, as a plain and a compressed shard of several blocks each."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for source, name in (("docs_en", "a.jsonl"), ("code_python", "b.jsonl.gz")):
+        with gzip.open(sample_data / "old" / source / "shard-00000.jsonl.gz") as handle:
+            text = b"".join(next(handle) for _ in range(10))
+        (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local_run(corpus, tiny_lm, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("local") / "run"
+    embed(EmbedConfig(inputs=(f"{corpus}/*",), model=str(tiny_lm), out=str(out), **EMBED))
+    return out
+
+
+def _flags(settings: dict[str, object]) -> list[str]:
+    values = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    names = set(outputs.list_tree(str(directory))) - {outputs.STATS, outputs.CONFIG}
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+@pytest.mark.spark
+def test_embed_writes_the_same_bytes(spark, corpus, tiny_lm, local_run, tmp_path):
+    out = tmp_path / "run"
+    code, log = spark("embed", f"{corpus}/*", "--model", tiny_lm, "--out", out, *_flags(EMBED))
+    assert code == 0, log[-3000:]
+    assert _contents(out) == _contents(local_run)
+    assert len(outputs.list_tree(str(out / "embeddings"))) > 4
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("scope", ["shard", "global"])
+def test_select_writes_the_same_bytes(spark, local_run, tmp_path, scope):
+    here, there = tmp_path / "here", tmp_path / "there"
+    select(SelectConfig(runs=(str(local_run),), out=str(here), scope=scope, **SELECT))
+    code, log = spark("select", local_run, "--out", there, f"--scope={scope}", *_flags(SELECT))
+    assert code == 0, log[-3000:]
+    assert _contents(there) == _contents(here)
+
+
+@pytest.mark.spark
+def test_a_model_that_workers_can_not_use_ends_the_job(spark, corpus, tiny_lm, tmp_path):
+    model = shutil.copytree(tiny_lm, tmp_path / "model")
+    weights = safetensors.torch.load_file(model / "model.safetensors")
+    broken = {name: values * float("nan") for name, values in weights.items()}
+    safetensors.torch.save_file(broken, model / "model.safetensors", {"format": "pt"})
+    code, log = spark("embed", f"{corpus}/a.jsonl", "--model", model, "--out", tmp_path / "run", *_flags(EMBED))
+    assert code == 2, log[-3000:]
+    (sentence,) = [line for line in log.splitlines() if line.startswith("cptsel: error:")]
+    assert sentence.startswith(f"cptsel: error: --model {model}: ")
+    assert not (tmp_path / "run" / "_SUCCESS").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that is to be missing")
+def test_a_gpu_is_asked_of_the_workers_and_not_of_who_gives_the_command(corpus, tiny_lm, tmp_path):
+    settings = {"inputs": (f"{corpus}/*",), "model": str(tiny_lm), "out": str(tmp_path / "run"), "device": "cuda"}
+    with pytest.raises(UsageError, match="--device cuda: this machine has no usable GPU"):
+        embed(EmbedConfig(**settings))
+    plan = plan_model(EmbedConfig(**settings), here=False)
+    assert (plan.spec.device, plan.spec.dtype) == ("cuda", "bfloat16")
+    with pytest.raises(UsageError, match="--device cuda: this machine has no usable GPU"):
+        FrozenModel(plan.spec)
