@@ -40,7 +40,7 @@ PARAMETERS = [
     _what("refine", "Medoid passes over craig's choice; 0 for none.", metavar="N"),
     _what(
         "exclude",
-        "File of doc_ids, doc_keys, sample_ids or hex content hashes, one a line, to leave out.",
+        "File of doc_ids, doc_keys, sample_ids or hex content hashes of samples, one a line, to leave out.",
         metavar="FILE",
     ),
     _what("seed", "Seed of every draw.", metavar="N"),

@@ -17,7 +17,7 @@ from cptsel.pipeline.hashing import fingerprint
 from cptsel.pipeline.manifest import Manifest, check_repeats_realise, load_manifest, source_uri
 from cptsel.pipeline.order import read_visits
 from cptsel.pipeline.progress import Progress
-from cptsel.pipeline.selection.steps import Steps
+from cptsel.pipeline.steps import Steps
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.validation import validate
 
@@ -57,7 +57,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, 
     results = steps.run(STEP, write, tasks)
     header = _header(manifest, exclude if config.exclude else None, results)
     _check_totals(manifest, header)
-    io.delete_tree(steps.work)
+    io.delete_tree(steps.work)  # which is not there where nothing is played
     _finish(out, header, config, {"seconds": time.monotonic() - started})
     return _summary(config, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
 

@@ -54,8 +54,11 @@ class WriteShard:
         data = read_data_file(task.samples, task.sha256)
         rows = parse_table(data, _COLUMNS).sort_by("order_rank").to_pylist()
         excluded = [row for row in rows if self._is_excluded(row)]
-        kept = [row for row in rows if row["repeat"] > 0 and not self._is_excluded(row)]
-        self._add_texts(task, kept)
+        # A list may name whole documents by their text, so that it takes reading also what is never played.
+        kept = [row for row in rows if (row["repeat"] > 0 or self.exclude) and not self._is_excluded(row)]
+        listed = self._add_texts(task, kept)
+        excluded += [row for row in kept if row["row_index"] in listed]
+        kept = [row for row in kept if row["row_index"] not in listed]
         files = []
         left_out = {"samples": len(excluded), "lines": 0, "tokens": 0}
         for visit in task.visits:
@@ -72,8 +75,13 @@ class WriteShard:
         names = (row["doc_id"], row["doc_key"], row["sample_id"], row["content_hash"].hex())
         return not self.exclude.isdisjoint(names)
 
-    def _add_texts(self, task: ExportTask, rows: list[dict[str, Any]]) -> None:
-        """Set ``text`` of every row, holding it against ``content_hash``."""
+    def _add_texts(self, task: ExportTask, rows: list[dict[str, Any]]) -> set[int]:
+        """Set ``text`` of every row, holding it against ``content_hash``.
+
+        Returns:
+            row_index of the documents whose whole text is excluded by its hash, as ``embed`` does.
+        """
+        listed = set()
         by_document: dict[int, list[dict[str, Any]]] = {}
         for row in rows:
             by_document.setdefault(row["row_index"], []).append(row)
@@ -83,6 +91,8 @@ class WriteShard:
             raise BadInputError(f"{task.uri} is missing; restore it, or pass --root with where the corpus lies now")
         shard = task.shard
         for row_index, text in read_texts(task.uri, shard["format"], shard["compression"], self.text_field, wanted):
+            if self.exclude and content_hash(text.encode()).hex() in self.exclude:
+                listed.add(row_index)
             for row in by_document[row_index]:
                 row["text"] = text[row["char_start"] : row["char_end"]]
                 if content_hash(row["text"].encode()) != row["content_hash"]:
@@ -90,6 +100,7 @@ class WriteShard:
                         f"{task.uri}: row {row_index} is not the text that was embedded (content_hash differs); "
                         "restore the file, and run cptsel verify --sources to see all that changed"
                     )
+        return listed
 
     def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> dict[str, Any]:
         path = io.join(self.out, visit.name)

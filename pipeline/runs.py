@@ -23,6 +23,8 @@ FORMAT = "cptsel.run"
 # Options that say which rows a run holds, or how it was computed, but not what a row means: a union may mix them.
 _MAY_DIFFER = frozenset({"limit", "exclude", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"})
 
+_NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
+
 
 @dataclass(frozen=True)
 class RunShard:
@@ -177,7 +179,8 @@ def _check_disjoint(shards: list[RunShard]) -> None:
 def run_fingerprint(header: dict[str, Any]) -> str:
     """Names what a run holds, by everything in ``run.json`` that decides the bytes of its rows."""
     keys = ("format", "spec_version", "fingerprints", "projection", "options", "norm_kind")
-    return fingerprint({key: header[key] for key in keys})
+    packages = {name: number for name, number in header["packages"].items() if name not in _NOT_SHAPING}
+    return fingerprint({key: header[key] for key in keys} | {"packages": packages})
 
 
 def _schema(header: dict[str, Any]) -> pa.Schema:

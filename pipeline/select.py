@@ -12,22 +12,24 @@ from typing import Any
 
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.config import SelectConfig, to_yaml
-from cptsel.pipeline.errors import CptselError, UsageError
+from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.exclusion import read_exclusions
 from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
 from cptsel.pipeline.manifest import finish_manifest
 from cptsel.pipeline.progress import Progress
 from cptsel.pipeline.runs import EmbeddingRuns, RunShard, open_runs
-from cptsel.pipeline.selection.cells import CellReader, cell_statistics
+from cptsel.pipeline.selection.cells import CellReader, cell_statistics, matched_exclusions
 from cptsel.pipeline.selection.global_cover import cover_globally
 from cptsel.pipeline.selection.global_draw import draw_globally
 from cptsel.pipeline.selection.methods import METHODS, Draw, Settings
 from cptsel.pipeline.selection.plan import Plan, make_plan
 from cptsel.pipeline.selection.scope_shard import select_in_shards
-from cptsel.pipeline.selection.steps import Steps
 from cptsel.pipeline.selection.summary import dry_run_summary, select_summary
 from cptsel.pipeline.selection.weighting import weigh
 from cptsel.pipeline.selection.writing import manifest_header, write_samples, write_shards
+from cptsel.pipeline.steps import Steps
+
+_RANGES = (("neighbours", 1, None), ("refine", 0, None), ("max_repeats", 1, 32_767), ("seed", 0, 2**31 - 1))
 
 
 def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -52,8 +54,8 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     if config.dry_run:
         with ThreadPoolExecutor(max_workers=8) as pool:
             counted = list(pool.map(CountCells(reader), runs.shards))
-        return dry_run_summary(config, runs, _plan(config, counted))
-    plan = _begin(config, runs, reader, steps)
+        return dry_run_summary(config, runs, _plan(config, counted), _unmatched(exclude, counted))
+    plan, unmatched = _begin(config, runs, reader, steps)
     reports = _choose(config, runs, plan, reader, steps)
     tokens = None if config.replay_tokens is None else parse_tokens(config.replay_tokens)
     weighted = weigh(steps.work, plan, config.budget, tokens, config.max_repeats, config.seed)
@@ -62,17 +64,17 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     header = manifest_header(config, runs, plan, weighted, reports, exclude)
     _delete(steps.work)
     finish_manifest(config.out, header, to_yaml(config), _stats(time.monotonic() - began))
-    return select_summary(config, header, plan)
+    return select_summary(config, header, plan, unmatched)
 
 
 @dataclass(frozen=True)
 class CountCells:
-    """RunShard → what the budgets need to know of its cells."""
+    """RunShard → what the budgets need to know of its cells, and the entries of the exclusion list met there."""
 
     reader: CellReader
 
-    def __call__(self, shard: RunShard) -> list[dict[str, Any]]:
-        return cell_statistics(shard, self.reader)
+    def __call__(self, shard: RunShard) -> dict[str, Any]:
+        return {"cells": cell_statistics(shard, self.reader), "excluded": matched_exclusions(shard, self.reader)}
 
 
 def check_config(config: SelectConfig) -> None:
@@ -84,7 +86,7 @@ def check_config(config: SelectConfig) -> None:
     ):
         if getattr(config, name) not in choices:
             raise UsageError(f"--{name} {getattr(config, name)}: must be one of {', '.join(choices)}")
-    for name, least, most in (("neighbours", 1, None), ("refine", 0, None), ("max_repeats", 1, 32_767)):
+    for name, least, most in _RANGES:
         value = getattr(config, name)
         if value < least or (most is not None and value > most):
             bounds = f"at least {least}" if most is None else f"between {least} and {most}"
@@ -106,23 +108,34 @@ def _check_group(config: SelectConfig, runs: EmbeddingRuns) -> None:
         raise UsageError(f"--group-by {config.group_by}: {runs.directories[0]} has no such group column; {there}")
 
 
-def _plan(config: SelectConfig, counted: list[list[dict[str, Any]]]) -> Plan:
-    statistics = [cell for cells in counted for cell in cells]
+def _plan(config: SelectConfig, counted: list[dict[str, Any]]) -> Plan:
+    statistics = [cell for shard in counted for cell in shard["cells"]]
     return make_plan(statistics, parse_budget(config.budget), config.budget, config.group_alpha)
 
 
-def _begin(config: SelectConfig, runs: EmbeddingRuns, reader: CellReader, steps: Steps) -> Plan:
-    """Count, plan, and only then clear the output directory: a budget that can't be must not cost an old manifest."""
+def _unmatched(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:
+    """Entries of the exclusion list that name nothing in the runs; hashes stand in it in both cases and count once."""
+    matched = {entry.lower() for shard in counted for entry in shard["excluded"]}
+    return len({entry.lower() for entry in exclude} - matched)
+
+
+def _begin(config: SelectConfig, runs: EmbeddingRuns, reader: CellReader, steps: Steps) -> tuple[Plan, int]:
+    """Count, plan, and only then clear the output directory: a budget that can't be must not cost an old manifest.
+
+    Returns:
+        The plan, and how many entries of the exclusion list name nothing.
+    """
     is_new = not outputs.list_tree(config.out)
     if is_new:
         outputs.write_config(config.out, "select", to_yaml(config))
     try:
-        plan = _plan(config, steps.run("statistics", CountCells(reader), runs.shards))
-    except CptselError:
+        counted = steps.run("statistics", CountCells(reader), runs.shards)
+        plan = _plan(config, counted)
+    except BaseException:  # an interrupt too: what --overwrite has not replaced yet must stay as it was
         _delete(config.out if is_new else steps.work)
         raise
     outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite)
-    return plan
+    return plan, _unmatched(reader.exclude, counted)
 
 
 def _delete(directory: str) -> None:
@@ -146,5 +159,5 @@ def _choose(
 
 def _stats(seconds: float) -> dict[str, Any]:
     """Time and memory of this call; of workers only where they are local processes."""
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {"seconds": round(seconds, 3), "peak_memory_bytes": peak * 1024}

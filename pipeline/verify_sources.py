@@ -1,11 +1,13 @@
 """Checks of a manifest against its corpus: every shard's bytes, every window's text. By Beam, a shard a task."""
 
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io, outputs
+from cptsel.pipeline.beam import is_local, pipeline_options
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.errors import BadInputError
@@ -13,7 +15,7 @@ from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.manifest import Manifest, samples_name, source_uri
 from cptsel.pipeline.problems import KEPT, Problem, Problems
 from cptsel.pipeline.progress import Progress
-from cptsel.pipeline.selection.steps import Steps
+from cptsel.pipeline.steps import Steps
 
 STEP = "corpus"
 _COLUMNS = ["row_index", "byte_offset", "byte_length", "char_start", "char_end", "content_hash"]
@@ -98,7 +100,8 @@ def _difference(text: str, row: dict[str, Any]) -> str | None:
 def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, progress: Progress | None) -> str:
     """Check all shards that have samples, in parallel. Returns what was looked at.
 
-    Workers hand their findings back through a directory beside the manifest, which is itself never written to.
+    Workers hand their findings back through a directory of temporary files, so that a manifest can be checked where
+    nothing may be written.
     """
     files = manifest.sample_files()
     tasks = [
@@ -106,13 +109,15 @@ def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, 
         for shard in manifest.shards().to_pylist()
         if shard["shard_id"] in files
     ]
-    work = f"{manifest.directory.rstrip('/')}.verify-{uuid.uuid4().hex[:8]}"
+    if is_local(pipeline_options(config.beam_args, config.workers)):
+        work = tempfile.mkdtemp(prefix="cptsel-verify-")
+    else:  # workers on other machines share no temporary directory with this one, but must reach the manifest
+        work = f"{manifest.directory.rstrip('/')}.verify-{uuid.uuid4().hex[:8]}"
     try:
         steps = Steps(work, config.beam_args, config.workers, progress)
         results = steps.run(STEP, CheckSource(manifest.directory, manifest.text_field, work), tasks)
     finally:
-        if outputs.list_tree(work):
-            io.delete_tree(work)
+        io.delete_tree(work)
     for total, kept in results:
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]

@@ -14,6 +14,7 @@ from cptsel.pipeline import outputs
 from cptsel.pipeline.config import ExportConfig, OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
+from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
 
@@ -162,6 +163,33 @@ def test_exclude_drops_by_every_kind_of_name_and_says_how_much(built, tmp_path):
         "tokens": sum(s["repeat"] * s["n_tokens"] for s in gone),
     }
     assert summary["totals"]["excluded lines"] == excluded["lines"] > 3
+
+
+def test_exclude_drops_whole_documents_by_the_hash_of_their_text(built, tmp_path):
+    rows = (built.replay.parent / "corpus" / "part-00.jsonl").read_text().splitlines()
+    played = {s["doc_id"] for s in built.samples if s["repeat"] and s["shard_id"] == 0}
+    document = next(row for row in map(json.loads, filter(None, rows)) if row.get("id") in played)
+    (tmp_path / "list").write_text(content_hash(document["text"].encode()).hex().upper() + "\n")
+    export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), exclude=str(tmp_path / "list")))
+    lines = [line for lines in read_back(tmp_path / "out").values() for line in lines]
+    assert {line["id"] for line in lines} & played == played - {document["id"]}
+    gone = [s for s in built.samples if s["doc_id"] == document["id"]]
+    excluded = json.loads((tmp_path / "out" / "export.json").read_text())["excluded"]
+    assert excluded["samples"] == len(gone)
+    assert excluded["lines"] == sum(s["repeat"] for s in gone)
+
+
+def test_a_manifest_that_plays_nothing_becomes_an_empty_export(tmp_path):
+    built = build_replay(tmp_path, shards=2)
+    for shard in range(2):
+        change_samples(built.replay, shard, lambda rows: [row.update(repeat=0) for row in rows])
+    header = json.loads((built.replay / "manifest.json").read_text())
+    header["totals"] |= {"plays": 0, "replay_tokens": 0}
+    (built.replay / "manifest.json").write_text(json.dumps(header))
+    reseal(built.replay)
+    summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
+    assert summary["totals"]["lines"] == summary["totals"]["files"] == 0
+    assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
 def test_a_changed_text_stops_the_export_and_leaves_no_success(built, tmp_path):

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from run_builder import build_run
 
-from cptsel.pipeline import hashing, io
+from cptsel.pipeline import hashing, io, steps
 from cptsel.pipeline.config import SelectConfig, VerifyConfig
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.kernels.draws import priority_sample
 from cptsel.pipeline.manifest import load_manifest
 from cptsel.pipeline.runs import open_runs
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection import cells, global_cover, global_draw, steps
+from cptsel.pipeline.selection import cells, global_cover, global_draw
 from cptsel.pipeline.verify import verify
 
 ROWS = (90, 60, 0, 130)
@@ -231,6 +231,36 @@ def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, inline, monkey
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("budget", ["50%", "55000 tokens"])
+def test_global_craig_uses_its_budget_where_shards_are_skewed(tmp_path, inline, budget):
+    """Of the mass, nearly all is in the few long samples: the other shard has many times its share by mass to give."""
+    run = build_run(tmp_path / "run", rows=(1000, 100), block_rows=1000)
+    set_n_tokens(run / "embeddings" / "000000-00000.parquet", 10)
+    set_n_tokens(run / "embeddings" / "000001-00000.parquet", 1000)
+    choose(run, tmp_path / "replay", method="craig", scope="global", budget=budget)
+    rows = read_samples(tmp_path / "replay")
+    if budget == "50%":
+        assert rows.num_rows == 550
+    else:
+        assert 55_000 - 10 < sum(rows["n_tokens"].to_pylist()) <= 55_000
+
+
+def set_n_tokens(path, n_tokens):
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("n_tokens")
+    values = pa.array([n_tokens] * table.num_rows, table.schema.field(place).type)
+    pq.write_table(table.set_column(place, table.schema.field(place), values), path)
+
+
+def test_distances_and_gain_of_a_merge_agree(run, tmp_path, inline, monkeypatch):
+    monkeypatch.setattr(global_cover, "CLIENTS", 60)
+    choose(run, tmp_path / "replay", method="craig", scope="global", group_by="language")
+    selection = load_manifest(str(tmp_path / "replay")).header["selection"]
+    for report in (selection["report"], *selection["reports"]):
+        gain = 1 - report["mean_distance"] / report["random_distance"]
+        assert report["gain_over_random"] == pytest.approx(gain)
+
+
 def test_sampled_clients_still_give_exact_weights(run, tmp_path, inline, monkeypatch):
     monkeypatch.setattr(global_cover, "CLIENTS", 60)
     test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, None, "global", "euclidean")
@@ -333,6 +363,29 @@ def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path, inline)
         assert load_manifest(str(out)).header["totals"]["population_mass"] == pytest.approx(mass)
 
 
+def test_entries_of_an_exclusion_list_that_name_nothing_are_a_warning(run, tmp_path, inline):
+    sample = next(iter(candidates(run)))
+    (tmp_path / "list.txt").write_text(f"{sample.upper()}\nnobody\n{'AB' * 16}\n")
+    for dry_run in (True, False):
+        summary = choose(run, tmp_path / "replay", exclude=str(tmp_path / "list.txt"), dry_run=dry_run)
+        (warning,) = [line for line in summary["warnings"] if "--exclude" in line]
+        assert "2 entries name nothing" in warning
+
+
+def test_an_interrupt_leaves_what_overwrite_would_replace_as_it_was(run, tmp_path, monkeypatch):
+    choose(run, tmp_path / "replay", method="uniform")
+    before = {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()}
+
+    def interrupted(self, what, function, tasks):
+        io.write_bytes(io.join(self.work, what, "0"), b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps.Steps, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        choose(run, tmp_path / "replay", method="uniform", budget="20%", overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()} == before
+
+
 def test_groups(run, tmp_path, inline):
     choose(run, tmp_path / "one", method="uniform")
     assert [entry["group"] for entry in load_manifest(str(tmp_path / "one")).header["groups"]] == ["all"]
@@ -379,6 +432,8 @@ def test_dry_run_writes_nothing(run, tmp_path):
         ({"similarity": "dot"}, "--similarity dot"),
         ({"neighbours": 0}, "--neighbours 0: must be at least 1"),
         ({"refine": -1}, "--refine -1"),
+        ({"seed": -1}, "--seed -1: must be between 0 and 2147483647"),
+        ({"seed": 2**31}, "--seed 2147483648"),
         ({"max_repeats": 0}, "--max-repeats 0: must be between 1 and 32767"),
         ({"group_alpha": float("nan")}, "--group-alpha nan"),
         ({"group_alpha": -1.0}, "--group-alpha -1.0"),

@@ -116,6 +116,16 @@ def cell_statistics(shard: RunShard, reader: CellReader) -> list[dict[str, Any]]
     ]
 
 
+def matched_exclusions(shard: RunShard, reader: CellReader) -> list[str]:
+    """Entries of the exclusion list that name a row of the shard, sorted."""
+    if not reader.exclude:
+        return []
+    rows = read_rows(shard, reader.schema, [*_EXCLUSION_KEYS, "content_hash"])
+    names = {name for column in _EXCLUSION_KEYS for name in rows.column(column).to_pylist()}
+    names |= {digest.hex() for digest in rows.column("content_hash").to_pylist()}
+    return sorted(reader.exclude & names)
+
+
 def _excluded(rows: pa.Table, exclude: frozenset[str]) -> np.ndarray:
     """(n,) bool: rows of which a name or the content hash is in the list."""
     excluded = np.zeros(rows.num_rows, dtype=bool)

@@ -22,7 +22,7 @@ from cptsel.pipeline.selection.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.methods import METHODS, PICKS, Coverage, Picks, Settings, picks_table
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.scope_shard import write_picks
-from cptsel.pipeline.selection.steps import Steps
+from cptsel.pipeline.steps import Steps
 
 #: Clients of a group that score the merge: all samples up to so many, above a sample of about this size by name.
 CLIENTS = 200_000
@@ -170,13 +170,30 @@ def cover_globally(
         _write_exact(steps.work, shard.shard_id, masses)
     for name, report in zip(names, reports, strict=True):
         distance = math.fsum(found.get(name, 0.0) for found in distances)
-        report |= {"group": name, "mass": groups[name].mass, "mean_distance": distance / groups[name].mass}
+        report |= {"group": name, "mass": groups[name].mass, **_exact(report, distance / groups[name].mass)}
     return reports
 
 
+def _exact(report: dict[str, Any], mean_distance: float) -> dict[str, float]:
+    """Distances and gain of a merge, with the mean distance of all samples in the place of the clients'.
+
+    Random picks were measured on the clients alone; what is off in their distance is off in that of the picks too, and
+    by much the same factor. All clients are all samples up to CLIENTS of them, and then this changes nothing.
+    """
+    random = report["random_distance"]
+    if report["mean_distance"] > 0:
+        random *= mean_distance / report["mean_distance"]
+    gain = (random - mean_distance) / random if random > 0 else 0.0
+    return {"mean_distance": mean_distance, "random_distance": random, "gain_over_random": gain}
+
+
 def _part(cell: Share, group: Share, plan: Plan) -> int:
-    """What a shard picks for the merge: several times its share, at least one sample, at most all."""
-    least = cell.longest if plan.unit == "tokens" else 1
+    """What a shard picks for the merge: several times its share, at least one sample, at most all.
+
+    Never less than its own budget either, which is above its share by mass where another shard is too small for its
+    own: cells' budgets add up to the group's, and so the candidates suffice for it.
+    """
+    least = max(cell.budget, cell.longest if plan.unit == "tokens" else 1)
     return min(cell.size(plan.unit), max(least, part_budget(group.budget, cell.mass / group.mass)))
 
 

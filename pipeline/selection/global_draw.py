@@ -20,7 +20,7 @@ from cptsel.pipeline.selection.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.methods import METHODS, PICKS, Draw, Picks, Settings, picks_table
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.scope_shard import write_picks
-from cptsel.pipeline.selection.steps import Steps
+from cptsel.pipeline.steps import Steps
 
 STEP = "keys"
 

@@ -11,7 +11,7 @@ from cptsel.pipeline.runs import RunShard
 from cptsel.pipeline.selection.cells import CellReader, read_cells
 from cptsel.pipeline.selection.methods import METHODS, PICKS, Settings, picks_table
 from cptsel.pipeline.selection.plan import Plan
-from cptsel.pipeline.selection.steps import Steps
+from cptsel.pipeline.steps import Steps
 
 STEP = "picks"
 

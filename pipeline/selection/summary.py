@@ -14,8 +14,11 @@ _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbou
 _CELLS_SHOWN = 20
 
 
-def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """The summary of a finished selection, from the manifest's header."""
+def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan, unmatched: int) -> dict[str, Any]:
+    """The summary of a finished selection, from the manifest's header.
+
+    ``unmatched`` counts the entries of the exclusion list that name nothing in the runs.
+    """
     totals, report = header["totals"], header["selection"]["report"]
     shown: dict[str, Any] = {
         "method": config.method,
@@ -37,9 +40,8 @@ def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan) -> 
             "objective": report["objective"],
             "objective of random picks": report["random_objective"],
         }
-    return _summary(
-        config, "done", shown, [_groups_table(header), *_reports_table(header)], _warnings(config, header, plan)
-    )
+    warnings = _warnings(config, header, plan) + _unmatched_warning(unmatched)
+    return _summary(config, "done", shown, [_groups_table(header), *_reports_table(header)], warnings)
 
 
 def _summary(
@@ -117,7 +119,16 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
     return found
 
 
-def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan) -> dict[str, Any]:
+def _unmatched_warning(unmatched: int) -> list[str]:
+    if not unmatched:
+        return []
+    return [
+        f"--exclude: {unmatched:,} entries name nothing in the runs; "
+        "hashes of whole documents hold in cptsel embed and export only, where their text is at hand"
+    ]
+
+
+def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan, unmatched: int) -> dict[str, Any]:
     """What would be done: counts, budgets by group and cell, and estimates of bytes and time."""
     reads_vectors = METHODS[config.method].needs_vectors
     samples = sum(group.samples for group in plan.groups)
@@ -154,4 +165,5 @@ def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan) -> di
         "columns": ["shard", "group", "samples", f"budget ({plan.unit})"],
         "rows": first,
     }
-    return _summary(config, "dry-run", totals, [groups, cells] if config.scope == "shard" else [groups], [])
+    warnings = _unmatched_warning(unmatched)
+    return _summary(config, "dry-run", totals, [groups, cells] if config.scope == "shard" else [groups], warnings)

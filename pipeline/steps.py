@@ -1,4 +1,4 @@
-"""Running one plain function over many tasks by Beam: the only module of ``select`` that knows Beam.
+"""Running one plain function over many tasks by Beam: all that ``select``, ``export`` and ``verify`` know of it.
 
 A step's function reads and writes files of its own and returns a few small values, which come back to the driver by a
 file, since a remote runner has no other way. So no vector crosses a shuffle, and a step can be tested as a function.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import grpc
 
 from cptsel.pipeline import errors, io
 from cptsel.pipeline.beam import make_pipeline, pipeline_options
@@ -16,7 +17,7 @@ from cptsel.pipeline.progress import Progress, Watch
 
 
 class Steps:
-    """Where and how the steps of one call of ``select`` run.
+    """Where and how the steps of one call of a command run.
 
     Args:
         work: directory for what steps hand to each other.
@@ -37,18 +38,20 @@ class Steps:
             what: name of the step, for progress; also its directory under ``work``, where ``function`` may write.
             function: picklable; a CptselError that it raises is raised here again, that of the first task first.
             tasks: picklable, small.
+
+        Raises:
+            PartialError: the runner or a worker failed, or files can't be read or written.
         """
         if not tasks:
             return []
         path = io.join(self.work, f"{what}.jsonl")
         written = io.join(self.work, what)
         with Watch(self.progress, lambda: len(io.list_names(written)), len(tasks), what):
-            pipeline = make_pipeline(self.options)
-            numbered = pipeline | "CreateTasks" >> beam.Create(list(enumerate(tasks)))
-            _ = numbered | "RunTasks" >> RunTasks(function) | "GatherResults" >> GatherResults(path)
             try:
-                pipeline.run().wait_until_finish()
-            except Exception as error:  # whatever the runner makes of a worker that failed
+                with make_pipeline(self.options) as pipeline:
+                    numbered = pipeline | "CreateTasks" >> beam.Create(list(enumerate(tasks)))
+                    _ = numbered | "RunTasks" >> RunTasks(function) | "GatherResults" >> GatherResults(path)
+            except (RuntimeError, OSError, MemoryError, grpc.RpcError) as error:  # of the runner, or what it reads
                 cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
                 sentence = (
                     f"the step {what!r} failed: {cause[0][:300]}; run the command again, with --debug to see more"

@@ -1,0 +1,53 @@
+"""Steps: what becomes of errors of tasks, of the runner, and of this code."""
+
+import pytest
+
+from cptsel.pipeline import steps
+from cptsel.pipeline.errors import BadInputError, PartialError
+
+
+def double(task):
+    if task == 13:
+        raise BadInputError("thirteen can't be doubled")
+    if task < 0:
+        raise RuntimeError("no memory left") if task == -1 else ValueError("a bug")
+    return 2 * task
+
+
+def make(tmp_path):
+    return steps.Steps(str(tmp_path / "work"), (), 1, None)
+
+
+def test_values_come_in_the_order_of_tasks(tmp_path):
+    assert make(tmp_path).run("double", double, [3, 1, 2]) == [6, 2, 4]
+
+
+def test_an_error_of_a_task_is_raised_as_it_is(tmp_path):
+    with pytest.raises(BadInputError, match=r"^thirteen can't be doubled$"):
+        make(tmp_path).run("double", double, [1, 13])
+
+
+def test_a_failed_worker_is_one_sentence(tmp_path):
+    with pytest.raises(PartialError, match=r"^the step 'double' failed: .*no memory left[^\n]*--debug to see more$"):
+        make(tmp_path).run("double", double, [-1])
+
+
+def test_a_bug_in_a_task_is_no_failure_of_the_runner(tmp_path):
+    with pytest.raises(ValueError, match="a bug"):
+        make(tmp_path).run("double", double, [-2])
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(OSError("disk full"), PartialError), (PartialError("a worker died"), PartialError),
+     (TypeError("a bug"), TypeError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)  # fmt: skip
+def test_only_failures_of_the_runner_are_reported_as_such(tmp_path, monkeypatch, raised, expected):
+    def fail(options):
+        raise raised
+
+    monkeypatch.setattr(steps, "make_pipeline", fail)
+    with pytest.raises(expected) as caught:
+        make(tmp_path).run("double", double, [1])
+    if expected is type(raised):
+        assert caught.value is raised
