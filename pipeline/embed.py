@@ -32,9 +32,9 @@ from cptsel.pipeline.run_plan import (
     check_config,
     plan_model,
     refuse_difference,
-    run_fingerprint,
     run_header,
 )
+from cptsel.pipeline.runs import run_fingerprint
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate
 

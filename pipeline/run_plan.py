@@ -20,6 +20,7 @@ from cptsel.pipeline.model import (
     resolve_dtype,
     weights_fingerprint,
 )
+from cptsel.pipeline.runs import shaping_packages
 from cptsel.pipeline.tokenizer import Prefix, load_tokenizer, prefix_of, tokenizer_fingerprint
 from cptsel.schemas import arrow
 
@@ -164,16 +165,6 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
     }
 
 
-def run_fingerprint(header: dict[str, Any]) -> str:
-    """Names the run in every unit file: a unit of another run is never taken for one of this."""
-    keys = ("format", "spec_version", "fingerprints", "projection", "options", "norm_kind")
-    return hashing.fingerprint({key: header[key] for key in keys} | {"packages": _shaping_packages(header)})
-
-
-def _shaping_packages(header: dict[str, Any]) -> dict[str, str]:
-    return {name: number for name, number in header["packages"].items() if name not in {"apache-beam", "cptsel"}}
-
-
 def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], changed_shards: list[str]) -> None:
     """Raise UsageError where a rerun asks for other rows than ``out`` has, naming what differs first."""
     remedy = f"use another --out, or --overwrite to replace {out}"
@@ -201,8 +192,8 @@ def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], change
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{out}: was begun with {option} {_show(before)}, now {_show(now)}; {remedy}")
 
-    installed = _shaping_packages(new)
-    for name, before in _shaping_packages(old).items():
+    installed = shaping_packages(new)
+    for name, before in shaping_packages(old).items():
         if installed.get(name) != before:
             raise UsageError(
                 f"{out}: was begun with {name} {before}, now {installed.get(name)} is installed, which may round "

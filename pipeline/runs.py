@@ -179,8 +179,12 @@ def _check_disjoint(shards: list[RunShard]) -> None:
 def run_fingerprint(header: dict[str, Any]) -> str:
     """Names what a run holds, by everything in ``run.json`` that decides the bytes of its rows."""
     keys = ("format", "spec_version", "fingerprints", "projection", "options", "norm_kind")
-    packages = {name: number for name, number in header["packages"].items() if name not in _NOT_SHAPING}
-    return fingerprint({key: header[key] for key in keys} | {"packages": packages})
+    return fingerprint({key: header[key] for key in keys} | {"packages": shaping_packages(header)})
+
+
+def shaping_packages(header: dict[str, Any]) -> dict[str, str]:
+    """Versions of the packages by which bytes are promised."""
+    return {name: number for name, number in header["packages"].items() if name not in _NOT_SHAPING}
 
 
 def _schema(header: dict[str, Any]) -> pa.Schema:
