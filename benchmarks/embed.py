@@ -5,7 +5,9 @@
     python benchmarks/embed.py --only kernel                  # the first part alone
 
 All figures are CPU seconds, user and system, of all threads. What is compared runs interleaved, in alternating order;
-a ratio is that of one round, and the median, least and greatest over the rounds are printed.
+a ratio is that of one round, and the median, least and greatest over the rounds are printed. OpenMP threads that wait
+for each other sleep (``OMP_WAIT_POLICY=passive``, unless the environment says otherwise): those that spin count as CPU
+time whatever other programs made them wait for, so that it would measure the machine's load.
 
 **Kernel.** Real windows in the batches that embed would make, a few taken from the whole range of lengths. For each
 batch: *plain* forward + loss, as any evaluation loop has it (logits of the whole padded batch, ``cross_entropy``, no
@@ -34,6 +36,8 @@ import sys
 # Python puts this file's folder first on its path, where select.py would be taken for the standard module of its name.
 if (here := os.path.dirname(os.path.abspath(__file__))) in sys.path:
     sys.path.remove(here)
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, here and in the command
 
 import argparse
 import copy
