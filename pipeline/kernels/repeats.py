@@ -8,6 +8,11 @@ import numpy as np
 _SNAP = 1e-9
 
 
+def repeat_purpose(phase: int) -> str:
+    """What a group's uniform variate of a phase is drawn for: the second part of its hash (seed, purpose, group)."""
+    return "repeat" if phase == 0 else f"repeat {phase}"
+
+
 @dataclass(frozen=True)
 class Rates:
     """How often each sample is to be played, on average.
