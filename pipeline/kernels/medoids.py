@@ -3,10 +3,14 @@
 A pass assigns all rows and then lets each cluster choose the member with the least Σ a_i · d(i, member) as its pick:
 Lloyd's alternation with members for means (Maranzana 1964; Park & Jun 2009). It starts from greedy's picks and stops
 where the total no longer falls.
+
+Not every row may become a pick, and what others serve better (picks of earlier rounds) should pull none: ``worth`` and
+``served`` say so.
 """
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -74,11 +78,13 @@ def refine(
     x: np.ndarray,
     mass: np.ndarray,
     picks: np.ndarray,
-    passes: int,
+    passes: int | None,
     *,
     graph: Links | None = None,
     costs: np.ndarray | None = None,
     capacity: int = 0,
+    worth: np.ndarray | None = None,
+    served: np.ndarray | None = None,
 ) -> Refined:
     """Run medoid passes over picks and assign every row to what they leave.
 
@@ -86,28 +92,44 @@ def refine(
         x: Rows (n, d), float32.
         mass: Masses (n,), finite and >= 0.
         picks: Distinct rows (m,) of ``x``.
-        passes: The most passes to make; 0 only assigns.
+        passes: The most passes to make; 0 only assigns, None goes on until nothing moves.
         graph: See ``assign``.
         costs: Costs (n,), int64, where the picks together may cost at most ``capacity``; None where any swap will do.
         capacity: The budget of ``costs``.
+        worth: What a row is worth as a pick (n,), 0 where it can't be one: a pick never moves to a row of less worth.
+            None where all are worth the same.
+        served: Distance (n,) at which each row is served whatever the picks; None where none is. Rows that are nearer
+            to that than to a pick pull no medoid.
 
     Returns:
-        Picks of a total Σ a_i · d(i, nearest pick) no larger than that of the picks given, and the assignment to them.
+        Picks of a total Σ a_i · min(d(i, nearest pick), served_i) no larger than that of the picks given, and the
+        assignment of all rows to them.
     """
+
+    def total(distance: np.ndarray) -> float:
+        return float(mass @ (distance if served is None else np.minimum(distance, served)))
+
     assignment = assign(x, picks, graph)
-    for done in range(passes):
-        moved = _medoids(x, mass, picks, assignment.owner, costs, capacity)
+    for done in count() if passes is None else range(passes):
+        pull = mass if served is None else np.where(assignment.distance < served, mass, 0.0)
+        moved = _medoids(x, pull, picks, assignment.owner, costs, capacity, worth)
         if np.array_equal(moved, picks):
             return Refined(picks, assignment, done)
         proposal = assign(x, moved, graph)
-        if not mass @ proposal.distance <= mass @ assignment.distance:
+        if not total(proposal.distance) < total(assignment.distance):
             return Refined(picks, assignment, done)
         picks, assignment = moved, proposal
-    return Refined(picks, assignment, passes)
+    return Refined(picks, assignment, passes or 0)
 
 
 def _medoids(
-    x: np.ndarray, mass: np.ndarray, picks: np.ndarray, owner: np.ndarray, costs: np.ndarray | None, capacity: int
+    x: np.ndarray,
+    mass: np.ndarray,
+    picks: np.ndarray,
+    owner: np.ndarray,
+    costs: np.ndarray | None,
+    capacity: int,
+    worth: np.ndarray | None,
 ) -> np.ndarray:
     """The medoid of each cluster; under a budget the best member that it still leaves room for, in pick order."""
     if not len(picks):
@@ -119,7 +141,8 @@ def _medoids(
     for c, cluster in enumerate(np.split(members, ends[:-1])):
         if len(cluster) == 1:
             continue
-        pool = _pool(x, mass, cluster)
+        able = cluster if worth is None else cluster[(worth[cluster] > 0) & (worth[cluster] >= worth[picks[c]])]
+        pool = _pool(x, mass, cluster, able)
         if costs is not None:
             pool = pool[costs[pool] <= costs[picks[c]] + left]
         pool = np.concatenate([picks[c : c + 1], pool])
@@ -131,14 +154,14 @@ def _medoids(
     return moved
 
 
-def _pool(x: np.ndarray, mass: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """The members that may become the medoid, ascending."""
+def _pool(x: np.ndarray, mass: np.ndarray, cluster: np.ndarray, able: np.ndarray) -> np.ndarray:
+    """The members that are tried, ascending: those able to be a pick, or in a large cluster the nearest its mean."""
     total = mass[cluster].sum()
-    if len(cluster) <= EXACT_MEMBERS or total <= 0:
-        return cluster[:EXACT_MEMBERS]
+    if len(able) <= EXACT_MEMBERS or total <= 0:
+        return able[:EXACT_MEMBERS]
     mean = (mass[cluster] / total) @ x[cluster]
-    near = nearest(mean[None].astype(np.float32), x[cluster], NEAR).indices[0]
-    return cluster[np.sort(near)]
+    near = nearest(mean[None].astype(np.float32), x[able], NEAR).indices[0]
+    return able[np.sort(near)]
 
 
 def _total_distances(rows: np.ndarray, mass: np.ndarray, pool: np.ndarray) -> np.ndarray:
