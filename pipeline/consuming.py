@@ -12,18 +12,25 @@ def consuming_page(header: dict[str, Any]) -> str:
         header: a whole ``manifest.json``.
     """
     template = Template((files("cptsel.schemas") / "CONSUMING.md").read_text(encoding="utf-8"))
-    totals, order, corpus = header["totals"], header["order"], header["corpus"]
+    totals, order, corpus, weighting = (header[key] for key in ("totals", "order", "corpus", "weighting"))
+    kinds = list(dict.fromkeys(phase["order"] for phase in header["phases"]))
     if order["kind"] == "priority":
         ordered = f"by importance, for {order['epochs']} epoch(s) on {order['world_size']} rank(s)"
+    elif weighting["realisation"] == "sampling":
+        ordered = "none: samples are drawn"
     else:
-        ordered = "none drawn yet: corpus order (run `cptsel order` for one by importance and rank)"
+        ordered = f"no schedule; `order_rank` goes by {', '.join(kinds)}"
+    played = f"{totals['plays']:,} plays, {totals['replay_tokens']:,} tokens"
+    if weighting["realisation"] == "sampling":
+        played = f"draws until {weighting['replay_tokens']['requested']:,} tokens are played"
     return template.substitute(
         manifest_id=header["manifest_id"],
         method=header["selection"]["method"],
-        realisation=header["weighting"]["realisation"],
+        realisation=weighting["realisation"],
+        features=", ".join(f"`{name}`" for name in header["required_features"]) or "none",
+        phases=len(header["phases"]),
         samples=f"{totals['selected_samples']:,}",
-        plays=f"{totals['plays']:,}",
-        replay_tokens=f"{totals['replay_tokens']:,}",
+        played=played,
         population_samples=f"{totals['population_samples']:,}",
         population_tokens=f"{totals['population_tokens']:,}",
         order=ordered,

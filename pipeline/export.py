@@ -1,21 +1,23 @@
 """``cptsel export``: write the replay corpus itself, in the input format of trainers.
 
 ``jsonl``: zstd-compressed JSON lines, repeats expanded, one file a visit of a shard, files in order by name. The text
-of every sample is read from the corpus, once a shard, and held against its content hash.
+of every sample is read from the corpus, once a shard, and held against its content hash. What the files alone can't do
+(weigh losses, draw) is said in ``export.json``, under ``instructions``, and to the user.
 """
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.config import ExportConfig, to_yaml
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.exclusion import read_exclusions
-from cptsel.pipeline.export_shard import STEP, ExportTask, Visit, WriteShard
+from cptsel.pipeline.export_shard import STEP, ExportTask, Visit, WriteShard, check_shard
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.pipeline.manifest import Manifest, check_repeats_realise, load_manifest, source_uri
-from cptsel.pipeline.order import read_visits
+from cptsel.pipeline.manifest import Manifest, load_manifest, source_uri
+from cptsel.pipeline.order import PhaseVisits, read_visits
 from cptsel.pipeline.progress import Progress
 from cptsel.pipeline.steps import Steps
 from cptsel.schemas.arrow import SPEC_VERSION
@@ -24,6 +26,13 @@ from cptsel.schemas.validation import validate
 FORMAT = "cptsel.export"
 EXPORT = "export.json"
 WORK = "_work"  # removed before _SUCCESS
+
+INSTRUCTIONS = {
+    "repeat": "play every line once, in the order of the files; the repeats are already there",
+    "loss": "play every line once, in the order of the files, and multiply its token losses by its loss_weight",
+    "sampling": "draw lines with replacement, with probability in proportion to weight, until the tokens are played",
+    "none": "play every line once, in the order of the files; weights are ignored",
+}
 
 _ROWS_SHOWN = 20
 
@@ -36,36 +45,38 @@ def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, 
 
     Raises:
         UsageError: an unknown format, an input that is not a finished manifest, or an output that exists.
-        BadInputError: a shard or a row of the corpus can't be read.
+        BadInputError: a shard or a row of the corpus is not there or can't be read.
         VerificationError: the corpus or the manifest is not what was embedded and selected.
     """
     started = time.monotonic()
     if config.to != "jsonl":
         raise UsageError(f"--to {config.to}: not a format of this release; known: jsonl")
     manifest = load_manifest(config.replay)
-    check_repeats_realise(manifest)
     exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
     out = io.absolute(config.out)
     outputs.check_apart(out, manifest.directory)
-    tasks = plan_export(manifest, config.root)
+    outputs.check_output(out, "export", config.overwrite)
+    # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
+    tasks = plan_export(manifest, read_visits(manifest), config.root)
+    _check_corpus(tasks)
     if config.dry_run:
-        outputs.check_output(out, "export", config.overwrite)
-        return _summary(config, out, _expected(manifest) | {"files": sum(len(task.visits) for task in tasks)}, tasks)
+        totals = _expected(manifest) | {"files": sum(len(task.visits) for task in tasks)}
+        return _summary(config, manifest, out, totals, tasks)
     outputs.prepare_output(out, "export", to_yaml(config), config.overwrite)
     steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
-    write = WriteShard(out, steps.work, manifest.text_field, exclude)
+    write = WriteShard(out, steps.work, manifest.text_field, exclude, manifest.realisation == "loss")
     results = steps.run(STEP, write, tasks)
     header = _header(manifest, exclude if config.exclude else None, results)
     _check_totals(manifest, header)
     io.delete_tree(steps.work)  # which is not there where nothing is played
     _finish(out, header, config, {"seconds": time.monotonic() - started})
-    return _summary(config, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
+    return _summary(config, manifest, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
 
 
-def plan_export(manifest: Manifest, root: str | None) -> list[ExportTask]:
+def plan_export(manifest: Manifest, played: dict[int, PhaseVisits], root: str | None) -> list[ExportTask]:
     """One task for each shard that is visited, with the files its visits become."""
     visits: dict[int, list[Visit]] = {}
-    for shard_id, visit in _scheduled(manifest) if manifest.schedule_files() else _unscheduled(manifest):
+    for shard_id, visit in _scheduled(manifest) if manifest.schedule_files() else _unscheduled(manifest, played):
         visits.setdefault(shard_id, []).append(visit)
     files = manifest.sample_files()
     return [
@@ -89,10 +100,10 @@ def _scheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
             yield row["shard_id"], _visit(place, phase, row["shard_id"], row["pass"])
 
 
-def _unscheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
+def _unscheduled(manifest: Manifest, played: dict[int, PhaseVisits]) -> Iterator[tuple[int, Visit]]:
     """Visits of the one epoch of a manifest without schedules: pass by pass, shards by shard_id."""
-    for phase, played in read_visits(manifest).items():
-        pairs = sorted(zip(played.passes.tolist(), played.ids[played.shard].tolist(), strict=True))
+    for phase, visits in played.items():
+        pairs = sorted(zip(visits.passes.tolist(), visits.ids[visits.shard].tolist(), strict=True))
         for place, (number, shard_id) in enumerate(pairs):
             yield shard_id, _visit(f"{_folder(manifest, phase)}/{place:09d}", phase, shard_id, number)
 
@@ -105,10 +116,40 @@ def _visit(place: str, phase: int, shard_id: int, number: int) -> Visit:
     return Visit(f"{place}-shard{shard_id:06d}-pass{number}.jsonl.zst", phase, number)
 
 
+def _check_corpus(tasks: list[ExportTask]) -> None:
+    """Every shard that will be read is there.
+
+    Raises:
+        BadInputError: one is not.
+    """
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(lambda task: check_shard(task.uri), tasks))
+
+
 def _expected(manifest: Manifest) -> dict[str, int]:
     """Lines and tokens of all epochs, as the manifest has them."""
     epochs, totals = manifest.header["order"].get("epochs", 1), manifest.header["totals"]
     return {"lines": totals["plays"] * epochs, "tokens": totals["replay_tokens"] * epochs}
+
+
+def _fidelity(manifest: Manifest) -> str:
+    """How near training on the files alone comes to the manifest."""
+    if manifest.realisation == "sampling":
+        return "expectation-only"
+    return "shard-level" if _loses_curriculum(manifest) else "exact"
+
+
+def _loses_curriculum(manifest: Manifest) -> bool:
+    """Whether a curriculum goes over several shards, whose samples lie in files of their own."""
+    return bool(manifest.curricula()) and not manifest.schedule_files() and len(manifest.sample_files()) > 1
+
+
+def _warnings(manifest: Manifest) -> list[str]:
+    """What a trainer must do with the files, or can't have from them."""
+    said = []
+    if manifest.realisation != "repeat":
+        said.append(f"weights are realised by {manifest.realisation!r}: {INSTRUCTIONS[manifest.realisation]}")
+    return said
 
 
 def _header(manifest: Manifest, exclude: frozenset[str] | None, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,7 +162,9 @@ def _header(manifest: Manifest, exclude: frozenset[str] | None, results: list[di
         "spec_version": SPEC_VERSION,
         "parent": manifest.manifest_id,
         "to": "jsonl",
-        "fidelity": "exact",
+        "realisation": manifest.realisation,
+        "fidelity": _fidelity(manifest),
+        "instructions": INSTRUCTIONS[manifest.realisation],
         "files": entries,
         "totals": {
             "files": len(entries),
@@ -157,6 +200,7 @@ def _finish(out: str, header: dict[str, Any], config: ExportConfig, stats: dict[
 
 def _summary(
     config: ExportConfig,
+    manifest: Manifest,
     out: str,
     totals: dict[str, Any],
     tasks: list[ExportTask],
@@ -169,7 +213,7 @@ def _summary(
         "command": "export",
         "out": out,
         "status": "dry-run" if config.dry_run else "done",
-        "totals": {"format": "jsonl.zst", "fidelity": "exact", **totals, **left_out},
+        "totals": {"format": "jsonl.zst", "fidelity": _fidelity(manifest), **totals, **left_out},
         "tables": [{"title": title, "columns": ["shard", "bytes", "files"], "rows": rows}],
-        "warnings": [],
+        "warnings": _warnings(manifest),
     }

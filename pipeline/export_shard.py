@@ -17,7 +17,7 @@ LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
 
 _COLUMNS = [
     "sample_id", "doc_key", "doc_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
-    "content_hash", "weight", "repeat", "phase", "order_rank", "group",
+    "content_hash", "weight", "loss_weight", "repeat", "phase", "order_rank", "group",
 ]  # fmt: skip
 
 
@@ -43,12 +43,17 @@ class ExportTask:
 
 @dataclass(frozen=True)
 class WriteShard:
-    """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}."""
+    """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}.
+
+    ``weighs_losses``: whether a line's ``loss_weight`` is that of the manifest, or 1 because something else (repeats,
+    draws, nothing) realises the weight.
+    """
 
     out: str
     work: str
     text_field: str
     exclude: frozenset[str]
+    weighs_losses: bool
 
     def __call__(self, task: ExportTask) -> dict[str, Any]:
         data = read_data_file(task.samples, task.sha256)
@@ -87,8 +92,7 @@ class WriteShard:
             by_document.setdefault(row["row_index"], []).append(row)
         first = {key: by_document[key][0] for key in sorted(by_document)}
         wanted = [(key, row["byte_offset"], row["byte_length"]) for key, row in first.items()]
-        if not io.exists(task.uri):
-            raise BadInputError(f"{task.uri} is missing; restore it, or pass --root with where the corpus lies now")
+        check_shard(task.uri)
         shard = task.shard
         for row_index, text in read_texts(task.uri, shard["format"], shard["compression"], self.text_field, wanted):
             if self.exclude and content_hash(text.encode()).hex() in self.exclude:
@@ -113,19 +117,25 @@ class WriteShard:
         return {"name": visit.name, "sha256": digest, "bytes": size, "lines": len(rows), "tokens": tokens}
 
     def _line(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> bytes:
-        """One line. ``loss_weight`` is what is left to multiply the loss by: 1, since repeats realise the weight."""
+        """One line; its ``loss_weight`` is what is left to multiply the loss by."""
         record = {
             "text": row["text"],
             "id": row["doc_id"],
             "sample_id": row["sample_id"],
             "group": row["group"],
             "weight": row["weight"],
-            "loss_weight": 1.0,
+            "loss_weight": row["loss_weight"] if self.weighs_losses else 1.0,
             "repeat": visit.number,
             "shard": task.shard["path"],
             "row": row["row_index"],
         }
         return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def check_shard(uri: str) -> None:
+    """Raise BadInputError where a shard of the corpus is not there."""
+    if not io.exists(uri):
+        raise BadInputError(f"{uri} is missing; restore it, or pass --root with where the corpus lies now")
 
 
 def _played(rows: list[dict[str, Any]], visit: Visit) -> list[dict[str, Any]]:

@@ -72,8 +72,17 @@ def exists(path: str) -> bool:
 
 
 def size(path: str) -> int:
-    """Bytes of a file."""
-    return os.path.getsize(path) if not is_remote(path) else int(match(path)[0].size_in_bytes)
+    """Bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not is_remote(path):
+        return os.path.getsize(path)
+    for entry in match(path):
+        if entry.path == path:  # a name may hold signs that a glob reads otherwise
+            return int(entry.size_in_bytes)
+    raise FileNotFoundError(f"{path} is missing")
 
 
 def open_read(path: str) -> BinaryIO:

@@ -18,6 +18,7 @@ import rfc8785
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.consuming import consuming_page
 from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.kernels.weights import REQUIRED_FEATURES
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.validation import validate
 
@@ -25,7 +26,7 @@ FORMAT = "cptsel.replay"
 MANIFEST = "manifest.json"
 CONSUMING = "CONSUMING.md"
 SHARDS = "shards.parquet"
-SUPPORTED_FEATURES: frozenset[str] = frozenset()
+SUPPORTED_FEATURES: frozenset[str] = frozenset().union(*REQUIRED_FEATURES.values())
 
 _SAMPLES = re.compile(r"samples/(\d{6,})\.parquet")
 _SCHEDULE = re.compile(r"schedule/(\d+)-(\d+)\.parquet")
@@ -55,6 +56,16 @@ class Manifest:
     @property
     def phases(self) -> list[int]:
         return sorted(entry["phase"] for entry in self.header["phases"])
+
+    @property
+    def realisation(self) -> str:
+        """How weights are realised: a key of kernels.weights.REQUIRED_FEATURES."""
+        return str(self.header["weighting"]["realisation"])
+
+    def curricula(self) -> dict[int, str]:
+        """What ``order_rank`` follows, of the phases in which that is not the corpus."""
+        order = {entry["phase"]: str(entry["order"]) for entry in self.header["phases"]}
+        return {phase: order[phase] for phase in self.phases if order[phase] != "corpus"}
 
     @property
     def text_field(self) -> str:
@@ -190,18 +201,14 @@ def load_manifest(directory: str) -> Manifest:
     return Manifest(directory, header)
 
 
-def check_repeats_realise(manifest: Manifest) -> None:
-    """Refuse a manifest whose weights are not realised by playing samples more than once.
+def replay_tokens(header: dict[str, Any], phase: dict[str, Any]) -> dict[str, Any] | None:
+    """Tokens of a phase that are asked for, realised and fall short: its own, or the whole's where it is the only one.
 
-    Raises:
-        UsageError: another realisation than ``repeat``.
+    Args:
+        header: ``manifest.json``; phase: one of its ``phases``.
     """
-    realisation = manifest.header["weighting"]["realisation"]
-    if realisation != "repeat":
-        raise UsageError(
-            f"{manifest.directory}: its weights are realised by {realisation!r}, and this release plays only 'repeat'; "
-            "make the manifest again with cptsel select"
-        )
+    whole = header["weighting"]["replay_tokens"] if len(header["phases"]) == 1 else None
+    return phase.get("replay_tokens", whole)
 
 
 def check_readable(path: str, header: Any) -> None:

@@ -1,7 +1,7 @@
-"""``cptsel order``: from a replay manifest to an ordered one, with a schedule for every epoch and rank.
+"""``cptsel order``: from a replay manifest to an ordered one, with a schedule for every phase, epoch and rank.
 
 Which shards are visited first is drawn by importance (kernels.shard_order); samples are copied byte for byte. Each
-epoch plays the whole replay set and draws fresh priorities.
+epoch of a phase plays the whole of it and draws fresh priorities.
 """
 
 import math
@@ -22,7 +22,6 @@ from cptsel.pipeline.kernels.shard_order import EpochPlan, order_report, plan_ep
 from cptsel.pipeline.manifest import (
     SHARDS,
     Manifest,
-    check_repeats_realise,
     finish_manifest,
     load_manifest,
     read_data_file,
@@ -33,15 +32,16 @@ from cptsel.pipeline.progress import Progress
 from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
 
 _ROWS_SHOWN = 20
-_PLAYED_COLUMNS = ["phase", "repeat", "n_tokens", "grad_norm"]
+_PLAYED_COLUMNS = ["phase", "repeat", "loss_weight", "n_tokens", "grad_norm"]
 
 
 @dataclass(frozen=True)
 class PhaseVisits:
     """What one phase plays, by shard and by (shard, pass); shards that play nothing are left out.
 
-    ``ids`` (s,) int32 ascending, ``x`` (s,) float64 = Σ repeat · grad_norm and ``t`` (s,) int64 = Σ repeat · n_tokens;
-    ``shard`` (v,) indexes them, ``passes`` (v,) int16, ``samples`` and ``tokens`` (v,) int64.
+    ``ids`` (s,) int32 ascending; ``x`` (s,) float64 = Σ c · grad_norm and ``t`` (s,) float64 = Σ c · n_tokens, c being
+    what counts in the loss: the repeats, or the loss weight where that realises the weights. ``shard`` (v,) indexes
+    them, ``passes`` (v,) int16; ``samples`` and ``tokens`` (v,) int64 are what a visit plays, whatever it weighs.
     """
 
     ids: np.ndarray
@@ -66,7 +66,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     started = time.monotonic()
     _check_options(config)
     manifest = load_manifest(config.replay)
-    check_repeats_realise(manifest)
+    _check_schedulable(manifest)
     out = io.absolute(config.out)
     outputs.check_apart(out, manifest.directory)
     outputs.check_output(out, "order", config.overwrite)
@@ -80,6 +80,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
         outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
         _copy_samples(manifest, out)
     summary = _Summary(config, out, visits)
+    summary.add_curricula(manifest.curricula())
     for phase, played in visits.items():
         q = proposals[phase]
         summary.add_phase(phase, q, played)
@@ -111,6 +112,15 @@ def _check_options(config: OrderConfig) -> None:
         raise UsageError(f"--staleness {config.staleness}: must be a finite number of at least 0")
 
 
+def _check_schedulable(manifest: Manifest) -> None:
+    if manifest.realisation == "sampling":
+        raise UsageError(
+            f"{manifest.directory}: its weights are realised by sampling, where the trainer draws every sample itself "
+            "and no schedule can be kept; train as its CONSUMING.md says, or make it again with another cptsel select "
+            "--realisation"
+        )
+
+
 def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[int, PhaseVisits]:
     """What every phase plays, from one reading of each samples file.
 
@@ -132,14 +142,15 @@ def _tally_file(manifest: Manifest, shard_id: int) -> Iterator[tuple]:
     """(phase, shard_id, x, t, samples by pass, tokens by pass) of one samples file, for phases that play from it."""
     table = manifest.table(samples_name(shard_id), _PLAYED_COLUMNS)
     phases, repeat, n_tokens = (table[column].to_numpy().astype(np.int64) for column in ("phase", "repeat", "n_tokens"))
-    importance = repeat * table["grad_norm"].to_numpy().astype(np.float64)
+    counts = table["loss_weight"].to_numpy() if manifest.realisation == "loss" else repeat.astype(np.float64)
+    x, t = counts * table["grad_norm"].to_numpy().astype(np.float64), counts * n_tokens
     for phase in np.unique(phases).tolist():
         mine = (phases == phase) & (repeat > 0)
         if mine.any():
             passes = range(1, int(repeat[mine].max()) + 1)
             samples = [int((repeat[mine] >= number).sum()) for number in passes]
             tokens = [int(n_tokens[mine & (repeat >= number)].sum()) for number in passes]
-            yield phase, shard_id, math.fsum(importance[mine]), sum(tokens), samples, tokens
+            yield phase, shard_id, math.fsum(x[mine]), math.fsum(t[mine]), samples, tokens
 
 
 def _copy_samples(manifest: Manifest, out: str) -> None:
@@ -160,7 +171,7 @@ def _visits(rows: list[tuple]) -> PhaseVisits:
     return PhaseVisits(
         ids=np.asarray(ids, dtype=np.int32),
         x=np.asarray(x, dtype=np.float64),
-        t=np.asarray(t, dtype=np.int64),
+        t=np.asarray(t, dtype=np.float64),
         shard=shard,
         passes=(np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts) + 1).astype(np.int16),
         samples=np.asarray([count for by_pass in samples for count in by_pass], dtype=np.int64),
@@ -172,7 +183,7 @@ def _proposal(config: OrderConfig, played: PhaseVisits, paths: list[str]) -> np.
     """The proposal, with what the kernel would refuse said in the user's terms."""
     for index in np.flatnonzero(~(np.isfinite(played.x) & (played.x >= 0) & (played.t > 0))).tolist():
         file = io.join(config.replay, samples_name(int(played.ids[index])))
-        raise VerificationError(f"{file}: grad_norm or n_tokens is not a positive number; run cptsel verify")
+        raise VerificationError(f"{file}: grad_norm, n_tokens or what is played is not positive; run cptsel verify")
     if config.staleness == 0:
         for index in np.flatnonzero(played.x == 0).tolist():
             raise UsageError(
@@ -249,7 +260,7 @@ class _Summary:
                 "phase": phase,
                 "shards": report.shards,
                 "visits": len(played.shard),
-                "tokens": int(played.t.sum()),
+                "tokens": int(played.tokens.sum()),
                 "effective_shards": report.effective_shards,
                 "variance_ratio": report.variance_ratio,
                 "variance_ratio_bound": report.variance_ratio_bound,
@@ -260,6 +271,14 @@ class _Summary:
             self.warnings.append(
                 f"phase {phase} has {len(played.shard)} visits of shards for {self.config.world_size} ranks, so some "
                 "ranks get nothing; use a smaller --world-size, or smaller shards in the corpus"
+            )
+
+    def add_curricula(self, curricula: dict[int, str]) -> None:
+        spread = [f"phase {phase} ({kind})" for phase, kind in curricula.items() if len(self.visits[phase].ids) > 1]
+        if spread:
+            self.warnings.append(
+                f"a schedule plays shard by shard, so that the curriculum of {', '.join(spread)} holds inside each "
+                "shard only; train without a schedule to keep it over the whole phase"
             )
 
     def add_epoch(self, phase: int, epoch: int, plan: EpochPlan) -> None:
@@ -274,7 +293,7 @@ class _Summary:
             )
 
     def result(self) -> dict[str, Any]:
-        one_epoch = sum(int(played.t.sum()) for played in self.visits.values())
+        one_epoch = sum(int(played.tokens.sum()) for played in self.visits.values())
         titles = ["phase", "shards", "visits", "tokens", "effective shards", "variance ratio from", "to"]
         return {
             "command": "order",

@@ -20,7 +20,7 @@ _FINITE = sys.float_info.max
 _TINY = math.nextafter(0, 1)
 _NUMBERS = [
     "shard_id", "row_index", "window", "token_start", "token_count", "n_tokens", "weight", "inclusion_prob",
-    "loss_weight", "repeat", "phase", "order_rank", "grad_norm",
+    "loss_weight", "repeat", "phase", "grad_norm",
 ]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _read_shards(manifest: Manifest, problems: Problems) -> dict[int, dict[str, 
 
 
 def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.Table, problems: Problems) -> None:
-    """Values in range, names that follow from what they name, ranks and groups that exist."""
+    """Values in range, names that follow from what they name, phases and groups that exist."""
     header = manifest.header
     column = {key: table[key].to_numpy() for key in _NUMBERS}
     for key, low, high in (
@@ -91,9 +91,8 @@ def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.
         ("n_tokens", 1, column["token_count"]),
         ("weight", 0, _FINITE),
         ("inclusion_prob", _TINY, 1),
-        ("loss_weight", 0, _FINITE),
-        ("repeat", 0, header["weighting"]["max_repeats"]),
-        ("order_rank", 0, math.inf),
+        ("loss_weight", *((0, _FINITE) if manifest.realisation in {"repeat", "loss"} else (1, 1))),
+        ("repeat", *((0, header["weighting"]["max_repeats"]) if manifest.realisation == "repeat" else (1, 1))),
         ("grad_norm", 0, _FINITE),
     ):
         values = column[key].astype(np.float64)
@@ -106,8 +105,6 @@ def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.
     pairs = list(zip(column["phase"].tolist(), table["group"].to_pylist(), strict=True))
     unknown = np.asarray([pair not in known for pair in pairs], dtype=bool)
     problems.add_rows(name, unknown, f"its phase and group are not in {MANIFEST}")
-    places = np.stack([column["phase"].astype(np.int64), column["order_rank"]], axis=1)
-    problems.add_rows(name, _repeated(places), "its order_rank is there twice")
 
 
 def _check_names(name: str, path: str, table: pa.Table, problems: Problems) -> None:

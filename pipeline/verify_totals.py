@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cptsel.pipeline.manifest import MANIFEST, SHARDS, Manifest
+from cptsel.pipeline.kernels.weights import REQUIRED_FEATURES
+from cptsel.pipeline.manifest import MANIFEST, SHARDS, Manifest, replay_tokens
 from cptsel.pipeline.problems import Problems
+from cptsel.pipeline.verify_ranks import Ranked, check_ranks, ranked
 from cptsel.pipeline.verify_repeats import Played, check_repeats
 
 RELATIVE = 1e-9  # for sums of float64: correctly rounded here, and nearly so where they were written
@@ -42,7 +44,8 @@ class Totals:
     shards: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
     ids: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)  # file, phase (n,), id (n, 2) uint64
     factors: list[tuple[str, int, int, float]] = field(default_factory=list)  # file, phase, row, loss_weight / weight
-    played: dict[str, list[Played]] = field(default_factory=lambda: defaultdict(list))  # by group
+    played: dict[tuple[int, str], list[Played]] = field(default_factory=lambda: defaultdict(list))  # by phase, group
+    ranked: list[Ranked] = field(default_factory=list)
 
 
 def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
@@ -51,6 +54,7 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
     weight, factor = table["weight"].to_numpy(), table["loss_weight"].to_numpy()
     phase, group = table["phase"].to_numpy(), pc.cast(table["group"], pa.string()).to_numpy(zero_copy_only=False)
     totals.shards[shard_id].add(Tally())
+    totals.ranked += ranked(name, table)
     ids = _packed_ids(table)
     if ids is not None:
         totals.ids.append((name, phase, ids))
@@ -67,7 +71,7 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
         totals.shards[shard_id].add(tally)
         if ids is not None:
             rows = np.flatnonzero(mine)
-            totals.played[cell[1]].append(Played(name, rows, ids[rows], weight[rows], n_tokens[rows], repeat[rows]))
+            totals.played[cell].append(Played(name, rows, ids[rows], weight[rows], n_tokens[rows], repeat[rows]))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((weight == 0) & (factor == 0), np.nan, factor / weight)
     for number in np.unique(phase).tolist():  # the extremes of a file stand for all of its rows
@@ -85,20 +89,23 @@ def _packed_ids(table: pa.Table) -> np.ndarray | None:
 
 
 def check_totals(manifest: Manifest, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
-    """Hold shards.parquet, manifest.json and, if those are right, loss weights and repeats against all files."""
+    """Hold shards.parquet, manifest.json and, if those are right, what follows from them against all files."""
     before = problems.total
     _check_shards(shards, totals, problems)
     _check_groups(manifest.header, totals, problems)
     _check_whole(manifest.header, shards, totals, problems)
+    _check_features(manifest, problems)
     if problems.total == before:
+        check_ranks(manifest, totals.ranked, problems)
         _check_loss_weights(manifest, totals, problems)
+        _check_replay_tokens(manifest, totals, problems)
         check_repeats(manifest, totals.played, problems)
 
 
 def _check_loss_weights(manifest: Manifest, totals: Totals, problems: Problems) -> None:
     """loss_weight = weight · Σ n_tokens / Σ (weight · n_tokens), over all samples of the phase."""
-    if manifest.header["weighting"]["realisation"] not in {"repeat", "loss"}:
-        return
+    if manifest.realisation not in {"repeat", "loss"}:
+        return  # every row has 1, which is a matter of the row alone
     for phase in manifest.phases:
         cells = [tally for (number, _), tally in totals.cells.items() if number == phase]
         mass = math.fsum(part for tally in cells for part in tally.mass)
@@ -138,7 +145,7 @@ def _check_groups(header: dict[str, Any], totals: Totals, problems: Problems) ->
             ("replay_tokens", tally.replay_tokens),
             ("target_mass", math.fsum(tally.mass)),
         ):
-            _compare(problems, MANIFEST, None, f"{key} of group {group!r}", entry[key], found)
+            _compare(problems, MANIFEST, None, f"{key} of group {group!r} of phase {phase}", entry[key], found)
     _check_population(header, problems)
     for entry in header["phases"]:
         mine = [tally for (number, _), tally in totals.cells.items() if number == entry["phase"]]
@@ -181,3 +188,52 @@ def _check_whole(header: dict[str, Any], shards: dict[int, dict[str, Any]], tota
         _compare(problems, MANIFEST, None, f"totals.{key}", said[key], found)
     realised = header["weighting"]["replay_tokens"]["realised"]
     _compare(problems, MANIFEST, None, "weighting.replay_tokens.realised", realised, whole.replay_tokens)
+
+
+def _check_features(manifest: Manifest, problems: Problems) -> None:
+    """A reader is told of what its realisation needs, and of nothing else."""
+    said, needed = manifest.header["required_features"], sorted(REQUIRED_FEATURES[manifest.realisation])
+    if sorted(said) != needed:
+        what = f"required_features is {said}, and realisation {manifest.realisation!r} needs {needed}"
+        problems.add(MANIFEST, None, what)
+
+
+def _check_replay_tokens(manifest: Manifest, totals: Totals, problems: Problems) -> None:
+    """The replay tokens of every phase are those of its samples, and all phases together are the weighting's."""
+    header = manifest.header
+    parts = {phase["phase"]: replay_tokens(header, phase) for phase in header["phases"]}
+    for number, replay in parts.items():
+        if replay is None:
+            problems.add(MANIFEST, None, f"phase {number} has no replay_tokens")
+            continue
+        tokens = sum(tally.replay_tokens for (phase, _), tally in totals.cells.items() if phase == number)
+        _compare(problems, MANIFEST, None, f"replay_tokens.realised of phase {number}", replay["realised"], tokens)
+        if manifest.realisation in {"loss", "none"} and replay["requested"] != replay["realised"]:
+            what = (
+                f"replay_tokens.requested of phase {number} is {replay['requested']}, and every sample is played once"
+            )
+            problems.add(MANIFEST, None, f"{what}: {replay['realised']} tokens")
+        if manifest.realisation != "repeat" and replay["shortfall"]:
+            what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, and there is no cap"
+            problems.add(MANIFEST, None, what)
+        _check_shares(header, number, replay["requested"], problems)
+    whole = header["weighting"]["replay_tokens"]
+    for key in ("requested", "shortfall"):  # what is realised is held against the rows
+        found = math.fsum(replay[key] for replay in parts.values() if replay is not None)
+        if not math.isclose(whole[key], found, rel_tol=RELATIVE, abs_tol=RELATIVE):
+            problems.add(
+                MANIFEST, None, f"weighting.replay_tokens.{key} is {whole[key]}, and the phases add up to {found}"
+            )
+
+
+def _check_shares(header: dict[str, Any], phase: int, requested: int, problems: Problems) -> None:
+    """The replay tokens of a phase are divided by target mass, where the groups say how."""
+    mass = header["totals"]["population_mass"]
+    for entry in header["groups"]:
+        if entry.get("phase", 0) == phase and "replay_requested" in entry and mass > 0:
+            said, share = entry["replay_requested"], requested * (entry["target_mass"] / mass)
+            if not math.isclose(said, share, rel_tol=RELATIVE, abs_tol=RELATIVE):
+                what = (
+                    f"replay_requested of group {entry['group']!r} of phase {phase} is {said}, and its share is {share}"
+                )
+                problems.add(MANIFEST, None, what)

@@ -14,7 +14,9 @@ import zstandard
 
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.hashing import content_hash, doc_key, sample_id, uniform
-from cptsel.pipeline.kernels.repeats import replay_rates, systematic_repeats
+from cptsel.pipeline.kernels.curriculum import curriculum_rank
+from cptsel.pipeline.kernels.repeats import repeat_purpose
+from cptsel.pipeline.kernels.weights import REQUIRED_FEATURES, GroupShare, realise
 from cptsel.pipeline.manifest import finish_manifest, load_manifest, manifest_id, samples_name
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
@@ -35,7 +37,13 @@ class Built:
 
     def plays(self) -> list[tuple[str, str, int]]:
         """(sample_id, text, repetition) of every play of one epoch, sorted."""
-        return sorted((s["sample_id"], s["text"], c + 1) for s in self.samples for c in range(s["repeat"]))
+        return sorted((s["sample_id"], s["text"], c) for _, s, c in self.sequence())
+
+    def sequence(self, phase: int | None = None) -> list[tuple[int, dict[str, Any], int]]:
+        """(phase, sample, pass) of every play without a schedule, in order: phase by phase, pass by pass, by rank."""
+        plays = [(s, c + 1) for s in self.samples for c in range(s["repeat"]) if phase in (None, s["phase"])]
+        plays.sort(key=lambda play: (play[0]["phase"], play[1], play[0]["order_rank"]))
+        return [(s["phase"], s, c) for s, c in plays]
 
 
 def build_replay(
@@ -47,11 +55,14 @@ def build_replay(
     max_repeats: int = 4,
     keep: float = 0.5,
     phases: int = 1,
+    realisation: str = "repeat",
+    curriculum: bool = False,
 ) -> Built:
     """Write a corpus (formats in turn), choose windows at random, and finish a manifest over them.
 
     Shard ``i`` has ``documents * (1 + i % 3)`` documents, so shards differ in size. Weights add up to each group's
-    target mass; repeats play 1.4 times the chosen tokens. Every phase has a choice of its own.
+    target mass; repeats play 1.4 times the chosen tokens, draws as many. Every phase has a choice of its own; a
+    curriculum orders every second one, the first included, by falling norm in four buckets.
     """
     rng = random.Random(seed)
     corpus, replay = directory / "corpus", directory / "replay"
@@ -69,9 +80,11 @@ def build_replay(
     chosen = []
     for phase in range(phases):
         picked = [{**s, "phase": phase} for s in population if rng.random() < keep or s["first_of_group"]]
-        _decide(rng, population, picked, max_repeats)
+        _decide(rng, population, picked, phase, realisation, max_repeats)
+        if curriculum and phase % 2 == 0:
+            _rank(picked)
         chosen += picked
-    header = _write(replay, shard_rows, population, chosen, max_repeats, corpus)
+    header = _write(replay, shard_rows, population, chosen, max_repeats, corpus, realisation, curriculum)
     return Built(corpus, replay, header, chosen)
 
 
@@ -139,32 +152,42 @@ def _windows(
     return rows
 
 
-def _decide(rng: random.Random, population: list[dict], chosen: list[dict], max_repeats: int) -> None:
-    """Fill weight, loss_weight, repeat and order_rank of the chosen samples, repeats as ``select`` makes them."""
+def _decide(
+    rng: random.Random, population: list[dict], chosen: list[dict], phase: int, realisation: str, max_repeats: int
+) -> None:
+    """Fill weight, loss_weight, repeat and order_rank of the samples chosen for a phase, as ``select`` makes them."""
     mass = float(sum(s["n_tokens"] for s in population))
+    places = sorted(range(len(chosen)), key=lambda place: chosen[place]["sample_id"])
+    shares = []
     for group in ("even", "odd"):
         members = [s for s in chosen if s["group"] == group]
         raw = [rng.uniform(0.1, 5.0) for _ in members]
         target = sum(s["n_tokens"] for s in population if s["group"] == group)
         for sample, share in zip(members, raw, strict=True):
             sample["weight"] = target * share / sum(raw) / sample["n_tokens"]
-        members.sort(key=lambda s: s["sample_id"])
-        weight, n_tokens = np.array([s["weight"] for s in members]), np.array([s["n_tokens"] for s in members])
-        tokens = _requested(chosen) * (target / mass)
-        x = replay_rates(weight, n_tokens, tokens, max_repeats).x
-        (u,) = uniform(SEED, "repeat", [group])
-        for sample, count in zip(members, systematic_repeats(x, float(u)).tolist(), strict=True):
-            sample["repeat"] = count
-    scale = sum(s["n_tokens"] for s in chosen) / sum(s["weight"] * s["n_tokens"] for s in chosen)
-    ranks: dict[int, int] = {}
-    for sample in chosen:
-        sample["loss_weight"] = sample["weight"] * scale
-        sample["order_rank"] = ranks[sample["shard_id"]] = ranks.get(sample["shard_id"], -1) + 1
+        (u,) = uniform(SEED, repeat_purpose(phase), [group])
+        mine = np.array([place for place in places if chosen[place]["group"] == group])
+        shares.append(GroupShare(mine, _requested(chosen, realisation) * (target / mass), float(u)))
+    weight, n_tokens = (np.array([s[key] for s in chosen]) for key in ("weight", "n_tokens"))
+    made = realise(realisation, weight, n_tokens, shares, max_repeats)
+    for place, sample in enumerate(chosen):
+        sample |= {"repeat": int(made.repeat[place]), "loss_weight": float(made.loss_weight[place])}
+        sample["order_rank"] = place
 
 
-def _requested(chosen: list[dict]) -> int:
-    """Replay tokens asked for: some samples then reach the cap of repeats, and some play nothing."""
-    return sum(s["n_tokens"] for s in chosen) * 7 // 5
+def _rank(chosen: list[dict]) -> None:
+    """Order the samples of a phase by falling norm, in four buckets."""
+    by_id = sorted(chosen, key=lambda s: s["sample_id"])
+    u = uniform(SEED, "curriculum", [s["sample_id"] for s in by_id])
+    rank = curriculum_rank(np.array([s["grad_norm"] for s in by_id]), descending=True, buckets=4, u=u)
+    for sample, place in zip(by_id, rank.tolist(), strict=True):
+        sample["order_rank"] = place
+
+
+def _requested(chosen: list[dict], realisation: str) -> int:
+    """Replay tokens asked for: with repeats, some samples then reach the cap, and some play nothing."""
+    tokens = sum(s["n_tokens"] for s in chosen)
+    return tokens * 7 // 5 if realisation in {"repeat", "sampling"} else tokens
 
 
 def _tally(rows: list[dict], what: str) -> dict[str, Any]:
@@ -179,7 +202,14 @@ def _tally(rows: list[dict], what: str) -> dict[str, Any]:
 
 
 def _write(
-    replay: Path, shard_rows: list[dict], population: list[dict], chosen: list[dict], max_repeats: int, corpus: Path
+    replay: Path,
+    shard_rows: list[dict],
+    population: list[dict],
+    chosen: list[dict],
+    max_repeats: int,
+    corpus: Path,
+    realisation: str,
+    curriculum: bool,
 ) -> dict[str, Any]:
     for shard in shard_rows:
         mine = [s for s in chosen if s["shard_id"] == shard["shard_id"]]
@@ -189,27 +219,35 @@ def _write(
             table = pa.Table.from_pylist(mine, schema=SAMPLES)
             io.write_parquet(str(replay / samples_name(shard["shard_id"])), table)
     io.write_parquet(str(replay / "shards.parquet"), pa.Table.from_pylist(shard_rows, schema=REPLAY_SHARDS))
-    groups, phases = [], []
-    for phase in sorted({s["phase"] for s in chosen}):
+    groups, phases, requested = [], [], 0
+    numbers = sorted({s["phase"] for s in chosen})
+    for phase in numbers:
         in_phase = [s for s in chosen if s["phase"] == phase]
-        tokens = sum(s["n_tokens"] for s in in_phase)
+        whole = _tally(in_phase, "selected")
+        replay_tokens = {
+            "requested": _requested(in_phase, realisation), "realised": whole["replay_tokens"], "shortfall": 0,
+        }  # fmt: skip
+        requested += replay_tokens["requested"]
+        kind = "norm-descending-4" if curriculum and phase % 2 == 0 else "corpus"
         phases.append(
-            {"phase": phase, "mix_fraction": None, "samples": len(in_phase), "tokens": tokens, "order": "corpus"}
+            {"phase": phase, "mix_fraction": None, "samples": len(in_phase), "tokens": whole["selected_tokens"]}
+            | {"order": kind, **({"replay_tokens": replay_tokens} if len(numbers) > 1 else {})}
         )
         for group in ("even", "odd"):
             tally = _tally([s for s in population if s["group"] == group], "population")
             picked = _tally([s for s in in_phase if s["group"] == group], "selected")
+            share = tally["population_mass"] / sum(s["n_tokens"] for s in population)
             target = {"target_mass": tally["population_mass"], "budget": 1}
+            target["replay_requested"] = replay_tokens["requested"] * share
             groups.append({"group": group, "phase": phase, **tally, **picked, **target})
     picked = _tally(chosen, "selected")
     header = {
+        "required_features": list(REQUIRED_FEATURES[realisation]),
         "weighting": {
-            "realisation": "repeat", "max_repeats": max_repeats,
-            "replay_tokens": {
-                "requested": _requested(chosen), "realised": picked["replay_tokens"], "shortfall": 0,
-            },
+            "realisation": realisation, "max_repeats": max_repeats if realisation == "repeat" else 1,
+            "replay_tokens": {"requested": requested, "realised": picked["replay_tokens"], "shortfall": 0},
         },
-        "order": {"kind": "corpus"},
+        "order": {"kind": "curriculum" if curriculum else "corpus"},
         "selection": {"method": "uniform", "options": {"seed": SEED}, "scope": "shard"},
         "groups": groups,
         "totals": {

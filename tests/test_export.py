@@ -228,11 +228,22 @@ def test_dry_run_writes_nothing_and_counts_right(ordered, exported, tmp_path):
         assert summary["totals"][key] == exported[1]["totals"][key]
 
 
-def test_only_repeats_can_be_exported(tmp_path):
-    built = build_replay(tmp_path, shards=1)
-    reseal(built.replay, lambda header: header["weighting"].update(realisation="loss"))
-    with pytest.raises(UsageError, match=r"realised by 'loss', .* make the manifest again"):
-        export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
+@pytest.mark.parametrize("realisation", ["loss", "sampling", "none"])
+def test_other_realisations_write_each_sample_once_with_what_a_trainer_needs(tmp_path, realisation):
+    built = build_replay(tmp_path, shards=3, documents=6, phases=2, realisation=realisation)
+    summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
+    header = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert header["realisation"] == realisation
+    assert header["fidelity"] == ("expectation-only" if realisation == "sampling" else "exact")
+    assert header["instructions"] in summary["warnings"][0]
+    files = read_back(tmp_path / "out")
+    for phase in (0, 1):
+        lines = [line for file in files if file.startswith(f"data/phase-{phase:03d}/") for line in files[file]]
+        samples = [s for _, s, _ in built.sequence(phase)]
+        assert [line["sample_id"] for line in lines] == [s["sample_id"] for s in samples]
+        assert [line["weight"] for line in lines] == [s["weight"] for s in samples]
+        factors = [s["loss_weight"] if realisation == "loss" else 1.0 for s in samples]
+        assert [line["loss_weight"] for line in lines] == factors
 
 
 def test_outputs_and_formats_that_are_refused(built, exported, tmp_path):

@@ -1,16 +1,20 @@
 """A manifest is finished deterministically, opened safely, and CONSUMING.md tells the truth."""
 
 import hashlib
+import itertools
 import json
 import re
 import subprocess
+from collections import Counter
 
 import pytest
 from manifest_builder import build_replay, reseal
 
-from cptsel.pipeline import outputs
+from cptsel.pipeline import io, outputs
+from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.manifest import load_manifest, manifest_id, source_uri
+from cptsel.pipeline.order import order
 
 
 @pytest.fixture(scope="module")
@@ -55,26 +59,70 @@ def test_nothing_in_the_manifest_names_its_own_place(built):
     assert str(built.replay) not in text
 
 
-def test_consuming_example_yields_exactly_the_plays(built, monkeypatch, capsys):
-    page = (built.replay / "CONSUMING.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(built.replay)
+def example(directory, monkeypatch):
+    """The names that the example of CONSUMING.md defines when it is run in the directory."""
+    (code,) = re.findall(r"```python\n(.*?)```", (directory / "CONSUMING.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(directory)
     names: dict = {}
     exec(compile(code, "CONSUMING.md", "exec"), names)
-    played: dict[str, int] = {}
-    seen = []
-    for text, row in names["replay"]():
-        played[row["sample_id"]] = played.get(row["sample_id"], 0) + 1
-        seen.append((row["sample_id"], text, played[row["sample_id"]]))
-    assert sorted(seen) == built.plays()
-    assert capsys.readouterr().out.startswith(str(built.header["totals"]["replay_tokens"]))
+    return names
+
+
+@pytest.mark.parametrize("curriculum", [False, True])
+@pytest.mark.parametrize("phases", [1, 2])
+@pytest.mark.parametrize("realisation", ["repeat", "loss", "none"])
+def test_consuming_example_yields_exactly_the_plays_in_order(
+    tmp_path, monkeypatch, capsys, realisation, phases, curriculum
+):
+    built = build_replay(tmp_path, realisation=realisation, phases=phases, curriculum=curriculum)
+    replay = example(built.replay, monkeypatch)["replay"]
+    for phase in range(phases):
+        expected = [(s["sample_id"], s["text"]) for _, s, _ in built.sequence(phase)]
+        found = list(replay(phase))
+        assert [(row["sample_id"], text) for text, _, row in found] == expected
+        factors = {row["sample_id"]: factor for _, factor, row in found}
+        for s in built.samples:
+            if s["phase"] == phase and s["repeat"]:
+                assert factors[s["sample_id"]] == (s["loss_weight"] if realisation == "loss" else 1.0)
+    tokens = sum(s["n_tokens"] for _, s, _ in built.sequence(0))
+    assert capsys.readouterr().out.startswith(f"{tokens} tokens of phase 0")
+
+
+@pytest.mark.parametrize("realisation", ["repeat", "loss"])
+def test_consuming_example_follows_the_schedule(tmp_path, monkeypatch, realisation):
+    built = build_replay(tmp_path, realisation=realisation, phases=2)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), epochs=2, world_size=3))
+    replay = example(tmp_path / "ordered", monkeypatch)["replay"]
+    for phase, epoch in itertools.product(range(2), range(2)):
+        found = [(row["sample_id"], text) for rank in range(3) for text, _, row in replay(phase, epoch, rank)]
+        assert sorted(found) == sorted((s["sample_id"], s["text"]) for _, s, _ in built.sequence(phase))
+
+
+def test_consuming_example_draws_in_proportion_to_weight(tmp_path, monkeypatch):
+    built = build_replay(tmp_path, realisation="sampling", phases=2)
+    replay = example(built.replay, monkeypatch)["replay"]
+    for phase in range(2):
+        samples = {s["sample_id"]: s for s in built.samples if s["phase"] == phase}
+        found = [play for epoch in range(60) for play in replay(phase, epoch)]
+        assert all(samples[row["sample_id"]]["text"] == text and factor == 1 for text, factor, row in found)
+        requested = built.header["phases"][phase]["replay_tokens"]["requested"]
+        assert 0 <= sum(row["n_tokens"] for _, _, row in replay(phase)) - requested < 8
+        drawn, weight = Counter(row["sample_id"] for _, _, row in found), sum(s["weight"] for s in samples.values())
+        for key, s in samples.items():
+            rate = s["weight"] / weight
+            assert abs(drawn[key] - rate * len(found)) < 5 * (len(found) * rate) ** 0.5 + 1
+
+
+def test_consuming_says_how_to_estimate_totals_from_a_prefix(built):
+    page = " ".join((built.replay / "CONSUMING.md").read_text().split())
+    assert "summing value / min(1, `q` / τ) over the first k" in page  # held in test_shard_order, over many seeds
 
 
 def test_consuming_page_is_one_page_and_fully_filled_in(built):
     page = (built.replay / "CONSUMING.md").read_text()
     assert "$" not in page
     assert built.header["manifest_id"] in page
-    assert len(page.splitlines()) < 120
+    assert len(page.splitlines()) < 132
 
 
 def test_source_uri_maps_to_a_moved_corpus():
@@ -182,3 +230,10 @@ def test_damaged_sums_are_an_error(text):
 def test_sums_round_trip():
     sums = {"b/c d.parquet": "1" * 64, "a": "2" * 64}
     assert outputs.parse_sums(outputs.sums_text(sums)) == sums
+
+
+def test_the_size_of_a_missing_file_is_a_clear_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(io, "match", lambda pattern: [])
+    for path in ("gs://bucket/absent", str(tmp_path / "absent")):
+        with pytest.raises(FileNotFoundError, match="absent"):
+            io.size(path)

@@ -179,12 +179,49 @@ def test_a_damaged_parent_does_not_cost_an_older_output(tmp_path, name):
     assert tree(tmp_path / "o") == before
 
 
-@pytest.mark.parametrize("realisation", ["loss", "sampling", "none"])
-def test_only_repeats_can_be_ordered(tmp_path, realisation):
-    built = build_replay(tmp_path, shards=1)
-    reseal(built.replay, lambda header: header["weighting"].update(realisation=realisation))
-    with pytest.raises(UsageError, match=f"realised by '{realisation}', .* make the manifest again"):
+def test_what_is_drawn_has_no_schedule(tmp_path):
+    built = build_replay(tmp_path, shards=1, realisation="sampling")
+    with pytest.raises(UsageError, match=r"realised by sampling, .* another cptsel select --realisation"):
         order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("realisation", ["loss", "none"])
+def test_what_plays_once_is_scheduled_once_and_drawn_by_what_counts_in_the_loss(tmp_path, realisation):
+    built = build_replay(tmp_path, shards=5, realisation=realisation)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), world_size=2))
+    x, t, plays = Counter(), Counter(), Counter()
+    for s in built.samples:
+        x[s["shard_id"]] += s["loss_weight"] * s["grad_norm"]
+        t[s["shard_id"]] += s["loss_weight"] * s["n_tokens"]
+        plays[s["shard_id"], 1] += s["n_tokens"]
+    plan = pq.read_table(tmp_path / "o/schedule/0-0.parquet").to_pylist()
+    assert {(row["shard_id"], row["pass"]): row["tokens"] for row in plan} == plays
+    for row in plan:
+        key = row["shard_id"]
+        assert row["q"] == pytest.approx(x[key] + 0.1 * t[key] * sum(x.values()) / sum(t.values()))
+
+
+def test_every_phase_has_a_schedule_for_every_epoch(tmp_path):
+    built = build_replay(tmp_path, shards=4, phases=3)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), epochs=2))
+    manifest = load_manifest(str(tmp_path / "o"))
+    assert list(manifest.schedule_files()) == [(phase, epoch) for phase in range(3) for epoch in range(2)]
+    for (phase, epoch), name in manifest.schedule_files().items():
+        played = Counter((s["shard_id"], c) for _, s, c in built.sequence(phase))
+        rows = pq.read_table(tmp_path / "o" / name).to_pylist()
+        assert {(row["shard_id"], row["pass"]): row["samples"] for row in rows} == played, (phase, epoch)
+    assert [report["phase"] for report in manifest.header["order"]["reports"]] == [0, 1, 2]
+
+
+def test_a_curriculum_that_a_schedule_breaks_is_a_warning(tmp_path):
+    built = build_replay(tmp_path, shards=3, phases=3, curriculum=True)
+    summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+    (said,) = summary["warnings"]
+    assert "the curriculum of phase 0 (norm-descending-4), phase 2 (norm-descending-4) holds inside each shard" in said
+    (tmp_path / "one").mkdir()
+    built = build_replay(tmp_path / "one", shards=1, curriculum=True)
+    assert order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "p")))["warnings"] == []
 
 
 def test_zero_norms_without_staleness_are_named(tmp_path):

@@ -217,6 +217,14 @@ def consistent(replay, row_of, change):
     return row
 
 
+def request(header, tokens):
+    """Ask for so many replay tokens, everywhere in the header."""
+    replay = header["weighting"]["replay_tokens"]
+    for entry in header["groups"]:
+        entry["replay_requested"] *= tokens / replay["requested"]
+    replay["requested"] = tokens
+
+
 @pytest.mark.parametrize("step", [1, -1])
 def test_a_repeat_of_another_weight_is_found_though_all_sums_agree(replay, step):
     row = consistent(replay, lambda row: 1 <= row["repeat"] < 4, lambda row: {"repeat": row["repeat"] + step})
@@ -230,7 +238,7 @@ def test_a_repeat_of_another_weight_is_found_though_all_sums_agree(replay, step)
     [
         lambda h: h["selection"]["options"].update(seed=1),
         lambda h: h["weighting"].update(max_repeats=5),
-        lambda h: h["weighting"]["replay_tokens"].update(requested=h["weighting"]["replay_tokens"]["requested"] + 200),
+        lambda h: request(h, h["weighting"]["replay_tokens"]["requested"] + 200),
     ],
 )
 def test_repeats_of_another_seed_cap_or_budget_are_found(replay, change):
@@ -241,9 +249,8 @@ def test_repeats_of_another_seed_cap_or_budget_are_found(replay, change):
 
 def test_a_manifest_without_a_seed_or_with_another_shortfall(replay):
     reseal(replay, lambda h: h["weighting"]["replay_tokens"].update(shortfall=3.0))
-    assert problems(replay) == [
-        ["manifest.json", None, "weighting.replay_tokens.shortfall is 3.0, and the cap leaves 0.0"]
-    ]
+    said = "replay_tokens.shortfall of phase 0 is 3.0, and the cap leaves 0.0"
+    assert problems(replay) == [["manifest.json", None, said]]
     reseal(replay, lambda h: h["selection"]["options"].clear())
     assert "has no seed" in problems(replay)[0][2]
 
@@ -281,7 +288,134 @@ def test_a_sample_given_twice_is_found(replay):
     last = pq.read_metadata(replay / SAMPLES).num_rows - 1
     found = problems(replay)
     assert [SAMPLES, last, "its sample_id is there before, in the same phase"] in found
-    assert [SAMPLES, last, "its order_rank is there twice"] in found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Manifests of other realisations, phases and orders, made once: a function from options to a directory."""
+    directory, found = tmp_path_factory.mktemp("made"), {}
+
+    def build(**options):
+        key = "-".join(map(str, sorted(options.items())))
+        if key not in found:
+            (directory / str(len(found))).mkdir()
+            found[key] = build_replay(directory / str(len(found)), shards=4, documents=6, **options)
+        return found[key].replay
+
+    return build
+
+
+@pytest.mark.parametrize("curriculum", [False, True])
+@pytest.mark.parametrize("phases", [1, 3])
+@pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
+def test_every_realisation_order_and_number_of_phases_is_sound(made, realisation, phases, curriculum):
+    replay = made(realisation=realisation, phases=phases, curriculum=curriculum)
+    assert verify(VerifyConfig(replay=str(replay)))["status"] == "verified"
+
+
+@pytest.mark.parametrize(
+    ("realisation", "column", "value", "phrase"),
+    [
+        ("loss", "repeat", 2, "repeat is 2, out of its range"),
+        ("loss", "repeat", 0, "repeat is 0, out of its range"),
+        ("loss", "loss_weight", 1.0, "times weight, not"),
+        ("sampling", "repeat", 0, "repeat is 0, out of its range"),
+        ("sampling", "loss_weight", 1.5, "loss_weight is 1.5, out of its range"),
+        ("none", "repeat", 2, "repeat is 2, out of its range"),
+        ("none", "loss_weight", 0.5, "loss_weight is 0.5, out of its range"),
+    ],
+)
+def test_rows_that_their_realisation_does_not_have(made, tmp_path, realisation, column, value, phrase):
+    replay = shutil.copytree(made(realisation=realisation), tmp_path / "replay")
+    change_samples(replay, 0, lambda rows: rows[2].update({column: value}))
+    reseal(replay)
+    found = problems(replay)
+    assert any(file == SAMPLES and row == 2 and phrase in what for file, row, what in found), found
+
+
+@pytest.mark.parametrize(
+    ("realisation", "change", "phrase"),
+    [
+        ("loss", lambda h: h.update(required_features=[]), "required_features is [], and realisation 'loss' needs"),
+        (
+            "sampling",
+            lambda h: h.update(required_features=["loss_weight"]),
+            "realisation 'sampling' needs ['sampling']",
+        ),
+        ("none", lambda h: request(h, 7), "requested of phase 0 is 7, and every sample is played once"),
+        ("loss", lambda h: request(h, 7), "requested of phase 0 is 7, and every sample is played once"),
+        (
+            "sampling",
+            lambda h: h["weighting"]["replay_tokens"].update(shortfall=2),
+            "shortfall of phase 0 is 2, and there is no cap",
+        ),
+    ],
+)
+def test_headers_that_their_realisation_does_not_have(made, tmp_path, realisation, change, phrase):
+    replay = shutil.copytree(made(realisation=realisation), tmp_path / "replay")
+    reseal(replay, change)
+    assert any(file == "manifest.json" and phrase in what for file, _, what in problems(replay))
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (lambda h: h["phases"][1].pop("replay_tokens"), "phase 1 has no replay_tokens"),
+        (lambda h: h["phases"][1]["replay_tokens"].update(realised=1), "replay_tokens.realised of phase 1 is 1"),
+        (
+            lambda h: h["phases"][1]["replay_tokens"].update(shortfall=1),
+            "shortfall of phase 1 is 1, and the cap leaves",
+        ),
+        (lambda h: h["weighting"]["replay_tokens"].update(requested=1), "requested is 1, and the phases add up to"),
+        (lambda h: h["phases"][2].update(samples=1), "samples of phase 2 is 1"),
+    ],
+)
+def test_a_phase_that_says_something_else(made, tmp_path, change, phrase):
+    replay = shutil.copytree(made(phases=3), tmp_path / "replay")
+    reseal(replay, change)
+    assert any(file == "manifest.json" and phrase in what for file, _, what in problems(replay))
+
+
+def test_repeats_of_a_later_phase_hang_on_its_own_replay_tokens(made, tmp_path):
+    replay = shutil.copytree(made(phases=3), tmp_path / "replay")
+
+    def swap(header):
+        """Ten tokens go from phase 1 to phase 2; all sums are as before."""
+        for phase, change in ((1, -10), (2, 10)):
+            replay_tokens = header["phases"][phase]["replay_tokens"]
+            for entry in header["groups"]:
+                if entry["phase"] == phase:
+                    entry["replay_requested"] *= 1 + change / replay_tokens["requested"]
+            replay_tokens["requested"] += change
+
+    reseal(replay, swap)
+    found = problems(replay)
+    assert all("repeat is" in what for _, _, what in found)
+    phases = {pq.read_table(replay / file)["phase"].to_pylist()[row] for file, row, _ in found}
+    assert phases == {1, 2}
+
+
+@pytest.mark.parametrize("curriculum", [False, True])
+def test_ranks_that_are_no_order_of_the_phase(made, tmp_path, curriculum):
+    replay = shutil.copytree(made(curriculum=curriculum), tmp_path / "replay")
+    count = json.loads((replay / "manifest.json").read_text())["totals"]["selected_samples"]
+    before = [row["order_rank"] for row in pq.read_table(replay / SAMPLES).to_pylist()]
+    for rank, row, what in (
+        (-1, 0, f"order_rank is -1, and its phase has {count} samples"),
+        (count, 0, f"order_rank is {count}, and its phase has {count} samples"),
+        (before[1], 1, "its order_rank is there twice"),
+    ):
+        change_samples(replay, 0, lambda rows, rank=rank: rows[0].update(order_rank=rank))
+        reseal(replay)
+        assert [SAMPLES, row, what] in problems(replay)
+    change_samples(replay, 0, lambda rows: [rows[0].update(order_rank=before[1]), rows[1].update(order_rank=before[0])])
+    reseal(replay)
+    if curriculum:  # any order may be one
+        assert verify(VerifyConfig(replay=str(replay)))["status"] == "verified"
+    else:
+        found = problems(replay)
+        assert [[file, row] for file, row, _ in found] == [[SAMPLES, 0], [SAMPLES, 1]]
+        assert found[0][2] == f"order_rank is {before[1]}, not its place in the corpus"
 
 
 def test_a_dropped_row_is_found(replay):
@@ -298,8 +432,15 @@ def test_a_dropped_row_is_found(replay):
         (lambda h: h["totals"].update(population_samples=1), "totals.population_samples is 1"),
         (lambda h: h["totals"].update(population_mass=1.0), "totals.population_mass is 1.0"),
         (lambda h: h["phases"][0].update(tokens=1), "tokens of phase 0 is 1"),
-        (lambda h: h["groups"][0].update(target_mass=1.0), "target_mass of group 'even' is 1.0"),
-        (lambda h: h["groups"][1].update(selected_samples=1), "selected_samples of group 'odd' is 1"),
+        (lambda h: h["groups"][0].update(target_mass=1.0), "target_mass of group 'even' of phase 0 is 1.0"),
+        (lambda h: h["groups"][1].update(selected_samples=1), "selected_samples of group 'odd' of phase 0 is 1"),
+        (lambda h: h["groups"][1].update(replay_requested=1.0), "replay_requested of group 'odd' of phase 0 is 1.0"),
+        (
+            lambda h: h.update(required_features=["loss_weight"]),
+            "required_features is ['loss_weight'], and realisation",
+        ),
+        (lambda h: h["phases"][0].update(order="norm"), "order.kind is 'corpus', and its phases go by norm"),
+        (lambda h: h["order"].update(kind="curriculum"), "order.kind is 'curriculum', and its phases go by corpus"),
         (lambda h: h["weighting"]["replay_tokens"].update(realised=1), "weighting.replay_tokens.realised is 1"),
         (lambda h: h["files"][SAMPLES].update(rows=1), "and manifest.json says 1"),
         (lambda h: h["files"].update({"samples/000009.parquet": h["files"][SAMPLES]}), "is missing"),

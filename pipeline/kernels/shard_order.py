@@ -19,8 +19,8 @@ def proposal(x: np.ndarray, t: np.ndarray, staleness: float) -> np.ndarray:
     """Unnormalised probability of each shard.
 
     Args:
-        x: (s,) float64, Σ played · grad_norm of a shard, finite and >= 0.
-        t: (s,) float64 or int64, Σ played · n_tokens of a shard, > 0.
+        x: (s,) float64, Σ c · grad_norm of a shard, finite and >= 0; c is what counts in the loss.
+        t: (s,) float64 or int64, Σ c · n_tokens of a shard, > 0.
         staleness: σ >= 0; 0 trusts the norms wholly, infinity (in the limit) counts tokens only.
 
     Returns:
@@ -41,28 +41,6 @@ def proposal(x: np.ndarray, t: np.ndarray, staleness: float) -> np.ndarray:
     if (q <= 0).any():
         raise ValueError("a shard with gradient norm 0 would never be drawn; staleness must be positive")
     return q
-
-
-def ranking(priority: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Indices by descending priority, ties by ascending id: (s,) int64."""
-    return np.lexsort((ids, -priority))
-
-
-def prefix_inclusion(q: np.ndarray, priority: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``k`` shards of the order and the probability with which each is among them, given the threshold.
-
-    Args:
-        q: (s,) proposals; priority: (s,) q / u; ids: (s,) for ties.
-
-    Returns:
-        first: (k,) int64 indices, and pi: (k,) float64 = min(1, q / τ) with τ the (k+1)-th largest priority, 0 if
-        there is none (then every pi is 1). ``Σ f[first] / pi`` estimates Σ f without bias.
-    """
-    order = ranking(priority, ids)
-    first = order[:k]
-    if k >= len(order):
-        return first, np.ones(len(first))
-    return first, np.minimum(1.0, q[first] / priority[order[k]])
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def write_samples(out: str, work: str, weighted: Weighted, method: str) -> None:
 
 
 def _samples_table(picks: pa.Table, weighted: Weighted, part: slice, method: str) -> pa.Table:
-    """Picks of one shard, which come in corpus order, as rows of SAMPLES; ``order_rank`` is that order."""
+    """Picks of one shard, which come in corpus order, as rows of SAMPLES; ``order_rank`` is their place in all."""
     count = picks.num_rows
     names, codes = np.unique(np.asarray(picks["group"].to_pylist(), dtype=object), return_inverse=True)
     columns = {name: picks[name] for name in (*LOCATOR_COLUMNS, "inclusion_prob", "grad_norm", "score")} | {
@@ -49,7 +49,7 @@ def _samples_table(picks: pa.Table, weighted: Weighted, part: slice, method: str
         "loss_weight": weighted.loss_weight[part],
         "repeat": weighted.repeat[part],
         "phase": np.zeros(count, dtype=np.int16),
-        "order_rank": np.arange(count, dtype=np.int64),
+        "order_rank": np.arange(part.start, part.stop, dtype=np.int64),
         # One dictionary in sorted order, or the bytes would tell in what order the groups came by.
         "group": pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(names.tolist(), pa.string())),
         "method": pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), pa.array([method], pa.string())),
