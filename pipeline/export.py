@@ -1,8 +1,9 @@
 """``cptsel export``: write the replay corpus itself, in the input format of trainers.
 
-``jsonl``: zstd-compressed JSON lines, repeats expanded, one file a visit of a shard, files in order by name. The text
-of every sample is read from the corpus, once a shard, and held against its content hash. What the files alone can't do
-(weigh losses, draw) is said in ``export.json``, under ``instructions``, and to the user.
+``jsonl``: zstd-compressed JSON lines, repeats expanded, files in order by name: one a visit of a shard, or so many
+ranks of a curriculum, which shards write in pieces and a second step merges. The text of every sample is read from the
+corpus, once a shard, and held against its content hash. What the files alone can't do (weigh losses, draw) is said in
+``export.json``, under ``instructions``, and to the user.
 """
 
 import time
@@ -14,9 +15,10 @@ from cptsel.pipeline import io, outputs
 from cptsel.pipeline.config import ExportConfig, to_yaml
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.exclusion import read_exclusions
+from cptsel.pipeline.export_merge import merge_pieces
 from cptsel.pipeline.export_shard import STEP, ExportTask, Visit, WriteShard, check_shard
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.pipeline.manifest import Manifest, load_manifest, source_uri
+from cptsel.pipeline.manifest import Manifest, load_manifest, replay_tokens, source_uri
 from cptsel.pipeline.order import PhaseVisits, read_visits
 from cptsel.pipeline.progress import Progress
 from cptsel.pipeline.steps import Steps
@@ -30,7 +32,7 @@ WORK = "_work"  # removed before _SUCCESS
 INSTRUCTIONS = {
     "repeat": "play every line once, in the order of the files; the repeats are already there",
     "loss": "play every line once, in the order of the files, and multiply its token losses by its loss_weight",
-    "sampling": "draw lines with replacement, with probability in proportion to weight, until the tokens are played",
+    "sampling": "draw lines with replacement, with probability in proportion to weight, until {tokens} are played",
     "none": "play every line once, in the order of the files; weights are ignored",
 }
 
@@ -60,13 +62,16 @@ def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, 
     tasks = plan_export(manifest, read_visits(manifest), config.root)
     _check_corpus(tasks)
     if config.dry_run:
-        totals = _expected(manifest) | {"files": sum(len(task.visits) for task in tasks)}
+        totals = _expected(manifest)
+        if not any(visit.spread for task in tasks for visit in task.visits):
+            totals["files"] = sum(len(task.visits) for task in tasks)
         return _summary(config, manifest, out, totals, tasks)
     outputs.prepare_output(out, "export", to_yaml(config), config.overwrite)
     steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
     write = WriteShard(out, steps.work, manifest.text_field, exclude, manifest.realisation == "loss")
     results = steps.run(STEP, write, tasks)
-    header = _header(manifest, exclude if config.exclude else None, results)
+    files = merge_pieces(out, [file for result in results for file in result["files"]], steps)
+    header = _header(manifest, exclude if config.exclude else None, files, results)
     _check_totals(manifest, header)
     io.delete_tree(steps.work)  # which is not there where nothing is played
     _finish(out, header, config, {"seconds": time.monotonic() - started})
@@ -101,11 +106,16 @@ def _scheduled(manifest: Manifest) -> Iterator[tuple[int, Visit]]:
 
 
 def _unscheduled(manifest: Manifest, played: dict[int, PhaseVisits]) -> Iterator[tuple[int, Visit]]:
-    """Visits of the one epoch of a manifest without schedules: pass by pass, shards by shard_id."""
+    """Visits of the one epoch of a manifest without schedules: pass by pass, samples by order_rank."""
     for phase, visits in played.items():
+        folder = _folder(manifest, phase)
+        spread = phase in manifest.curricula() and len(visits.ids) > 1 and manifest.realisation != "sampling"
         pairs = sorted(zip(visits.passes.tolist(), visits.ids[visits.shard].tolist(), strict=True))
         for place, (number, shard_id) in enumerate(pairs):
-            yield shard_id, _visit(f"{_folder(manifest, phase)}/{place:09d}", phase, shard_id, number)
+            if spread:
+                yield shard_id, Visit(f"{folder}/pass-{number:05d}", phase, number, spread=True)
+            else:
+                yield shard_id, _visit(f"{folder}/{place:09d}", phase, shard_id, number)
 
 
 def _folder(manifest: Manifest, phase: int) -> str:
@@ -134,28 +144,32 @@ def _expected(manifest: Manifest) -> dict[str, int]:
 
 def _fidelity(manifest: Manifest) -> str:
     """How near training on the files alone comes to the manifest."""
-    if manifest.realisation == "sampling":
-        return "expectation-only"
-    return "shard-level" if _loses_curriculum(manifest) else "exact"
-
-
-def _loses_curriculum(manifest: Manifest) -> bool:
-    """Whether a curriculum goes over several shards, whose samples lie in files of their own."""
-    return bool(manifest.curricula()) and not manifest.schedule_files() and len(manifest.sample_files()) > 1
+    return "expectation-only" if manifest.realisation == "sampling" else "exact"
 
 
 def _warnings(manifest: Manifest) -> list[str]:
-    """What a trainer must do with the files, or can't have from them."""
-    said = []
-    if manifest.realisation != "repeat":
-        said.append(f"weights are realised by {manifest.realisation!r}: {INSTRUCTIONS[manifest.realisation]}")
-    return said
+    """What a trainer must do with the files that it would not do with any others."""
+    if manifest.realisation == "repeat":
+        return []
+    return [f"weights are realised by {manifest.realisation!r}: {_instructions(manifest)}"]
 
 
-def _header(manifest: Manifest, exclude: frozenset[str] | None, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _instructions(manifest: Manifest) -> str:
+    """What the trainer does with the lines; of draws, how many tokens each phase wants."""
+    if manifest.realisation != "sampling":
+        return INSTRUCTIONS[manifest.realisation]
+    phases = {entry["phase"]: replay_tokens(manifest.header, entry) for entry in manifest.header["phases"]}
+    asked = [(number, phases[number]) for number in manifest.phases]
+    tokens = [f"{replay['requested']:,} tokens (phase {number})" for number, replay in asked if replay is not None]
+    return INSTRUCTIONS["sampling"].format(tokens=" and ".join(tokens))
+
+
+def _header(
+    manifest: Manifest, exclude: frozenset[str] | None, files: list[dict[str, Any]], results: list[dict[str, Any]]
+) -> dict[str, Any]:
     """``export.json``."""
-    files = {file["name"]: file for result in results for file in result["files"]}
-    entries = {name: {key: value for key, value in files[name].items() if key != "name"} for name in sorted(files)}
+    by_name = {file["name"]: file for file in files}
+    entries = {name: {key: value for key, value in by_name[name].items() if key != "name"} for name in sorted(by_name)}
     excluded = {key: sum(result["excluded"][key] for result in results) for key in ("samples", "lines", "tokens")}
     header = {
         "format": FORMAT,
@@ -164,7 +178,7 @@ def _header(manifest: Manifest, exclude: frozenset[str] | None, results: list[di
         "to": "jsonl",
         "realisation": manifest.realisation,
         "fidelity": _fidelity(manifest),
-        "instructions": INSTRUCTIONS[manifest.realisation],
+        "instructions": _instructions(manifest),
         "files": entries,
         "totals": {
             "files": len(entries),

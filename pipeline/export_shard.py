@@ -1,7 +1,9 @@
 """One shard's part of an export: read its texts once, write a file for each visit."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import zstandard
@@ -14,6 +16,8 @@ from cptsel.pipeline.manifest import parse_table, read_data_file
 
 STEP = "export"
 LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
+PIECES = "pieces"
+PART_RANKS = 8192  # of a curriculum in one file of the export, so that a worker can hold them
 
 _COLUMNS = [
     "sample_id", "doc_key", "doc_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
@@ -23,11 +27,16 @@ _COLUMNS = [
 
 @dataclass(frozen=True)
 class Visit:
-    """A file of the export, relative to its directory, and what it plays of its shard."""
+    """A file of the export, relative to its directory, and what it plays of its shard.
+
+    Where a curriculum spreads the samples of a pass over shards, ``name`` is the folder of that pass: every
+    ``PART_RANKS`` ranks are a file there, and the shard writes its pieces of them.
+    """
 
     name: str
     phase: int
     number: int  # of the pass: 1, 2, ...
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class ExportTask:
 class WriteShard:
     """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}.
 
+    A piece is {name, piece, lines, tokens}, where ``piece`` is the file with its lines, each after its rank and a tab.
     ``weighs_losses``: whether a line's ``loss_weight`` is that of the manifest, or 1 because something else (repeats,
     draws, nothing) realises the weight.
     """
@@ -64,14 +74,16 @@ class WriteShard:
         listed = self._add_texts(task, kept)
         excluded += [row for row in kept if row["row_index"] in listed]
         kept = [row for row in kept if row["row_index"] not in listed]
-        files = []
+        files: list[dict[str, Any]] = []
         left_out = {"samples": len(excluded), "lines": 0, "tokens": 0}
         for visit in task.visits:
             lost = _played(excluded, visit)
             left_out["lines"] += len(lost)
             left_out["tokens"] += sum(row["n_tokens"] for row in lost)
             played = _played(kept, visit)
-            if played:
+            if visit.spread:
+                files += self._write_pieces(task, visit, played)
+            elif played:
                 files.append(self._write(task, visit, played))
         io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
         return {"files": files, "excluded": left_out}
@@ -107,14 +119,15 @@ class WriteShard:
         return listed
 
     def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        path = io.join(self.out, visit.name)
-        compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
-        with io.atomic_writer(path) as handle, compressor.stream_writer(handle, closefd=False) as stream:
-            for row in rows:
-                stream.write(self._line(task, visit, row))
-        digest, size = outputs.hash_file(path)
-        tokens = sum(row["n_tokens"] for row in rows)
-        return {"name": visit.name, "sha256": digest, "bytes": size, "lines": len(rows), "tokens": tokens}
+        digest, size = write_lines(io.join(self.out, visit.name), (self._line(task, visit, row) for row in rows))
+        return {"name": visit.name, "sha256": digest, "bytes": size, **_extent(rows)}
+
+    def _write_pieces(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for part, mine in groupby(rows, key=lambda row: int(row["order_rank"]) // PART_RANKS):
+            name, piece = f"{visit.name}/{part:09d}.jsonl.zst", list(mine)
+            path = io.join(self.work, PIECES, name, str(task.shard["shard_id"]))
+            write_lines(path, (b"%d\t" % row["order_rank"] + self._line(task, visit, row) for row in piece))
+            yield {"name": name, "piece": path, **_extent(piece)}
 
     def _line(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> bytes:
         """One line; its ``loss_weight`` is what is left to multiply the loss by."""
@@ -132,10 +145,29 @@ class WriteShard:
         return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+def write_lines(path: str, lines: Iterable[bytes]) -> tuple[str, int]:
+    """Write lines, compressed; SHA-256 in hex and size of the file."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
+    with io.atomic_writer(path) as handle, compressor.stream_writer(handle, closefd=False) as stream:
+        for line in lines:
+            stream.write(line)
+    return outputs.hash_file(path)
+
+
+def decompress(data: bytes) -> bytes:
+    """What ``write_lines`` wrote."""
+    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
+        return stream.read()
+
+
 def check_shard(uri: str) -> None:
     """Raise BadInputError where a shard of the corpus is not there."""
     if not io.exists(uri):
         raise BadInputError(f"{uri} is missing; restore it, or pass --root with where the corpus lies now")
+
+
+def _extent(rows: list[dict[str, Any]]) -> dict[str, int]:
+    return {"lines": len(rows), "tokens": sum(row["n_tokens"] for row in rows)}
 
 
 def _played(rows: list[dict[str, Any]], visit: Visit) -> list[dict[str, Any]]:

@@ -3,14 +3,16 @@
 import io as stdio
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
 import zstandard
 from manifest_builder import build_replay, change_samples, reseal
 
-from cptsel.pipeline import outputs
+from cptsel.pipeline import export_shard, io, outputs
 from cptsel.pipeline.config import ExportConfig, OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
@@ -244,6 +246,84 @@ def test_other_realisations_write_each_sample_once_with_what_a_trainer_needs(tmp
         assert [line["weight"] for line in lines] == [s["weight"] for s in samples]
         factors = [s["loss_weight"] if realisation == "loss" else 1.0 for s in samples]
         assert [line["loss_weight"] for line in lines] == factors
+
+
+@pytest.mark.parametrize("realisation", ["repeat", "loss"])
+def test_a_curriculum_holds_over_all_shards(tmp_path, monkeypatch, realisation):
+    """Without a schedule; parts are made so small here that there are many, some of them empty in later passes."""
+    monkeypatch.setattr(export_shard, "PART_RANKS", 7)
+    built = build_replay(tmp_path, shards=4, documents=6, phases=2, realisation=realisation, curriculum=True)
+    summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
+    assert summary["totals"]["fidelity"] == "exact"
+    assert summary["totals"]["lines"] == built.header["totals"]["plays"]
+    assert summary["totals"]["tokens"] == built.header["totals"]["replay_tokens"]
+    files = read_back(tmp_path / "out")
+    assert len({name for name in files if "phase-000/pass-00001" in name}) > 5
+    expected = [(s["sample_id"], s["text"], number) for _, s, number in built.sequence()]
+    lines = [line for lines in files.values() for line in lines]
+    assert [(line["sample_id"], line["text"], line["repeat"]) for line in lines] == expected
+    assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith("_work")]
+    dry = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "dry"), dry_run=True))
+    assert dry["totals"]["lines"] == len(lines)
+    assert "files" not in dry["totals"]  # how many parts are empty is known when they are written
+
+
+def test_a_curriculum_has_equal_bytes_with_two_workers(tmp_path):
+    built = build_replay(tmp_path, shards=3, documents=6, curriculum=True)
+    for workers in (1, 2):
+        export(ExportConfig(replay=str(built.replay), out=str(tmp_path / f"out-{workers}"), workers=workers))
+    assert tree(tmp_path / "out-1") == tree(tmp_path / "out-2")
+
+
+KILLED = """
+import os, signal, sys
+from cptsel.cli.main import main
+from cptsel.pipeline import io
+
+replace, left = os.replace, [int(sys.argv[1])]
+
+def until_killed(*paths):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*paths)
+
+io.os.replace = until_killed
+main(["export", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("moment", [0.3, 0.75, 1.0])  # while shards are read, while pieces are merged, before _SUCCESS
+def test_a_killed_export_is_done_again_with_the_same_bytes(tmp_path, monkeypatch, moment):
+    built = build_replay(tmp_path, shards=3, documents=4, curriculum=True)
+    writes, replace = [], io.os.replace
+    monkeypatch.setattr(io.os, "replace", lambda *paths: (writes.append(paths[1]), replace(*paths)))
+    export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "whole")))
+    monkeypatch.undo()
+    survived = round(moment * (len(writes) - 1))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(survived), str(built.replay), "--out", str(out)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    left = outputs.list_tree(str(out))
+    assert "config.yaml" in left
+    assert "_SUCCESS" not in left
+    assert any(outputs.is_temporary(name) for name in left)
+    export(ExportConfig(replay=str(built.replay), out=str(out)))
+    assert tree(out) == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["samples/000003.parquet", "shards.parquet", "schedule/0-1.parquet", "part-04.jsonl"])
+def test_damaged_or_lost_inputs_do_not_cost_an_older_export(built, ordered, exported, tmp_path, name):
+    out = shutil.copytree(exported[0], tmp_path / "out")
+    replay, corpus = shutil.copytree(ordered, tmp_path / "replay"), shutil.copytree(built.corpus, tmp_path / "corpus")
+    if (replay / name).exists():
+        (replay / name).write_bytes(b"damaged")
+    else:
+        (corpus / name).unlink()
+    before = tree(out)
+    with pytest.raises((VerificationError, BadInputError), match=f"{name} is"):
+        export(ExportConfig(replay=str(replay), out=str(out), root=str(corpus), overwrite=True))
+    assert tree(out) == before
 
 
 def test_outputs_and_formats_that_are_refused(built, exported, tmp_path):
