@@ -110,7 +110,7 @@ def _manifest(directory: str, names: list[str], header: dict[str, Any]) -> Descr
         "parent": header["parent"],
         "method": header["selection"]["method"],
         "weights realised by": header["weighting"]["realisation"],
-        "order": _order(order) if ordered else "as in the corpus",
+        "order": _order(order) if ordered else _unscheduled(header),
         "corpus": header["corpus"]["root"],
         **{key.replace("_", " "): value for key, value in totals.items()},
     }
@@ -121,6 +121,11 @@ def _manifest(directory: str, names: list[str], header: dict[str, Any]) -> Descr
     if outputs.SUCCESS in names:
         tables.append(_shards_table(directory, ["path", "population_samples", "selected_samples", "replay_tokens"]))
     return "ordered replay manifest" if ordered else "replay manifest", shown, tables
+
+
+def _unscheduled(header: dict[str, Any]) -> str:
+    kinds = list(dict.fromkeys(phase["order"] for phase in header["phases"]))
+    return "as in the corpus" if kinds == ["corpus"] else f"no schedule; phases go by {', '.join(kinds)}"
 
 
 def _order(order: dict[str, Any]) -> str:
