@@ -19,7 +19,7 @@ def consuming_page(header: dict[str, Any]) -> str:
     elif weighting["realisation"] == "sampling":
         ordered = "none: samples are drawn"
     else:
-        ordered = f"no schedule; `order_rank` goes by {', '.join(kinds)}"
+        ordered = f"no schedule; `order_rank` follows {', '.join(kinds).replace('corpus', 'the corpus')}"
     played = f"{totals['plays']:,} plays, {totals['replay_tokens']:,} tokens"
     if weighting["realisation"] == "sampling":
         played = f"draws until {weighting['replay_tokens']['requested']:,} tokens are played"

@@ -133,7 +133,8 @@ def _order(order: dict[str, Any]) -> str:
 
 
 def _export(directory: str, names: list[str], header: dict[str, Any]) -> Described:
-    totals = {"parent": header["parent"], "format": header["to"], "fidelity": header["fidelity"], **header["totals"]}
+    totals = {"parent": header["parent"], "format": header["to"], "fidelity": header["fidelity"]}
+    totals |= {"instructions": header["instructions"], **header["totals"]}
     totals |= {f"excluded {key}": header["excluded"][key] for key in ("samples", "lines", "tokens")}
     columns = ["lines", "tokens", "bytes"]
     rows = [[name, *(entry[column] for column in columns)] for name, entry in sorted(header["files"].items())]

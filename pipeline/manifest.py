@@ -184,7 +184,9 @@ def load_manifest(directory: str) -> Manifest:
     path = io.join(directory, MANIFEST)
     if not io.exists(path):
         maker = outputs.made_by(directory)
-        hint = f"cptsel {maker} wrote it and has not finished a manifest there" if maker else "it has no manifest.json"
+        hint = f"cptsel {maker} wrote it" if maker else "it has no manifest.json"
+        if maker in {"select", "order"}:
+            hint += " and has not finished"
         raise UsageError(f"{directory} is not a replay manifest: {hint}; name the output of cptsel select or order")
     header = io.read_json(path)
     check_readable(path, header)

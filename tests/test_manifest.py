@@ -162,8 +162,12 @@ def test_load_refuses_unfinished_and_foreign_directories(tmp_path):
     (built.replay / "_SUCCESS").unlink()
     with pytest.raises(UsageError, match="not finished"):
         load_manifest(str(built.replay))
-    with pytest.raises(UsageError, match="not a replay manifest"):
+    with pytest.raises(UsageError, match="not a replay manifest: it has no"):
         load_manifest(str(built.corpus))
+    for maker, phrase in (("export", "cptsel export wrote it; name"), ("order", "order wrote it and has not finished")):
+        outputs.write_config(str(tmp_path / maker), maker, "")
+        with pytest.raises(UsageError, match=f"not a replay manifest: .*{phrase}"):
+            load_manifest(str(tmp_path / maker))
 
 
 def test_outputs_are_replaced_only_when_they_are_this_commands_own(tmp_path):
