@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.repeats import replay_rates, systematic_repeats
+from cptsel.pipeline.kernels.repeats import repeat_purpose, replay_rates, systematic_repeats
 
 SAMPLES = st.lists(st.tuples(st.floats(0.01, 1000), st.integers(1, 2048)), min_size=1, max_size=40)
 
@@ -77,3 +77,8 @@ def test_a_long_sum_never_breaks_the_cap():
     repeat = systematic_repeats(x, 0.999999)
     assert repeat.max() == 4
     assert abs(int(repeat.sum()) - x.sum()) < 1.001
+
+
+def test_every_phase_has_a_variate_of_its_own():
+    """Manifests that exist are verified by these names."""
+    assert [repeat_purpose(phase) for phase in (0, 1, 12)] == ["repeat", "repeat 1", "repeat 12"]

@@ -313,6 +313,26 @@ def test_every_realisation_order_and_number_of_phases_is_sound(made, realisation
     assert verify(VerifyConfig(replay=str(replay)))["status"] == "verified"
 
 
+@pytest.mark.parametrize("realisation", ["loss", "none"])
+def test_schedules_of_every_phase_and_realisation_are_checked(made, tmp_path, realisation):
+    replay, ordered = made(realisation=realisation, phases=3, curriculum=True), tmp_path / "ordered"
+    order(OrderConfig(replay=str(replay), out=str(ordered), epochs=2, world_size=2))
+    assert verify(VerifyConfig(replay=str(ordered)))["status"] == "verified"
+    change_rows(ordered / "schedule/2-1.parquet", lambda rows: rows[1].update(q=rows[1]["q"] * (1 + 1e-8)))
+    reseal(ordered)
+    found = problems(ordered)
+    assert ["schedule/2-1.parquet", 1, "q is not the shard's proposal"] in found
+    assert {file for file, _, _ in found} == {"schedule/2-1.parquet"}
+
+
+def change_rows(path, change):
+    """Rewrite a Parquet file after ``change(rows: list[dict])`` has had its way with the rows."""
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    io.write_parquet(str(path), pa.Table.from_pylist(rows, schema=table.schema))
+
+
 @pytest.mark.parametrize(
     ("realisation", "column", "value", "phrase"),
     [
@@ -487,11 +507,7 @@ def with_column(table, name, kind, *first):
     ],
 )
 def test_a_changed_schedule_is_found(ordered, change, phrase):
-    path = ordered / "schedule/0-1.parquet"
-    table = pq.read_table(path)
-    rows = table.to_pylist()
-    change(rows)
-    io.write_parquet(str(path), pa.Table.from_pylist(rows, schema=table.schema))
+    change_rows(ordered / "schedule/0-1.parquet", change)
     reseal(ordered)
     found = problems(ordered)
     assert any(file == "schedule/0-1.parquet" and phrase in what for file, _, what in found), found
