@@ -4,12 +4,16 @@ Greedy facility location on the neighbour graph, then the largest mass · distan
 passes, and at the end every sample goes to its nearest pick, exactly. What it covers is the space of gradients; it does
 not match their sum. The raw objective hides how good a choice is, as random picks have most of it too, so the loss of
 random choices of the same size is measured beside it.
+
+What earlier rounds replayed can be kept from the candidates, discounted, or *covered*: then it isn't picked again, and
+picks are chosen for what they add to it. It stays among the clients with its mass, and all mass goes to new picks.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,19 +32,20 @@ _RANDOM_ROWS = 16_384  # rows on which random choices are measured where the gra
 class CraigResult:
     """A coreset of m of n rows. ``gains`` are those of the greedy pick that a medoid pass may have moved since.
 
-    With L the mass-weighted mean distance to the nearest pick, ``gain_over_random`` is (L_random − L) / L_random: 0 for
-    what a random choice does, 1 where every row lies on a pick.
+    With L the mass-weighted mean distance to the nearest pick or covered row, ``gain_over_random`` is
+    (L_random − L) / L_random: 0 for what a random choice does, 1 where every row lies on a pick.
     """
 
     picks: np.ndarray  # (m,) int64, rows in pick order
-    gains: np.ndarray  # (m,) float64, 0 where no gain was left
+    gains: np.ndarray  # (m,) float64, 0 where no gain was left; without the factor
     cluster_mass: np.ndarray  # (m,) float64, Σ a_i over the rows that the pick stands for
     owner: np.ndarray  # (n,) int64, position of each row's pick; -1 without picks
     distance: np.ndarray  # (n,) float32, to it; infinite without picks
-    objective: float  # Σ a_i · (d0_i − distance_i)₊
+    objective: float  # Σ a_i · (reach_i − distance_i)₊, reach_i = d0_i or the distance to the nearest covered row
     random_objective: float  # the same of random choices of the budget, mean over seeded draws
     mean_distance: float  # Σ a_i · distance_i / Σ a_i; 0 without picks
-    random_distance: float
+    covered_distance: float  # L: the same to the nearest pick or covered row
+    random_distance: float  # L of random choices
     gain_over_random: float
     report: dict[str, Any]  # the figures above and the counts, as JSON has them
 
@@ -50,14 +55,17 @@ class Cell:
     """Rows to choose from, in the order (by sample_id) that settles ties, and the budget for them.
 
     Raises:
-        ValueError: If shapes, masses, tokens, the budget or its kind are none of those below.
+        ValueError: If shapes, masses, tokens, the budget, its kind or what may be picked are none of those below.
     """
 
     x: np.ndarray  # (n, d) float32, finite: mean token gradients, or unit directions for cosine similarity
     mass: np.ndarray  # (n,) float64, finite and >= 0
     n_tokens: np.ndarray  # (n,) int64; >= 1 under a token budget
-    budget: int  # >= 0: min(budget, n) samples, or tokens until no free sample fits
+    budget: int  # >= 0: min(budget, candidates) samples, or tokens until no free sample fits
     budget_kind: BudgetKind
+    candidates: np.ndarray | None = None  # (n,) bool: rows that may be picked; None for all
+    gain_factor: np.ndarray | None = None  # (n,) float64 in (0, 1]: what gains are compared by; None for 1
+    covered: np.ndarray | None = None  # int64 rows that serve clients already, and are no candidates
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -69,6 +77,27 @@ class Cell:
             raise ValueError(f"a budget is a number of samples or tokens, not {self.budget} {self.budget_kind}")
         if self.budget_kind == "tokens" and (self.n_tokens < 1).any():
             raise ValueError("under a budget of tokens every sample must have at least one")
+        candidates, factor, covered = self.candidates, self.gain_factor, self.covered
+        if candidates is not None and (candidates.shape != (n,) or candidates.dtype != bool):
+            raise ValueError(f"candidates must be {n} bools, not {candidates.shape} of {candidates.dtype}")
+        if factor is not None and (factor.shape != (n,) or not ((factor > 0) & (factor <= 1)).all()):
+            raise ValueError(f"gain_factor must be {n} numbers above 0 and at most 1")
+        if covered is not None and ((covered < 0) | (covered >= n)).any():
+            raise ValueError(f"covered rows must be rows of x (0 to {n - 1}), not {covered.min()} to {covered.max()}")
+
+    @property
+    def worth(self) -> np.ndarray:
+        """What the gain of each row is multiplied by, (n,) float64; 0 for rows that may not be picked."""
+        worth = np.ones(len(self.x)) if self.gain_factor is None else self.gain_factor.astype(np.float64)
+        if self.candidates is not None:
+            worth[~self.candidates] = 0
+        worth[self.already] = 0
+        return worth
+
+    @property
+    def already(self) -> np.ndarray:
+        """The covered rows, each once: int64, ascending."""
+        return np.unique(np.empty(0, np.int64) if self.covered is None else self.covered).astype(np.int64)
 
     @property
     def costs(self) -> np.ndarray:
@@ -84,107 +113,151 @@ def craig(
     budget_kind: BudgetKind = "samples",
     *,
     neighbours: int = 128,
-    refine: int = 2,
+    refine: int | None = 2,
     seed: int = 0,
+    candidates: np.ndarray | None = None,
+    gain_factor: np.ndarray | None = None,
+    covered: np.ndarray | None = None,
 ) -> CraigResult:
     """Choose the coreset of one cell.
 
     Args:
-        x: See ``Cell``; so are the next four.
+        x: See ``Cell``; so are the next four and the last three.
         mass: Masses a.
         n_tokens: Tokens.
         budget: Samples or tokens.
         budget_kind: The unit of ``budget``.
         neighbours: K, the neighbours in the graph, itself included; 1.3 · n / m or more is wanted.
-        refine: Medoid passes at the end.
+        refine: Medoid passes at the end; None goes on until nothing moves, which makes it k-medoids.
         seed: Seed of the random choices of the report, and of the coarse cells where n is large.
+        candidates: Rows that may be picked. The others are clients all the same.
+        gain_factor: What the gain of a row is multiplied by when greedy compares it with others; where no gain is left,
+            its mass · distance is. A medoid pass never moves a pick to a row of a smaller factor.
+        covered: Rows replayed before. A row that is nearer to one of them than to every pick adds to no pick's gain and
+            pulls no medoid; its mass still goes to its nearest pick.
 
     Returns:
-        The coreset; empty for budget 0 or n = 0.
+        The coreset; empty where the budget is 0 or nothing may be picked.
 
     Raises:
         ValueError: If an argument is not what ``Cell`` says, or ``x`` isn't finite.
     """
-    cell = Cell(x, mass, n_tokens, budget, budget_kind)
+    cell = Cell(x, mass, n_tokens, budget, budget_kind, candidates, gain_factor, covered)
     graph = knn_graph(x, neighbours, seed=seed)
-    greedy = maximise(cover(graph, mass, len(x)), cell.costs, budget)
-    free = np.ones(len(x), bool)
-    return complete(cell, greedy, graph, free, graph if len(x) <= EXACT_ROWS else None, passes=refine, seed=seed)
+    return choose(cell, graph, np.arange(len(x)), graph if len(x) <= EXACT_ROWS else None, passes=refine, seed=seed)
 
 
-def complete(
-    cell: Cell, greedy: Greedy, links: Links, free: np.ndarray, graph: Links | None, *, passes: int, seed: int
+#: CRAIG refined until nothing moves.
+kmedoids = partial(craig, refine=None)
+
+
+def choose(
+    cell: Cell, links: Links, listed: np.ndarray, graph: Links | None, *, passes: int | None, seed: int
 ) -> CraigResult:
-    """Bring greedy's picks up to the budget, refine them, assign every row and measure the result.
+    """Pick greedily, spend what is left of the budget, refine the picks, assign every row and measure the result.
 
     Args:
         cell: The rows and the budget.
-        greedy: Picks among the rows.
-        links: What greedy saw; the last link of row i is at d0_i.
-        free: Rows (n,), bool, that may fill the budget up. A medoid may be any row.
+        links: For each row its nearest of the rows listed; the last of them is at d0_i.
+        listed: Rows (c,), int64, that ``links`` point into and that greedy picks from. A medoid may be any row.
         graph: The exact neighbour graph of all rows, or None.
-        passes: Medoid passes.
+        passes: Medoid passes, None for as many as change something.
         seed: Seed of the random choices.
 
     Returns:
         The coreset.
     """
-    x, mass = cell.x, cell.mass
-    d0 = links.distances[:, -1].astype(np.float64) if len(x) else np.empty(0)
-    started = _fill(cell, free, greedy.picks, graph)
+    x, mass, worth = cell.x, cell.mass, cell.worth
+    served = medoids.assign(x, cell.already, graph).distance
+    reach = np.minimum(links.distances[:, -1], served) if len(x) else served
+    coverage = cover(links, mass, len(listed), reach)
+    greedy = maximise(coverage, cell.costs[listed], cell.budget, worth[listed])
+    free = np.zeros(len(x))
+    free[listed] = worth[listed]
+    started = _fill(cell, free, listed[greedy.picks], graph)
     limits = (None, 0) if cell.budget_kind == "samples" else (cell.costs, cell.budget)
-    refined = medoids.refine(x, mass, started, passes, graph=graph, costs=limits[0], capacity=limits[1])
+    refined = medoids.refine(
+        x, mass, started, passes, graph=graph, costs=limits[0], capacity=limits[1], worth=worth, served=served
+    )
     # Medoids with fewer tokens than the picks they replace may have made room for one more.
     picks = _fill(cell, free, refined.picks, graph)
     assignment = refined.assignment if len(picks) == len(started) else medoids.assign(x, picks, graph)
     gains = np.concatenate([greedy.gains, np.zeros(len(picks) - len(greedy.gains))])
-    objective, loss = _measure(mass, d0, assignment.distance)
-    random_objective, random_loss = _random_choice(cell, d0, picks, assignment, graph, seed)
+    cluster_mass = np.bincount(assignment.owner, mass, len(picks)) if len(picks) else np.empty(0)
+    clients = _Clients(mass, reach.astype(np.float64), served)
+    objective, loss = clients.measure(assignment.distance)
+    random_objective, random_loss = _random_choice(cell, clients, picks, assignment, graph, seed)
     figures: dict[str, Any] = {
         "objective": objective,
         "random_objective": random_objective,
-        "mean_distance": loss,
+        "mean_distance": _mean(mass, assignment.distance),
         "random_distance": random_loss,
         "gain_over_random": (random_loss - loss) / random_loss if random_loss > 0 else 0.0,
     }
-    counts = {
-        "samples": len(x),
-        "picks": len(picks),
-        "tokens": int(cell.n_tokens[picks].sum()),
-        "neighbours": links.indices.shape[1],
-        "neighbours_advised": min(len(x), math.ceil(1.3 * len(x) / max(1, len(picks)))),
-        "greedy_by": "gain per token" if greedy.per_cost else "gain",
-        "zero_gain_picks": int((gains == 0).sum()),
+    counts = _counts(cell, links, greedy, started, picks, gains) | {
         "refine_passes": refined.passes,
         "moved_picks": int((refined.picks != started).sum()),
     }
-    cluster_mass = np.bincount(assignment.owner, mass, len(picks)) if len(picks) else np.empty(0)
-    return CraigResult(picks, gains, cluster_mass, *assignment, **figures, report=counts | figures)
+    if len(cell.already):
+        counts |= {"covered": len(cell.already), "covered_distance": loss}
+    return CraigResult(
+        picks, gains, cluster_mass, *assignment, **figures, covered_distance=loss, report=counts | figures
+    )
+
+
+def _counts(
+    cell: Cell, links: Links, greedy: Greedy, started: np.ndarray, picks: np.ndarray, gains: np.ndarray
+) -> dict[str, Any]:
+    n = len(cell.x)
+    return {
+        "samples": n,
+        "picks": len(picks),
+        "tokens": int(cell.n_tokens[picks].sum()),
+        "neighbours": links.indices.shape[1],
+        "neighbours_advised": min(n, math.ceil(1.3 * n / max(1, len(picks)))),
+        "greedy_by": "gain per token" if greedy.per_cost else "gain",
+        "zero_gain_picks": int((gains == 0).sum()),
+    }
 
 
 def _fill(cell: Cell, free: np.ndarray, picks: np.ndarray, graph: Links | None) -> np.ndarray:
-    """Append picks while any free row fits what is left of the budget."""
+    """Append picks while any row of factor ``free`` (n,) above 0 fits what is left of the budget."""
     free = free.copy()
-    free[picks] = False
+    free[picks] = 0
     left = cell.budget - int(cell.costs[picks].sum())
-    if not (free & (cell.costs <= left)).any():
+    if not ((free > 0) & (cell.costs <= left)).any():
         return picks
-    distance = medoids.assign(cell.x, picks, graph).distance
+    distance = medoids.assign(cell.x, np.concatenate([picks, cell.already]), graph).distance
     return np.concatenate([picks, farthest_first(cell.x, cell.mass, distance, cell.costs, left, free)])
 
 
-def _measure(mass: np.ndarray, d0: np.ndarray, distance: np.ndarray) -> tuple[float, float]:
-    """Objective and mass-weighted mean distance; 0 where there are no picks or no mass."""
+@dataclass(frozen=True, eq=False)
+class _Clients:
+    """What choices are measured on."""
+
+    mass: np.ndarray  # (n,) float64
+    reach: np.ndarray  # (n,) float64, distance at which a pick begins to be worth anything
+    served: np.ndarray  # (n,) float32, distance to the nearest covered row, or infinite
+
+    def measure(self, distance: np.ndarray) -> tuple[float, float]:
+        """Objective, and mean distance to picks and covered rows, of picks at ``distance`` (n,)."""
+        gain = float(self.mass @ np.maximum(self.reach - distance, 0))
+        return gain, _mean(self.mass, np.minimum(distance, self.served))
+
+    def __getitem__(self, rows: np.ndarray) -> _Clients:
+        return _Clients(self.mass[rows], self.reach[rows], self.served[rows])
+
+
+def _mean(mass: np.ndarray, distance: np.ndarray) -> float:
+    """Mass-weighted mean distance; 0 where there is no mass, or nothing to be distant from."""
     total = mass.sum()
-    if total <= 0 or np.isinf(distance[0]):
-        return 0.0, 0.0
-    return float(mass @ np.maximum(d0 - distance, 0)), float(mass @ distance.astype(np.float64) / total)
+    return float(mass @ distance.astype(np.float64) / total) if total > 0 and np.isfinite(distance[0]) else 0.0
 
 
 def _random_choice(
-    cell: Cell, d0: np.ndarray, picks: np.ndarray, assignment: medoids.Assignment, graph: Links | None, seed: int
+    cell: Cell, clients: _Clients, picks: np.ndarray, assignment: medoids.Assignment, graph: Links | None, seed: int
 ) -> tuple[float, float]:
-    """Objective and mean distance of random choices of the budget, the mean of a few draws.
+    """Objective and mean distance of random choices of the budget among the candidates, the mean of a few draws.
 
     Without an exact graph they are measured on a random part of the rows, and their ratio to the coreset's own figures
     on the same rows is carried over to all rows.
@@ -193,22 +266,24 @@ def _random_choice(
         return 0.0, 0.0
     random = np.random.default_rng(seed)
     rows = np.arange(len(cell.x))
+    candidates = np.flatnonzero(cell.worth)
     if graph is None and len(rows) > _RANDOM_ROWS:
         rows = np.sort(random.choice(len(rows), _RANDOM_ROWS, replace=False))
+    some = clients[rows]
     drawn = []
     for _ in range(_RANDOM_DRAWS):
-        order = random.permutation(len(cell.x))
+        order = candidates[random.permutation(len(candidates))]
         fitting = int(np.searchsorted(np.cumsum(cell.costs[order]), cell.budget, side="right"))
         choice = order[: max(1, fitting)]
         if graph is None:
             distance = nearest(cell.x[rows], cell.x[choice], 1).distances[:, 0]
         else:
             distance = medoids.assign(cell.x, choice, graph).distance
-        drawn.append(_measure(cell.mass[rows], d0[rows], distance))
+        drawn.append(some.measure(distance))
     mean = np.mean(drawn, axis=0).tolist()
     if len(rows) == len(cell.x):
         return mean[0], mean[1]
-    whole = _measure(cell.mass, d0, assignment.distance)
-    part = _measure(cell.mass[rows], d0[rows], assignment.distance[rows])
+    whole = clients.measure(assignment.distance)
+    part = some.measure(assignment.distance[rows])
     scaled = [w * m / p if p > 0 else m for w, m, p in zip(whole, mean, part, strict=True)]
     return scaled[0], scaled[1]

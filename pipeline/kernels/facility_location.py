@@ -6,6 +6,10 @@ links are transposed first: the rows a candidate itself lists are other rows, as
 
 Gains only fall as picks are added. The terms are rounded one by one and summed in an order that never changes, so this
 holds for the computed numbers as well, and lazy evaluation (Minoux 1978) gives the very picks of the naive greedy.
+
+What was chosen before serves clients too. What S adds to C is Σ_i a_i · max_{j∈S} (min(d0_i, d(i, C)) − d(i, j))₊:
+the same function, with each client's d0 drawn in to where C serves it. A factor on a candidate's gain makes greedy
+prefer others to it, and leaves the gain itself alone.
 """
 
 from __future__ import annotations
@@ -31,23 +35,27 @@ class Greedy(NamedTuple):
     """Picks in the order they were made."""
 
     picks: np.ndarray  # (m,) int64, candidates
-    gains: np.ndarray  # (m,) float64, what each added to the objective when it was made
+    gains: np.ndarray  # (m,) float64, what each added to the objective when it was made, whatever its factor
     per_cost: bool  # whether gain per cost chose them, and not gain alone
 
 
-def cover(links: Links, mass: np.ndarray, candidates: int) -> Coverage:
+def cover(links: Links, mass: np.ndarray, candidates: int, reach: np.ndarray | None = None) -> Coverage:
     """Transpose client links into what every candidate can do.
 
     Args:
         links: For each of n clients its K nearest candidates, nearest first.
         mass: Masses (n,), finite and >= 0.
         candidates: The number of candidates that ``links.indices`` point into.
+        reach: Distance (n,), float32, at which a pick begins to be worth anything to each client; by default that of
+            its last link.
 
     Returns:
-        The entries above 0: neither a client's last link nor a client without mass has any.
+        The entries above 0: neither a client's link at its reach nor a client without mass has any.
     """
     n, k = links.indices.shape
-    values = links.distances[:, -1:] - links.distances if k else np.empty((n, 0), np.float32)
+    if reach is None:
+        reach = links.distances[:, -1] if k else np.zeros(n, np.float32)
+    values = reach[:, None] - links.distances
     values *= mass.astype(np.float32)[:, None]
     entries = np.flatnonzero(values > 0)
     listed = links.indices.reshape(-1)[entries]
@@ -56,39 +64,53 @@ def cover(links: Links, mass: np.ndarray, candidates: int) -> Coverage:
     return Coverage(starts, (entries // max(k, 1)).astype(np.int32), values.reshape(-1)[entries], n)
 
 
-def maximise(coverage: Coverage, costs: np.ndarray, capacity: int) -> Greedy:
+def maximise(coverage: Coverage, costs: np.ndarray, capacity: int, factor: np.ndarray | None = None) -> Greedy:
     """Pick candidates greedily while any that fits the budget adds to the objective.
 
     Args:
         coverage: Transposed links of the clients.
         costs: Cost of each candidate (candidates,), int64 >= 1.
         capacity: Budget, in the unit of the costs.
+        factor: What each candidate's gain is multiplied by (candidates,), float64 in [0, 1], when candidates are
+            compared; one of factor 0 is never picked. None where all are 1.
 
     Returns:
-        For unit costs the greedy picks; else the better by objective of greedy by gain per cost and plain greedy
+        For unit costs the greedy picks; else the better by Σ factor · gain of greedy by gain per cost and plain greedy
         (Lin & Bilmes 2010; Leskovec et al. 2007), each of which passes over what no longer fits.
     """
-    plain = lazy_greedy(coverage, costs, capacity, per_cost=False)
+    plain = lazy_greedy(coverage, costs, capacity, per_cost=False, factor=factor)
     if (costs == 1).all():
         return plain
-    by_cost = lazy_greedy(coverage, costs, capacity, per_cost=True)
-    return by_cost if by_cost.gains.sum() >= plain.gains.sum() else plain
+    by_cost = lazy_greedy(coverage, costs, capacity, per_cost=True, factor=factor)
+    worth = [(g.gains if factor is None else factor[g.picks] * g.gains).sum() for g in (by_cost, plain)]
+    return by_cost if worth[0] >= worth[1] else plain
 
 
-def lazy_greedy(coverage: Coverage, costs: np.ndarray, capacity: int, *, per_cost: bool) -> Greedy:
-    """Pick the candidate of the largest gain (per cost), then again, until none that fits has any; ties by index."""
+def lazy_greedy(
+    coverage: Coverage, costs: np.ndarray, capacity: int, *, per_cost: bool, factor: np.ndarray | None = None
+) -> Greedy:
+    """Pick the candidate of the largest factor · gain (per cost), again and again, until none that fits has any.
+
+    Ties go to the lower index. A key is a non-decreasing function of the gain in floating point too, so that an old key
+    stays an upper bound.
+    """
     starts, clients, values, n_clients = coverage
     best = np.zeros(n_clients, np.float32)  # what each client has from the picks so far
     ends = starts.tolist()
     price = costs.tolist()
+    divisor = price if per_cost else [1] * len(price)
+    multiplier = [1.0] * len(price) if factor is None else factor.tolist()
 
     def gain(j: int) -> float:
         listed = slice(ends[j], ends[j + 1])
         more = values[listed] - best[clients[listed]]
         return float(np.maximum(more, 0, out=more).sum(dtype=np.float64))
 
+    def key(j: int) -> float:
+        return gain(j) * multiplier[j] / divisor[j]
+
     # (−key, candidate, number of picks when the key was computed): an old key is an upper bound, a current one is true.
-    heap = [(-g / (price[j] if per_cost else 1), j, 0) for j in range(len(price)) if (g := gain(j)) > 0]
+    heap = [(-k, j, 0) for j in range(len(price)) if multiplier[j] > 0 and (k := key(j)) > 0]
     heapq.heapify(heap)
     picks: list[int] = []
     gains: list[float] = []
@@ -98,9 +120,9 @@ def lazy_greedy(coverage: Coverage, costs: np.ndarray, capacity: int, *, per_cos
         if price[j] > capacity:
             heapq.heappop(heap)
         elif seen < len(picks):
-            g = gain(j)
-            if g > 0:
-                heapq.heapreplace(heap, (-g / (price[j] if per_cost else 1), j, len(picks)))
+            k = key(j)
+            if k > 0:
+                heapq.heapreplace(heap, (-k, j, len(picks)))
             else:
                 heapq.heappop(heap)
         else:
@@ -114,31 +136,31 @@ def lazy_greedy(coverage: Coverage, costs: np.ndarray, capacity: int, *, per_cos
 
 
 def farthest_first(
-    x: np.ndarray, mass: np.ndarray, distance: np.ndarray, costs: np.ndarray, capacity: int, free: np.ndarray
+    x: np.ndarray, mass: np.ndarray, distance: np.ndarray, costs: np.ndarray, capacity: int, factor: np.ndarray
 ) -> np.ndarray:
-    """Go on where no gain is left: pick the largest mass · distance to the picks, until nothing that fits is free.
+    """Go on where no gain is left: pick the largest factor · mass · distance to the picks, while any that is free fits.
 
     Args:
         x: Rows (n, d), float32.
         mass: Masses (n,).
-        distance: Distance (n,) of each row to its nearest pick; all infinite where there is none yet, and then the row
-            of the largest mass is first.
+        distance: Distance (n,) of each row to what is picked already; all infinite where nothing is, and then the row
+            of the largest factor · mass is first.
         costs: Costs (n,), int64 >= 1.
         capacity: What is left of the budget.
-        free: Rows (n,), bool, that may be picked.
+        factor: What a row counts (n,), float64 or bool; 0 for rows that are not free.
 
     Returns:
         Picks (m,), int64, in order. Ties go to the lower index. Once every row that is left lies on a pick, the rest
-        follows by index, rows without mass last.
+        follows by index, the largest factors first, rows without mass last.
     """
-    free = free.copy()
+    factor = factor.astype(np.float64)
     started = bool(np.isfinite(distance).all())
     picks: list[int] = []
-    while len(fits := np.flatnonzero(free & (costs <= capacity))):
-        far = mass[fits] * distance[fits] if started else mass[fits]
+    while len(fits := np.flatnonzero((factor > 0) & (costs <= capacity))):
+        far = factor[fits] * (mass[fits] * distance[fits] if started else mass[fits])
         j = int(fits[np.argmax(far)])
         if far.max() <= 0:
-            for j in fits[np.argsort(mass[fits] == 0, kind="stable")].tolist():
+            for j in fits[np.lexsort((-factor[fits], mass[fits] == 0))].tolist():
                 if costs[j] <= capacity:
                     picks.append(j)
                     capacity -= int(costs[j])
@@ -147,6 +169,6 @@ def farthest_first(
         distance = np.minimum(distance, np.sqrt(np.einsum("ij,ij->i", gap, gap)))
         started = True
         picks.append(j)
-        free[j] = False
+        factor[j] = 0
         capacity -= int(costs[j])
     return np.array(picks, np.int64)

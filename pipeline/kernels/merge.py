@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cptsel.pipeline.kernels.craig import BudgetKind, Cell, CraigResult, complete
-from cptsel.pipeline.kernels.facility_location import Greedy, cover, maximise
+from cptsel.pipeline.kernels.craig import BudgetKind, Cell, CraigResult, choose
 from cptsel.pipeline.kernels.neighbours import Links, nearest
 
 #: How many times its share of the budget each part picks.
@@ -39,46 +38,50 @@ def merge(
     x: np.ndarray,
     mass: np.ndarray,
     n_tokens: np.ndarray,
-    candidates: np.ndarray,
+    shortlist: np.ndarray,
     budget: int,
     budget_kind: BudgetKind = "samples",
     *,
     neighbours: int = 128,
-    refine: int = 2,
+    refine: int | None = 2,
     seed: int = 0,
+    candidates: np.ndarray | None = None,
+    gain_factor: np.ndarray | None = None,
+    covered: np.ndarray | None = None,
 ) -> CraigResult:
     """Choose the global coreset among the picks of all parts.
 
     Args:
-        x: Clients (n, d), float32: all rows of all parts or a sample of them, and every candidate. Their order (by
-            sample_id) settles ties.
-        mass: Masses (n,), float64, of what each client stands for; 0 for a candidate that the sample of clients missed.
+        x: Clients (n, d), float32: all rows of all parts or a sample of them, every row of the shortlist, and the
+            covered rows if there are any. Their order (by sample_id) settles ties.
+        mass: Masses (n,), float64, of what each client stands for; 0 for a row that the sample of clients missed.
         n_tokens: Tokens (n,), int64.
-        candidates: Rows of ``x`` that parts picked, in any order, repetitions allowed.
-        budget: Samples or tokens, as in ``craig``; at most the candidates can be picked.
+        shortlist: Rows of ``x`` that parts picked, in any order, repetitions allowed.
+        budget: Samples or tokens, as in ``craig``; at most the shortlist can be picked.
         budget_kind: The unit of ``budget``.
-        neighbours: K, the candidates that each client is linked to; its d0 is the distance to the K-th of them.
-        refine: Medoid passes; they may move a pick to any client, so clients must be samples that can be selected.
-        seed: Seed of the random choices of the report, which are drawn from all clients.
+        neighbours: K, the rows of the shortlist that each client is linked to; its d0 is the distance to the K-th.
+        refine: Medoid passes, None for as many as change something; they may move a pick to any candidate.
+        seed: Seed of the random choices of the report, which are drawn from all candidates.
+        candidates: Rows (n,), bool, that may be picked, as in ``craig``; all by default. A row of the shortlist that is
+            none is passed over.
+        gain_factor: As in ``craig``.
+        covered: As in ``craig``.
 
     Returns:
         The coreset, as rows of ``x``. Its masses and distances are those of the clients in ``x``; ``assign_part`` gives
         the exact ones where ``x`` is a sample.
 
     Raises:
-        ValueError: If ``candidates`` are not rows of ``x``, or another argument is not what ``Cell`` says.
+        ValueError: If ``shortlist`` are not rows of ``x``, or another argument is not what ``Cell`` says.
     """
-    cell = Cell(x, mass, n_tokens, budget, budget_kind)
-    candidates = np.unique(candidates).astype(np.int64)
-    if len(candidates) and not 0 <= candidates[0] <= candidates[-1] < len(x):
-        raise ValueError(f"candidates must be rows of x (0 to {len(x) - 1}), not {candidates[0]} to {candidates[-1]}")
-    free = np.zeros(len(x), bool)
-    free[candidates] = True
+    cell = Cell(x, mass, n_tokens, budget, budget_kind, candidates, gain_factor, covered)
+    listed = np.unique(shortlist).astype(np.int64)
+    if len(listed) and not 0 <= listed[0] <= listed[-1] < len(x):
+        raise ValueError(f"shortlist must be rows of x (0 to {len(x) - 1}), not {listed[0]} to {listed[-1]}")
+    listed = listed[cell.worth[listed] > 0]
     nothing = Links(np.zeros((len(x), 1), np.float32), np.zeros((len(x), 1), np.int32))
-    links = nearest(x, x[candidates], neighbours) if len(candidates) else nothing
-    greedy = maximise(cover(links, mass, len(candidates)), cell.costs[candidates], budget)
-    greedy = Greedy(candidates[greedy.picks], greedy.gains, greedy.per_cost)
-    return complete(cell, greedy, links, free, None, passes=refine, seed=seed)
+    links = nearest(x, x[listed], neighbours) if len(listed) else nothing
+    return choose(cell, links, listed, None, passes=refine, seed=seed)
 
 
 def assign_part(x: np.ndarray, mass: np.ndarray, picks: np.ndarray, own: np.ndarray | None = None) -> PartAssignment:
