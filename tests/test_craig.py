@@ -1,14 +1,15 @@
 """CRAIG as a whole: budgets, masses, edges, and what it reports against the definitions."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cptsel.pipeline.kernels import craig as module
-from cptsel.pipeline.kernels.craig import CraigResult, craig
+from cptsel.pipeline.kernels.craig import CraigResult, craig, kmedoids
 
 
 def cell(n: int, seed: int, distinct: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,6 +144,160 @@ def test_empty_cells_and_budgets() -> None:
     assert len(craig(x, mass, tokens + 10, 9, "tokens").picks) == 0
 
 
+def rounds(n: int, seed: int) -> dict[str, np.ndarray]:
+    """Some rows out, some discounted, some covered."""
+    random = np.random.default_rng(seed)
+    return {
+        "candidates": random.random(n) < 0.6,
+        "gain_factor": 0.5 ** random.integers(0, 3, n),
+        "covered": random.integers(0, n, random.integers(0, n)),
+    }
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(0, 10_000),
+    st.integers(0, 60),
+    st.sampled_from([None, 4]),
+    st.sampled_from([0, 2, None]),
+)
+@settings(max_examples=120, deadline=None)
+def test_any_round(n: int, seed: int, budget: int, distinct: int | None, refine: int | None) -> None:
+    x, mass, tokens = cell(n, seed, distinct)
+    mass[np.random.default_rng(seed).random(n) < 0.2] = 0
+    out = rounds(n, seed)
+    able = out["candidates"].copy()
+    able[out["covered"]] = False
+    assume(mass.sum() > 0)
+    result = craig(x, mass, tokens, budget, neighbours=9, refine=refine, **out)
+    assert len(result.picks) == min(budget, able.sum())
+    assert able[result.picks].all()
+    check(result, x, mass)
+    if len(out["covered"]) and len(result.picks):
+        chosen = np.concatenate([result.picks, out["covered"]])
+        distances = np.linalg.norm(x[:, None].astype(np.float64) - x[chosen], axis=2).min(axis=1)
+        assert result.covered_distance == pytest.approx(mass @ distances / mass.sum(), rel=1e-4, abs=1e-6)
+        assert result.report["covered_distance"] == result.covered_distance <= result.mean_distance
+    left = (tokens_budget := budget * 60) - tokens[
+        (picks := craig(x, mass, tokens, tokens_budget, "tokens", neighbours=9, refine=refine, **out).picks)
+    ].sum()
+    assert left >= 0
+    assert able[picks].all()
+    able[picks] = False
+    assert (tokens[able] > left).all()
+
+
+def test_nothing_said_is_nothing_changed() -> None:
+    x, mass, tokens = cell(200, 8)
+    plain = craig(x, mass, tokens, 20)
+    said = craig(x, mass, tokens, 20, candidates=np.ones(200, bool), gain_factor=np.ones(200), covered=np.empty(0, int))
+    np.testing.assert_array_equal(said.picks, plain.picks)
+    assert said.report == plain.report
+    assert plain.covered_distance == plain.mean_distance
+    assert said.gains.tobytes() == plain.gains.tobytes()
+
+
+def test_one_candidate_takes_all_mass_and_none_takes_none() -> None:
+    x, mass, tokens = cell(30, 9)
+    only = np.arange(30) == 17
+    result = craig(x, mass, tokens, 5, candidates=only, covered=np.array([3]))
+    assert result.picks.tolist() == [17]
+    assert result.cluster_mass.tolist() == [pytest.approx(mass.sum())]
+    for out in ({"candidates": np.zeros(30, bool)}, {"candidates": only, "covered": np.array([17])}):
+        result = craig(x, mass, tokens, 5, **out)
+        assert len(result.picks) == 0
+        assert result.gain_over_random == 0
+        check(result, x, mass)
+    one = craig(x[:1], mass[:1], tokens[:1], 5)
+    assert one.picks.tolist() == [0]
+    assert one.cluster_mass.tolist() == [mass[0]]
+    assert craig(x, np.zeros(30), tokens, 5).cluster_mass.tolist() == [0] * 5
+
+
+def test_picks_stay_away_from_what_is_covered() -> None:
+    """Four heaps, two covered: two picks go to the others, and take the mass of all four."""
+    random = np.random.default_rng(1)
+    centres = np.array([[0, 0], [100, 0], [0, 101], [100, 102]])
+    x = (centres.repeat(30, axis=0) + random.standard_normal((120, 2))).astype(np.float32)
+    for refine in (0, 2, None):
+        result = craig(x, np.ones(120), np.ones(120, np.int64), 2, covered=np.array([5, 40]), refine=refine)
+        assert sorted(result.picks // 30) == [2, 3]
+        assert result.cluster_mass.tolist() == [60, 60]
+        assert result.covered_distance < 5 < result.mean_distance
+        # Only its own heap pulls a pick: alone with that heap, the medoid passes end at the same row.
+        alone = [kmedoids(x[h : h + 30], np.ones(30), np.ones(30, np.int64), 1).picks[0] + h for h in (60, 90)]
+        if refine is None:
+            assert sorted(result.picks.tolist()) == alone
+
+
+def test_farthest_first_starts_from_what_is_covered() -> None:
+    """Heaps of equal rows, larger than K: no pick has any gain; the heap that is covered comes last."""
+    heaps = np.array([[0, 0], [1, 0], [0, 10], [40, 0], [0, 100]], np.float32).repeat(50, axis=0)
+    result = craig(heaps, np.ones(250), np.ones(250, np.int64), 5, neighbours=8, covered=np.array([249]))
+    assert result.picks.tolist() == [150, 100, 50, 0, 1]
+    factor = np.ones(250)
+    factor[:50] = 0.001
+    result = craig(heaps, np.ones(250), np.ones(250, np.int64), 2, neighbours=8, gain_factor=factor)
+    assert result.picks.tolist() == [50, 200]
+
+
+def test_medoid_passes_do_not_undo_a_discount() -> None:
+    x, mass, tokens = cell(400, 10)
+    factor = np.where(np.arange(400) % 2, 0.5, 1.0)
+    for passes in (0, 2, None):
+        result = craig(x, mass, tokens, 25, gain_factor=factor, refine=passes)
+        if passes == 0:
+            greedy = factor[result.picks]
+            assert {0.5, 1.0} <= set(greedy.tolist())
+        assert (factor[result.picks] >= greedy).all()
+    replayed = craig(x, mass, tokens, 25, gain_factor=np.ones(400)).picks
+    factor = np.ones(400)
+    factor[replayed] = 0.01
+    again = craig(x, mass, tokens, 25, gain_factor=factor).picks
+    assert len(np.intersect1d(replayed, again)) <= 1
+
+
+def test_kmedoids_goes_on_until_every_pick_is_the_medoid_of_its_cluster() -> None:
+    x, mass, tokens = cell(300, 11)
+    result = kmedoids(x, mass, tokens, 12)
+    assert result.mean_distance <= craig(x, mass, tokens, 12).mean_distance
+    assert result.report["refine_passes"] > 0
+    for c, pick in enumerate(result.picks):
+        members = np.flatnonzero(result.owner == c)
+        apart = np.linalg.norm(x[members, None].astype(np.float64) - x[members], axis=2)
+        assert mass[members] @ apart[:, members == pick] == pytest.approx((mass[members] @ apart).min())
+
+
+def test_order_of_rounds_only_settles_ties() -> None:
+    x, mass, tokens = cell(300, 12)
+    out, order = rounds(300, 12), np.random.default_rng(0).permutation(300)
+    place = np.argsort(order)
+    there = craig(x, mass, tokens, 25, **out)
+    moved = {"candidates": out["candidates"][order], "gain_factor": out["gain_factor"][order]}
+    here = craig(x[order], mass[order], tokens[order], 25, **moved, covered=place[out["covered"]])
+    assert set(order[here.picks].tolist()) == set(there.picks.tolist())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_greedy_is_near_the_exact_optimum_over_what_is_covered(seed: int) -> None:
+    """All subsets of the candidates tried, on a complete graph; 1 − 1/e by Nemhauser, Wolsey & Fisher (1978)."""
+    x, mass, tokens = cell(14, seed)
+    out = rounds(14, seed) | {"covered": np.array([2, 9]), "gain_factor": np.ones(14)}
+    out["candidates"][[0, 4, 5]] = True
+    distances = np.linalg.norm(x[:, None].astype(np.float64) - x, axis=2)
+    reach = np.minimum(distances.max(axis=1), distances[:, [2, 9]].min(axis=1))
+    able = np.setdiff1d(np.flatnonzero(out["candidates"]), [2, 9])
+
+    def objective(chosen: np.ndarray | tuple[int, ...]) -> float:
+        return float(mass @ np.maximum(reach - distances[:, list(chosen)].min(axis=1), 0))
+
+    result = craig(x, mass, tokens, 3, refine=0, **out)
+    best = max(objective(s) for s in combinations(able.tolist(), 3))
+    assert result.objective == pytest.approx(objective(result.picks), rel=1e-4)
+    assert result.gains.sum() == pytest.approx(result.objective, rel=1e-4)
+    assert (1 - 1 / np.e) * best <= result.objective <= best * (1 + 1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -153,6 +308,12 @@ def test_empty_cells_and_budgets() -> None:
         ({"budget_kind": "bytes"}, "a budget is"),
         ({"budget_kind": "tokens", "n_tokens": np.zeros(9, np.int64)}, "at least one"),
         ({"x": np.full((9, 2), np.inf, np.float32)}, "not finite"),
+        ({"candidates": np.ones(8, bool)}, "candidates must be 9 bools"),
+        ({"candidates": np.ones(9, np.int64)}, "candidates must be 9 bools"),
+        ({"gain_factor": np.zeros(9)}, "above 0"),
+        ({"gain_factor": np.full(9, np.nan)}, "above 0"),
+        ({"covered": np.array([9])}, "rows of x"),
+        ({"covered": np.array([-1])}, "rows of x"),
     ],
 )
 def test_bad_arguments_are_refused(change: dict, message: str) -> None:

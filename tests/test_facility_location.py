@@ -1,6 +1,6 @@
 """Lazy greedy against naive greedy, the exact optimum and the budget it was given."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def random_links(seed: int, n: int, candidates: int, k: int, ties: bool) -> Link
 
 
 def dense(links: Links, mass: np.ndarray, candidates: int) -> np.ndarray:
-    """What candidate j is worth to client i, (n, candidates), straight from the definition."""
+    """What candidate j is worth to client i, (n, candidates), straight from the definition; nothing is covered."""
     values = np.zeros((len(mass), candidates), np.float32)
     for i, (distances, indices) in enumerate(zip(*links, strict=True)):
         for d, j in zip(distances, indices, strict=True):
@@ -28,9 +28,12 @@ def dense(links: Links, mass: np.ndarray, candidates: int) -> np.ndarray:
     return values
 
 
-def naive_greedy(coverage: Coverage, costs: np.ndarray, capacity: int, per_cost: bool) -> tuple[list[int], list[float]]:
+def naive_greedy(
+    coverage: Coverage, costs: np.ndarray, capacity: int, per_cost: bool, factor: np.ndarray | None = None
+) -> tuple[list[int], list[float]]:
     """Every gain of every candidate, at every pick."""
     starts, clients, values, n = coverage
+    factor = np.ones(len(costs)) if factor is None else factor
     best = np.zeros(n, np.float32)
     picks: list[int] = []
     gains: list[float] = []
@@ -40,9 +43,10 @@ def naive_greedy(coverage: Coverage, costs: np.ndarray, capacity: int, per_cost:
             if j not in picks and costs[j] <= capacity:
                 rows = slice(starts[j], starts[j + 1])
                 gain[j] = np.maximum(values[rows] - best[clients[rows]], 0).sum(dtype=np.float64)
-        if not (gain > 0).any():
+        key = gain * factor / (costs if per_cost else 1)
+        if not (key > 0).any():
             return picks, gains
-        j = int(np.argmax(gain / costs if per_cost else gain))
+        j = int(np.argmax(key))
         rows = slice(starts[j], starts[j + 1])
         best[clients[rows]] = np.maximum(best[clients[rows]], values[rows])
         picks.append(j)
@@ -63,6 +67,55 @@ def test_lazy_is_naive(seed: int, n: int, candidates: int, k: int, ties: bool, p
     assert lazy.picks.tolist() == picks
     assert lazy.gains.tolist() == gains
     assert costs[lazy.picks].sum() <= capacity
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 30), st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_lazy_is_naive_under_factors_and_reach(seed: int, n: int, candidates: int, per_cost: bool, ties: bool) -> None:
+    random = np.random.default_rng(seed)
+    links = random_links(seed, n, candidates, min(8, candidates), ties)
+    reach = np.minimum(links.distances[:, -1], random.choice([0, 0.5, 2, np.inf], n)).astype(np.float32)
+    coverage = cover(links, random.lognormal(0, 2, n), candidates, reach)
+    costs = random.integers(1, 6, candidates) if per_cost else np.ones(candidates, np.int64)
+    factor = 0.5 ** random.integers(0, 4, candidates) * (random.random(candidates) < 0.8)
+    capacity = int(random.integers(0, costs.sum() + 1))
+    lazy = lazy_greedy(coverage, costs, capacity, per_cost=per_cost, factor=factor)
+    picks, gains = naive_greedy(coverage, costs, capacity, per_cost, factor)
+    assert lazy.picks.tolist() == picks
+    assert lazy.gains.tolist() == gains
+    assert (factor[picks] > 0).all()
+    if not per_cost:  # under a budget of costs, a pick of a high key may have to wait until a dearer one doesn't fit
+        assert (np.diff(factor[picks] * gains) <= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gains_over_what_is_covered_are_conditional_gains(seed: int) -> None:
+    """f(S ∪ C) − f(C), the reach of every client drawn in to its distance to C."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((60, 4)).astype(np.float32)
+    mass, covered = random.integers(1, 9, 60).astype(float), random.permutation(60)[:7]
+    links = knn_graph(x, 12)
+    values = dense(links, mass, 60)
+    before = values[:, covered].max(axis=1)
+    served = np.linalg.norm(x[:, None] - x[covered], axis=2).min(axis=1).astype(np.float32)
+    greedy = maximise(cover(links, mass, 60, np.minimum(links.distances[:, -1], served)), np.ones(60, np.int64), 10)
+    total = before.sum()
+    for k, gain in enumerate(greedy.gains, 1):
+        after = np.maximum(before, values[:, greedy.picks[:k]].max(axis=1)).sum()
+        assert gain == pytest.approx(after - total, rel=1e-3, abs=1e-4)
+        best = max(np.maximum(values[:, [*covered, *greedy.picks[: k - 1], j]].max(axis=1), 0).sum() for j in range(60))
+        assert after == pytest.approx(best, rel=1e-5)
+        total = after
+
+
+def test_a_token_budget_compares_discounted_gains() -> None:
+    """Gain per token takes the cheap row, which is all but worthless once discounted; plain greedy the dear one."""
+    links = Links(np.array([[0, 1], [0, 1]], np.float32), np.array([[0, 1], [1, 0]], np.int32))
+    coverage = cover(links, np.array([6.0, 5.0]), 2)
+    costs = np.array([1, 100])
+    assert maximise(coverage, costs, 100).picks.tolist() == [0]
+    assert maximise(coverage, costs, 100, np.array([0.5, 1.0])).picks.tolist() == [1]
+    assert maximise(coverage, costs, 101, np.array([0.5, 1.0])).gains.tolist() == [6, 5]
 
 
 def test_lazy_is_naive_on_real_neighbours() -> None:
@@ -143,17 +196,17 @@ def test_clients_without_mass_and_last_links_are_worth_nothing() -> None:
 
 
 def reference_farthest(
-    x: np.ndarray, mass: np.ndarray, start: list[int], costs: np.ndarray, capacity: int
+    x: np.ndarray, mass: np.ndarray, start: list[int], costs: np.ndarray, capacity: int, factor: np.ndarray
 ) -> list[int]:
     """The rule in plain words, with distances computed anew for every pick."""
     picks: list[int] = []
     while True:
-        fits = [i for i in range(len(x)) if i not in start + picks and costs[i] <= capacity]
+        fits = [i for i in range(len(x)) if i not in start + picks and costs[i] <= capacity and factor[i] > 0]
         if not fits:
             return picks
         chosen = x[start + picks].astype(np.float64)
-        far = {i: mass[i] * (np.linalg.norm(chosen - x[i], axis=1).min() if len(chosen) else 1) for i in fits}
-        j = max(fits, key=lambda i: (far[i], mass[i] > 0, -i))
+        apart = {i: np.linalg.norm(chosen - x[i], axis=1).min() if len(chosen) else 1 for i in fits}
+        j = max(fits, key=lambda i: (factor[i] * mass[i] * apart[i], mass[i] > 0, factor[i], -i))
         picks.append(j)
         capacity -= int(costs[j])
 
@@ -162,16 +215,16 @@ def reference_farthest(
 def test_farthest_first(start: list[int]) -> None:
     random = np.random.default_rng(2)
     x = random.integers(-9, 9, (40, 4)).astype(np.float32)[random.integers(0, 25, 40)]
-    mass = random.integers(0, 5, 40).astype(float)
-    free = np.ones(40, bool)
-    free[start] = False
+    mass = random.choice([0, 1, 1.37, 2.11, 3.3], 40)  # no integers: 2 · √2 and √8 would be ties by rounding
     distance = np.full(40, np.inf)
     if start:
         distance = np.linalg.norm(x[:, None] - x[start], axis=2).min(axis=1)
-    for costs, capacity in ((np.ones(40, np.int64), 35), (random.integers(1, 9, 40), 60)):
-        picks = farthest_first(x, mass, distance, costs, capacity, free)
-        assert picks.tolist() == reference_farthest(x, mass, start, costs, capacity)
+    factors = (np.ones(40), (random.random(40) < 0.7).astype(float), 0.5 ** random.integers(0, 3, 40))
+    for factor, (costs, capacity) in product(factors, ((np.ones(40, np.int64), 35), (random.integers(1, 9, 40), 60))):
+        factor[start] = 0
+        picks = farthest_first(x, mass, distance, costs, capacity, factor)
+        assert picks.tolist() == reference_farthest(x, mass, start, costs, capacity, factor)
         left = capacity - costs[picks].sum()
-        others = np.setdiff1d(np.arange(40), [*start, *picks])
+        others = np.setdiff1d(np.flatnonzero(factor), picks)
         assert left >= 0
         assert (costs[others] > left).all()

@@ -71,6 +71,28 @@ def test_without_passes_only_candidates_are_picked() -> None:
     np.testing.assert_array_equal(merged.picks, once.picks)
 
 
+@pytest.mark.parametrize("refine", [0, 2, None])
+def test_rounds_hold_in_a_merge_as_they_do_in_one_cell(refine: int | None) -> None:
+    x, mass, tokens = rows(400, 6)
+    random = np.random.default_rng(6)
+    out = {
+        "candidates": random.random(400) < 0.7,
+        "gain_factor": 0.5 ** random.integers(0, 3, 400),
+        "covered": random.permutation(400)[:20],
+    }
+    central = craig(x, mass, tokens, 30, neighbours=400, refine=refine, **out)
+    # K = all of the shortlist, whose farthest is nearer than the farthest of all rows: d0 and with it gains may differ.
+    merged = merge(x, mass, tokens, np.arange(400), 30, neighbours=400, refine=refine, **out)
+    able = out["candidates"].copy()
+    able[out["covered"]] = False
+    assert able[merged.picks].all()
+    assert merged.cluster_mass.sum() == pytest.approx(mass.sum())
+    assert merged.covered_distance == pytest.approx(central.covered_distance, rel=0.02)
+    assert merged.covered_distance < merged.mean_distance
+    few = merge(x, mass, tokens, np.flatnonzero(~able), 30, refine=refine, **out)
+    assert len(few.picks) == 0
+
+
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_assignments_of_parts_add_up(parts: int) -> None:
     x, mass, _ = rows(600, 4)
