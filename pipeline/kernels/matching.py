@@ -1,0 +1,294 @@
+"""Gradient matching: a few weighted samples whose gradients add up to those of all (DESIGN section 6, "gradmatch").
+
+    min over S, u >= 0 of  ‖Σ_i a_i g_i − Σ_{j∈S} u_j g_j‖² + λ Σ (u − A/m)²,   A = Σ a_i,   |S| <= m
+
+by non-negative OMP (``nnomp``; GRAD-MATCH, Killamsetty et al. 2021), or with equal weights (Balles et al. 2022). A
+residual near 0 on a sketch of k numbers says nothing once m nears k: k + 1 atoms match any mean exactly (Carathéodory).
+So the ridge, and how many parts the rows are split into, are those of a few that do best on a second, independent
+sketch, which nothing is fitted to; its residual is what to believe.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cptsel.pipeline.kernels.budget import divide
+from cptsel.pipeline.kernels.match_parts import absorb, cluster, coarsen
+from cptsel.pipeline.kernels.match_problem import BudgetKind, Problem, checked
+from cptsel.pipeline.kernels.nnomp import Pursuit, even_pursuit, pursue
+
+#: Tried where they are not given: ridges, in units of the mean ‖g‖², and atoms a part.
+RIDGES = (0.1, 1.0)
+ATOMS_A_PART = (64, 32, 16, 8)
+
+#: Taken where they are not given and there is no validation sketch to choose by.
+DEFAULT_RIDGE, DEFAULT_ATOMS = 0.1, 16
+
+
+@dataclass(frozen=True, eq=False)
+class MatchResult:
+    """Matched samples in the order they were picked, part by part where there are several.
+
+    A relative residual is ‖target − Σ u g‖ / ‖target‖; where the target is 0, its noise (see ``match``) stands below.
+    """
+
+    picks: np.ndarray  # (s,) int64, rows; s may be less than the budget, and the report says so
+    u: np.ndarray  # (s,) float64 > 0, in the unit of a: Σ u is near A (A exactly for uniform weights)
+    gains: np.ndarray  # (s,) float64, what the objective fell by when the pick entered; see nnomp for uniform weights
+    residual: float  # relative, on g, which the picks were fitted to
+    validation_residual: float | None  # relative, on the validation sketch; None without one
+    ridge: float  # λ / mean ‖g‖²; 0 for uniform weights
+    parts: int
+    report: dict[str, Any]  # these figures, counts and everything that was tried, as JSON has them
+
+
+class _Tried(NamedTuple):
+    """One solution and its figures."""
+
+    picks: np.ndarray
+    u: np.ndarray
+    gains: np.ndarray
+    dropped: int
+    ridge: float
+    parts: int
+    per_token: bool
+    residual: float
+    validation_residual: float | None
+
+    @property
+    def score(self) -> float:
+        """What the choice goes by."""
+        return self.residual if self.validation_residual is None else self.validation_residual
+
+
+def match(
+    g: np.ndarray,
+    a: np.ndarray,
+    n_tokens: np.ndarray,
+    budget: int,
+    budget_kind: BudgetKind = "samples",
+    *,
+    validation: np.ndarray | None = None,
+    ridge: float | None = None,
+    parts: int | None = None,
+    tolerance: float = 0.0,
+    uniform_weights: bool = False,
+    candidates: np.ndarray | None = None,
+    gain_factor: np.ndarray | None = None,
+    target: np.ndarray | None = None,
+    validation_target: np.ndarray | None = None,
+    seed: int = 0,
+) -> MatchResult:
+    """Match the gradient sum of one cell, or, with a target given, merge what parts of it picked.
+
+    In a merge ``g`` are the parts' picks, ``a`` their weights u there, ``target`` the global sum. With several parts,
+    each part's target is what its rows add up to and a share, by mass, of what all rows miss of the target.
+
+    Args:
+        g: Gradient sums (n, k), float32, finite: sketch_norm · direction. Rows in order of sample_id: it settles ties.
+        a: Weights (n,), float64 > 0: 1/pool_prob.
+        n_tokens: Tokens (n,), int64; >= 1 under a token budget.
+        budget: At most so many samples or tokens, >= 0. Tokens are a knapsack: the better of gain per token and gain.
+        budget_kind: The unit of ``budget``.
+        validation: The same gradients under an independent sketch (n, k'), float32; only ever used to compare results.
+        ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``. 0 may leave budget unused, as
+            weights that fall to 0 are dropped, and picks nothing for a target of 0.
+        parts: Into how many clusters rows may be split; None to choose: one part up to m = 2k, and ``ATOMS_A_PART``.
+        tolerance: Stop where the relative residual on ``g`` is at most this; fewer picks may do.
+        uniform_weights: Equal weights A/s: gradient-coreset.
+        candidates: Rows (n,), bool, that may be picked; None for all. All rows are in the target.
+        gain_factor: Factors (n,) in (0, 1] of a row's correlation where atoms are compared.
+        target: Sum to match (k,), instead of Σ a g.
+        validation_target: The same under the validation sketch (k',); needed with ``target`` and ``validation``.
+        seed: Seed of the clusters.
+
+    Returns:
+        The picks; none for budget 0 or where no candidate fits. ``report["target_noise"]`` is the standard error of the
+        target, sqrt(Σ a² ‖g − mean‖²), as if the rows had been drawn one by one (in a merge add up the parts' own);
+        ``report["random_residual"]`` what as many uniform draws would leave, on average.
+
+    Raises:
+        ValueError: If an argument is not as above.
+    """
+    problem = checked(
+        Problem(
+            g, a, n_tokens, budget, budget_kind, candidates, gain_factor, validation, target, validation_target,
+            tolerance, uniform_weights,
+        )
+    )  # fmt: skip
+    if (ridge is not None and not 0 <= ridge < math.inf) or (parts is not None and parts < 1):
+        raise ValueError(f"ridge must be at least 0 and parts at least 1, not {ridge} and {parts}")
+    free = problem.free
+    if not (free & (problem.costs <= budget)).any():
+        tried = [_measured(problem, [], ridge or 0.0, False)]
+    elif not g[free].any():
+        tried = [_measured(problem, [_first_rows(problem)], ridge or 0.0, False)]
+    else:
+        tried = _try(problem, ridge, _splits(problem, parts, seed))
+    return _result(problem, min(tried, key=lambda t: t.score), tried)  # ties to the first
+
+
+def _splits(p: Problem, parts: int | None, seed: int) -> list[np.ndarray]:
+    """Labels of the rows for every number of parts that is to be tried, coarsest first; clusters nest."""
+    m = p.expected_picks
+    wanted = {parts} if parts else set()
+    if not wanted:
+        atoms = ATOMS_A_PART if p.validation is not None else (DEFAULT_ATOMS,)
+        whole = m <= 2 * p.g.shape[1] if p.validation is not None else 2 * m <= p.g.shape[1]
+        split = whole and p.validation is None
+        wanted = ({1} if whole else set()) | (set() if split else {max(1, m // size) for size in atoms})
+    labels, centroids = cluster(p.g, max(wanted), seed) if max(wanted) > 1 else (np.zeros(len(p.g), np.int64), None)
+    found: list[np.ndarray] = []
+    for count in sorted(wanted, reverse=True):
+        if count == 1 or centroids is None:
+            found.append(np.zeros(len(p.g), np.int64))
+            continue
+        some, centres = (labels, centroids) if count == max(wanted) else coarsen(labels, centroids, p.a, count, seed)
+        quota = np.bincount(some, p.a, len(centres)) / p.a.sum() * m
+        room = np.bincount(some, p.free, len(centres))
+        found.append(absorb(some, centres, (quota < 1) | (room < 1)))
+    return found[::-1]
+
+
+def _try(p: Problem, ridge: float | None, splits: list[np.ndarray]) -> list[_Tried]:
+    """Every solution that is compared; under a token budget the best once more by gain per token."""
+    ridges: tuple[float, ...] = RIDGES if p.validation is not None else (DEFAULT_RIDGE,)
+    if ridge is not None or p.uniform_weights:
+        ridges = (0.0 if ridge is None or p.uniform_weights else ridge,)
+    grid = [(labels, r) for labels in splits for r in ridges]
+    tried = [_measured(p, _solve(p, labels, r, False), r, False) for labels, r in grid]
+    if p.budget_kind == "tokens":
+        best = min(range(len(grid)), key=lambda i: tried[i].score)
+        labels, r = grid[best]
+        tried.append(_measured(p, _solve(p, labels, r, True), r, True))
+    return tried
+
+
+def _solve(p: Problem, labels: np.ndarray, ridge: float, per_token: bool) -> list[Pursuit]:
+    """Match every part with its share of the budget, and what parts before it left of theirs."""
+    count = int(labels.max()) + 1
+    total = float(p.a.sum())
+    mass = np.bincount(labels, p.a)
+    room = np.bincount(labels, p.costs * p.free).astype(np.int64)
+    shares = divide(p.budget, mass, room, p.budget_kind)
+    missing = p.b - p.a @ p.g.astype(np.float64) if p.target is not None else None
+    stop_at = p.tolerance * float(np.linalg.norm(p.b))
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+    found: list[Pursuit] = []
+    left = 0
+    for c in range(count):
+        rows = members[c]
+        g, a, costs, free = p.g[rows], p.a[rows], p.costs[rows], p.free[rows]
+        capacity = min(int(shares[c]) + left, int(room[c]))
+        left += int(shares[c])
+        if not (free & (costs <= capacity)).any():
+            continue
+        target = a @ g.astype(np.float64) if missing is None or count > 1 else p.b
+        if missing is not None and count > 1:
+            target = target + missing * (mass[c] / total)
+        options: dict[str, Any] = {
+            "free": free,
+            "discount": None if p.gain_factor is None else p.gain_factor[rows],
+            "per_cost": per_token,
+            "stop_at": stop_at * mass[c] / total,
+        }
+        if p.uniform_weights:
+            part = even_pursuit(g, target, costs, capacity, total=mass[c], **options)
+        else:
+            picks = max(1, min(int(free.sum()), int(capacity / costs[free].mean())))
+            squares = float(np.einsum("ij,ij->", g, g, dtype=np.float64)) / len(g)
+            part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=mass[c] / picks, **options)
+        left -= int(costs[part.picks].sum())
+        found.append(part._replace(picks=rows[part.picks]))
+    return found
+
+
+def _first_rows(p: Problem) -> Pursuit:
+    """Where every candidate is 0 nothing can be matched, and any choice is as good: even weights on the first rows."""
+    order = np.flatnonzero(p.free)
+    picks = order[np.cumsum(p.costs[order]) <= p.budget]
+    if not len(picks):
+        picks = np.flatnonzero(p.free & (p.costs <= p.budget))[:1]
+    return Pursuit(picks, np.full(len(picks), p.a.sum() / len(picks)), np.zeros(len(picks)), 0)
+
+
+def _measured(p: Problem, found: list[Pursuit], ridge: float, per_token: bool) -> _Tried:
+    """A solution of all parts with its residuals."""
+    picks = np.concatenate([part.picks for part in found]).astype(np.int64) if found else np.empty(0, np.int64)
+    u = np.concatenate([part.u for part in found]) if found else np.empty(0)
+    gains = np.concatenate([part.gains for part in found]) if found else np.empty(0)
+    if p.uniform_weights and len(picks):
+        u = np.full(len(picks), p.a.sum() / len(picks))
+    validated = None
+    if p.validation is not None:
+        goal = p.validation_target
+        goal = p.a @ p.validation.astype(np.float64) if goal is None else goal
+        validated = _relative(goal, p.validation[picks], u, _noise(p.validation, p.a))
+    residual = _relative(p.b, p.g[picks], u, _noise(p.g, p.a))
+    return _Tried(
+        picks, u, gains, sum(f.dropped for f in found), ridge, max(1, len(found)), per_token, residual, validated
+    )
+
+
+def _relative(target: np.ndarray, rows: np.ndarray, u: np.ndarray, noise: float) -> float:
+    length = float(np.linalg.norm(target)) or noise
+    left = float(np.linalg.norm(target - u @ rows.astype(np.float64)))
+    return left / length if length else 0.0
+
+
+def _noise(g: np.ndarray, a: np.ndarray) -> float:
+    """sqrt(Σ a² ‖g − mean‖²), the mean weighted with a."""
+    if not len(g):
+        return 0.0
+    mean = (a @ g.astype(np.float64)) / a.sum()
+    squares = np.einsum("ij,ij->i", g, g, dtype=np.float64) - 2 * (g @ mean) + mean @ mean
+    return math.sqrt(max(0.0, float((a * a) @ squares)))
+
+
+def _result(p: Problem, best: _Tried, tried: list[_Tried]) -> MatchResult:
+    """The best solution, and what there is to say of it."""
+    noise, length = _noise(p.g, p.a), float(np.linalg.norm(p.b))
+    total, scaled = float(p.a.sum()), None
+    if p.validation is not None and len(best.picks):
+        even = best._replace(u=best.u * (total / best.u.sum()))
+        goal = p.a @ p.validation.astype(np.float64) if p.validation_target is None else p.validation_target
+        scaled = _relative(goal, p.validation[even.picks], even.u, _noise(p.validation, p.a))
+    drawn = math.sqrt(max(0.0, len(p.g) / len(best.picks) - 1)) if len(best.picks) else None
+    report = {
+        "samples": len(p.g),
+        "candidates": int(p.free.sum()),
+        "picks": len(best.picks),
+        "tokens": int(p.n_tokens[best.picks].sum()),
+        "budget": p.budget,
+        "budget_kind": p.budget_kind,
+        "unused_budget": p.budget - int(p.costs[best.picks].sum()),
+        "dropped_atoms": best.dropped,
+        "residual": best.residual,
+        "validation_residual": best.validation_residual,
+        "validation_residual_scaled": scaled,
+        "random_residual": noise / length * drawn if length and drawn is not None else None,
+        "ridge": best.ridge,
+        "parts": best.parts,
+        "chosen_by": "gain per token" if best.per_token else "gain",
+        "weight_sum": float(best.u.sum()) / total if total else 0.0,
+        "target_norm": length,
+        "target_noise": noise,
+        "tried": [
+            {
+                "ridge": t.ridge,
+                "parts": t.parts,
+                "chosen_by": "gain per token" if t.per_token else "gain",
+                "picks": len(t.picks),
+                "residual": t.residual,
+                "validation_residual": t.validation_residual,
+            }
+            for t in tried
+        ],
+    }
+    return MatchResult(
+        best.picks, best.u, best.gains, best.residual, best.validation_residual, best.ridge, best.parts, report
+    )
