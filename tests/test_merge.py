@@ -5,7 +5,7 @@ import pytest
 
 from cptsel.pipeline.kernels.craig import craig
 from cptsel.pipeline.kernels.medoids import assign
-from cptsel.pipeline.kernels.merge import OVERSAMPLING, assign_part, merge, part_budget
+from cptsel.pipeline.kernels.merge import LEAST, OVERSAMPLING, assign_part, merge, part_budget
 
 
 def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,5 +123,29 @@ def test_edges() -> None:
         merge(x, mass, tokens, np.array([3, 20]), 5)
     empty = assign_part(x[:0], mass[:0], x[:3])
     assert empty.cluster_mass.tolist() == [0, 0, 0]
+
+
+def test_a_part_picks_several_times_its_share_and_never_too_few_to_choose_from() -> None:
+    assert part_budget(10_000, 0.25) == OVERSAMPLING * 2_500
+    assert part_budget(10_000, 0.001) == LEAST
+    assert part_budget(1_000_000, 0.0001, 300.0) == 300 * LEAST
     assert part_budget(10, 0.25) == 10
     assert part_budget(1, 0.01) == 1
+    assert part_budget(0, 0.5) == 0
+
+
+def test_small_parts_still_find_what_is_rare() -> None:
+    """Many tiny heaps beside a few that hold most rows: a random part's own share would go to the large ones alone."""
+    random = np.random.default_rng(7)
+    heap = np.concatenate([np.repeat(np.arange(10), 300), np.repeat(np.arange(10, 70), 10)])
+    x = (20 * random.standard_normal((70, 8))[heap] + random.standard_normal((3600, 8))).astype(np.float32)
+    ones = np.ones(3600)
+    tokens = ones.astype(np.int64)
+    dealt = parts_of(3600, 24, seed=7)
+    losses = {}
+    for name, budgets in (("share", [OVERSAMPLING * 70 // 24] * 24), ("least", [part_budget(70, 1 / 24)] * 24)):
+        picked = [p[craig(x[p], ones[p], tokens[p], b, refine=0).picks] for p, b in zip(dealt, budgets, strict=True)]
+        losses[name] = merge(x, ones, tokens, np.concatenate(picked), 70).mean_distance
+    central = craig(x, ones, tokens, 70).mean_distance
+    assert losses["least"] < 1.02 * central
+    assert losses["least"] < losses["share"]

@@ -16,8 +16,9 @@ import numpy as np
 from cptsel.pipeline.kernels.craig import BudgetKind, Cell, CraigResult, choose
 from cptsel.pipeline.kernels.neighbours import Links, nearest
 
-#: How many times its share of the budget each part picks.
-OVERSAMPLING = 4
+#: How many times its share of the budget each part picks, and the samples it picks at least, unless the whole budget is
+#: less. Of few picks, a random part spends all on what is large everywhere; then what is small is in no part's list.
+OVERSAMPLING, LEAST = 4, 128
 
 
 class PartAssignment(NamedTuple):
@@ -29,9 +30,19 @@ class PartAssignment(NamedTuple):
     distance_sum: np.ndarray  # (m,) float64, Σ a_i · distance_i over the same rows
 
 
-def part_budget(budget: int, share: float) -> int:
-    """What a part with this share of the mass picks for a merge under ``budget``, in the budget's unit."""
-    return math.ceil(OVERSAMPLING * budget * share)
+def part_budget(budget: int, share: float, mean_cost: float = 1.0) -> int:
+    """What a part picks for a merge under ``budget``.
+
+    Args:
+        budget: The merged budget, in samples or tokens.
+        share: The part's share of the mass.
+        mean_cost: What a sample takes of the budget on average: 1, or its tokens.
+
+    Returns:
+        A budget in the same unit, at most max(``OVERSAMPLING`` times the share, the whole); it may exceed what the part
+        has.
+    """
+    return max(math.ceil(OVERSAMPLING * budget * share), min(budget, math.ceil(LEAST * mean_cost)))
 
 
 def merge(

@@ -17,8 +17,9 @@ import numpy as np
 
 from cptsel.pipeline.kernels.neighbours import equal_rows, nearest
 
-#: Cells a partition is packed from, and how many training rows a cell should have.
-CELLS, ROWS_A_CELL = 32, 16
+#: Cells that a partition is packed from, and how many training rows a cell should have where there are more than FEW
+#: cells: routing and training cost as much as there are cells.
+CELLS, ROWS_A_CELL, FEW = 32, 16, 1_024
 
 _ITERATIONS = 10  # of the k-means, and at most of each halving
 _BLOCK = 65_536
@@ -51,7 +52,7 @@ def train_centroids(sample: np.ndarray, partitions: int, seed: int) -> Partition
         raise ValueError(f"centroids need a finite sample (s, d) and a partition, not {sample.shape} and {partitions}")
     sample = np.ascontiguousarray(sample, np.float32)
     distinct = sample[equal_rows(sample).first]
-    cells = min(len(distinct), max(partitions, min(CELLS * partitions, len(distinct) // ROWS_A_CELL)))
+    cells = min(CELLS * partitions, max(partitions, FEW, len(distinct) // ROWS_A_CELL), len(distinct))
     centroids = distinct if cells == len(distinct) else _k_means(sample, cells, seed)
     rows = np.bincount(nearest(sample, centroids, 1).indices[:, 0], minlength=len(centroids))
     partition = np.empty(len(centroids), np.int32)
