@@ -1,11 +1,12 @@
-"""Reading embedding runs: one, or several disjoint ones with one fingerprint as their union (DESIGN sections 4 and 6).
+"""Reading embedding runs: one, several disjoint ones as their union, or one corpus at several checkpoints.
 
-``open_runs`` reads the small files on the driver and refuses what can't be combined; a ``RunShard`` is what a worker
-gets, and all it needs to read that shard's rows.
+``open_runs`` unites pools, which share one fingerprint; ``open_checkpoints`` lays runs of the same samples under other
+weights of the model beside each other (DESIGN sections 4 and 6). Both read the small files on the driver and refuse
+what can't be combined; a ``RunShard`` is what a worker gets, and all it needs to read that shard's rows.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,16 @@ class RunShard:
         source: the row of ``shards.parquet``, with that number.
         files: paths of the embedding files that hold rows.
         rows: how many each holds, by ``units.parquet``.
+        n_tokens: predicted tokens of all rows.
+        later: the same samples, row by row, at the other checkpoints.
     """
 
     shard_id: int
     source: dict[str, Any]
     files: tuple[str, ...]
     rows: tuple[int, ...]
+    n_tokens: int = 0
+    later: tuple["RunShard", ...] = ()
 
     @property
     def samples(self) -> int:
@@ -56,12 +61,14 @@ class EmbeddingRuns:
         headers: their ``run.json``.
         shards: all shards, numbered 0, 1, ... run after run.
         schema: required schema of every embedding file.
+        checkpoints: how many runs hold each sample: 1, but for ``open_checkpoints``.
     """
 
     directories: tuple[str, ...]
     headers: tuple[dict[str, Any], ...]
     shards: tuple[RunShard, ...]
     schema: pa.Schema
+    checkpoints: int = 1
 
     @property
     def options(self) -> dict[str, Any]:
@@ -91,6 +98,63 @@ def open_runs(directories: Sequence[str]) -> EmbeddingRuns:
         shards += _open_shards(path, first_id=len(shards))
     _check_disjoint(shards)
     return EmbeddingRuns(paths, headers, tuple(shards), _schema(headers[0]))
+
+
+def open_checkpoints(directories: Sequence[str]) -> EmbeddingRuns:
+    """Open runs of the same samples under several weights of one model; the first gives all columns but the vectors.
+
+    Raises:
+        UsageError: fewer than two runs, one is not a finished run, or they do not hold the same samples in the same
+            terms; the sentence names the difference.
+    """
+    if len(directories) < 2:
+        raise UsageError(
+            "several checkpoints are several runs: name a second run of the same samples, or one run alone"
+        )
+    runs = [open_runs([directory]) for directory in directories]
+    first = runs[0]
+    for other in runs[1:]:
+        check_same_samples(first, other)
+    shards = tuple(
+        replace(shard, later=tuple(other.shards[number] for other in runs[1:]))
+        for number, shard in enumerate(first.shards)
+    )
+    headers = tuple(run.headers[0] for run in runs)
+    return EmbeddingRuns(
+        tuple(run.directories[0] for run in runs), headers, shards, first.schema, checkpoints=len(directories)
+    )
+
+
+def check_same_samples(first: EmbeddingRuns, other: EmbeddingRuns) -> None:
+    """Refuse runs that do not hold the same samples in the same terms, but for the weights of the model.
+
+    Raises:
+        UsageError: the sentence names the difference.
+    """
+    path = other.directories[0]
+    _check_alike(first.directories[0], first.headers[0], path, other.headers[0], but=("weights",))
+    if problem := _other_samples(first, other):
+        raise UsageError(
+            f"{path} does not hold the samples of {first.directories[0]}: {problem}; embed the same corpus with the "
+            "same options at every checkpoint"
+        )
+
+
+def _other_samples(first: EmbeddingRuns, other: EmbeddingRuns) -> str | None:
+    """What shows, from the small files, that two runs hold other samples; workers compare every sample_id as well."""
+    for name in ("limit", "exclude", "exclude_sha256", "pool"):
+        mine, its = first.options.get(name), other.options.get(name)
+        if mine != its:
+            return f"option {name} is {its}, not {mine}"
+    if len(first.shards) != len(other.shards):
+        return f"it has {len(other.shards)} shards, not {len(first.shards)}"
+    for mine, its in zip(first.shards, other.shards, strict=True):
+        for name in ("path", "sha256"):
+            if mine.source[name] != its.source[name]:
+                return f"shard {mine.shard_id} has the {name} {its.source[name]}, not {mine.source[name]}"
+        if mine.samples != its.samples:
+            return f"shard {mine.source['path']} has {its.samples} samples, not {mine.samples}"
+    return None
 
 
 def _open_header(directory: str) -> dict[str, Any]:
@@ -126,29 +190,35 @@ def _open_shards(directory: str, first_id: int) -> list[RunShard]:
         tables[name] = io.read_parquet(path)
         if problem := check_schema(tables[name].schema, schema):
             raise UsageError(f"{path}: {problem}; restore the run or embed again")
-    units: dict[int, list[tuple[int, int]]] = {}
-    for unit in tables["units.parquet"].select(["shard_id", "block", "windows_embedded"]).to_pylist():
+    units: dict[int, list[tuple[int, int, int]]] = {}
+    for unit in tables["units.parquet"].select(["shard_id", "block", "windows_embedded", "n_tokens"]).to_pylist():
         if unit["windows_embedded"]:
-            units.setdefault(unit["shard_id"], []).append((unit["block"], unit["windows_embedded"]))
+            counts = (unit["block"], unit["windows_embedded"], unit["n_tokens"])
+            units.setdefault(unit["shard_id"], []).append(counts)
     there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
     shards = []
     rows = sorted(tables["shards.parquet"].select(RUN_SHARDS.names).to_pylist(), key=lambda row: row["shard_id"])
     for number, row in enumerate(rows, first_id):
         blocks = sorted(units.get(row["shard_id"], []))
-        names = [f"{row['shard_id']:06d}-{block:05d}.parquet" for block, _ in blocks]
+        names = [f"{row['shard_id']:06d}-{block:05d}.parquet" for block, *_ in blocks]
         missing = [name for name in names if name not in there]
         if missing:
             raise UsageError(f"{directory}/embeddings/{missing[0]} is missing; restore it, or embed again")
         files = tuple(io.join(directory, "embeddings", name) for name in names)
-        shards.append(RunShard(number, {**row, "shard_id": number}, files, tuple(count for _, count in blocks)))
+        held = tuple(count for _, count, _ in blocks)
+        tokens = sum(tokens for *_, tokens in blocks)
+        shards.append(RunShard(number, {**row, "shard_id": number}, files, held, tokens))
     return shards
 
 
-def _check_alike(first_path: str, first: dict[str, Any], path: str, header: dict[str, Any]) -> None:
-    """Refuse to unite runs whose rows do not mean the same, naming the first difference."""
+def _check_alike(
+    first_path: str, first: dict[str, Any], path: str, header: dict[str, Any], but: Sequence[str] = ()
+) -> None:
+    """Refuse to put runs together whose rows do not mean the same, naming the first difference."""
     differences = [
         (f"fingerprint of the {name}", first["fingerprints"][name], header["fingerprints"][name])
         for name in ("weights", "tokenizer", "projection")
+        if name not in but
     ]
     differences.append(("kind of norm", first["norm_kind"], header["norm_kind"]))
     names = sorted((set(first["options"]) | set(header["options"])) - _MAY_DIFFER)
@@ -156,9 +226,11 @@ def _check_alike(first_path: str, first: dict[str, Any], path: str, header: dict
     for what, mine, other in differences:
         if mine != other:
             mine, other = (str(value)[:60] for value in (mine, other))
+            remedy = "select from one of them, or embed both corpora with the same model and options"
+            if what == "fingerprint of the weights":
+                remedy += "; runs of one corpus at several checkpoints go together with --combine"
             raise UsageError(
-                f"{path} and {first_path} can't be united: the {what} differs ({other} and {mine}); "
-                "select from one of them, or embed both corpora with the same model and options"
+                f"{path} and {first_path} can't be united: the {what} differs ({other} and {mine}); {remedy}"
             )
 
 
@@ -220,24 +292,29 @@ def read_rows(shard: RunShard, schema: pa.Schema, columns: list[str]) -> pa.Tabl
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
-def read_directions(shard: RunShard, schema: pa.Schema) -> Iterator[np.ndarray]:
+def read_directions(shard: RunShard, schema: pa.Schema, column: str = "direction") -> Iterator[np.ndarray]:
     """Unit directions of a shard, one embedding file after the other: (rows, k) float32 each.
+
+    Args:
+        shard: one shard of a run.
+        schema: required schema of its embedding files.
+        column: ``direction``, or ``validation`` for the sketch that no selection optimises.
 
     Raises:
         UsageError: a file can't be read as Parquet.
         BadInputError: a file's schema or number of rows is not what the run says, or a value is not finite.
     """
-    columns = ["direction"] + [name for name in schema.names if name == "direction_scale"]
-    k = schema.field("direction").type.list_size
+    columns = [column] + [name for name in schema.names if name == f"{column}_scale"]
+    k = schema.field(column).type.list_size
     for path, rows in zip(shard.files, shard.rows, strict=True):
         table = _read_checked(path, rows, schema, columns)
-        values = table.column("direction").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        values = table.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
         direction = values.reshape(rows, k).astype(np.float32)
-        if "direction_scale" in columns:
-            direction *= table.column("direction_scale").to_numpy()[:, None]
+        if len(columns) > 1:
+            direction *= table.column(columns[1]).to_numpy()[:, None]
         if not np.isfinite(direction).all():
             row = int(np.argmin(np.isfinite(direction).all(axis=1)))
-            raise BadInputError(f"{path}: row {row} of column 'direction' is not finite; embed this shard again")
+            raise BadInputError(f"{path}: row {row} of column {column!r} is not finite; embed this shard again")
         yield direction
 
 

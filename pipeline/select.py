@@ -1,35 +1,42 @@
 """``cptsel select``: from embedding runs to a weighted coreset, written as a replay manifest.
 
-Reads like the drawing: count the cells, divide the budget, choose in every shard (and merge), weigh, write.
+Reads like the drawing: count the cells, divide the budget, choose in every shard (and merge), weigh, measure, write;
+once for every phase.
 """
 
-import math
 import resource
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.config import SelectConfig, to_yaml
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.exclusion import read_exclusions
-from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
+from cptsel.pipeline.kernels.budget import parse_tokens
 from cptsel.pipeline.manifest import finish_manifest
 from cptsel.pipeline.progress import Progress
 from cptsel.pipeline.runs import EmbeddingRuns, RunShard, open_runs
-from cptsel.pipeline.selection.cells import CellReader, cell_statistics, matched_exclusions
-from cptsel.pipeline.selection.global_cover import cover_globally
-from cptsel.pipeline.selection.global_draw import draw_globally
-from cptsel.pipeline.selection.methods import METHODS, Draw, Settings
-from cptsel.pipeline.selection.plan import Plan, make_plan
-from cptsel.pipeline.selection.scope_shard import select_in_shards
+from cptsel.pipeline.selection.cells import CellReader, cell_statistics
+from cptsel.pipeline.selection.choose import choose
+from cptsel.pipeline.selection.families import Settings
+from cptsel.pipeline.selection.header import Selected, manifest_header
+from cptsel.pipeline.selection.history import open_history
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.new_domain import mean_token_gradient
+from cptsel.pipeline.selection.options import group_mix, settle, wants_rise
+from cptsel.pipeline.selection.phases import Phase, draw_from_first, open_phases
+from cptsel.pipeline.selection.plan import Plan, Share, make_plan
+from cptsel.pipeline.selection.residuals import measure
+from cptsel.pipeline.selection.rows import matched_exclusions
 from cptsel.pipeline.selection.summary import dry_run_summary, select_summary
-from cptsel.pipeline.selection.weighting import weigh
-from cptsel.pipeline.selection.writing import manifest_header, write_samples, write_shards
+from cptsel.pipeline.selection.weighting import Weighing, weigh
+from cptsel.pipeline.selection.writing import write_samples, write_shards
 from cptsel.pipeline.steps import Steps
-
-_RANGES = (("neighbours", 1, None), ("refine", 0, None), ("max_repeats", 1, 32_767), ("seed", 0, 2**31 - 1))
 
 
 def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -43,28 +50,37 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
         BadInputError: an embedding file is damaged.
     """
     began = time.monotonic()
-    config = replace(config, out=io.absolute(config.out), exclude=config.exclude and io.absolute(config.exclude))
-    check_config(config)
-    runs = open_runs(config.runs)
-    _check_group(config, runs)
+    config = settle(_absolute(config))
+    task = _open(config)
     outputs.check_output(config.out, "select", config.overwrite)
-    exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
-    reader = CellReader(runs.schema, config.group_by, config.similarity, exclude)
     steps = Steps(io.join(config.out, ".work"), config.beam_args, config.workers, progress)
     if config.dry_run:
         with ThreadPoolExecutor(max_workers=8) as pool:
-            counted = list(pool.map(CountCells(reader), runs.shards))
-        return dry_run_summary(config, runs, _plan(config, counted), _unmatched(exclude, counted))
-    plan, unmatched = _begin(config, runs, reader, steps)
-    reports = _choose(config, runs, plan, reader, steps)
-    tokens = None if config.replay_tokens is None else parse_tokens(config.replay_tokens)
-    weighted = weigh(steps.work, plan, config.budget, tokens, config.max_repeats, config.seed)
-    write_samples(config.out, steps.work, weighted, config.method)
-    write_shards(config.out, runs.shards, plan, weighted)
-    header = manifest_header(config, runs, plan, weighted, reports, exclude)
+            counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
+        return dry_run_summary(config, task.phases, task.plan(counted), _unmatched(task.reader.exclude, counted))
+    counted = _begin(config, task, steps)
+    unmatched = _unmatched(task.reader.exclude, counted)
+    selected: list[Selected] = []
+    for phase in task.phases:
+        within = steps.within(f"phase-{phase.number}")
+        if phase.from_first:
+            first = selected[0]
+            plan = draw_from_first(first.weighted, first.work, first.plan, phase, config.seed, within.work)
+            reports: list[dict[str, Any]] = []
+        else:
+            plan, reader = _plan_phase(task, phase, counted, within)
+            reports = _choose(config, phase, plan, reader, within)
+        weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing)
+        selected.append(Selected(phase.runs, within.work, plan, weighted, reports, {}, phase.from_first))
+    write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
+    write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
+    if not config.skip_residuals:
+        selected = [_measured(config, task, done, steps) for done in selected]
+    header = manifest_header(config, selected, task.weighing, task.reader.exclude, task.new)
     _delete(steps.work)
-    finish_manifest(config.out, header, to_yaml(config), _stats(time.monotonic() - began))
-    return select_summary(config, header, plan, unmatched)
+    stats = _stats(time.monotonic() - began)
+    header = finish_manifest(config.out, header, to_yaml(config), stats)
+    return select_summary(config, header, selected[0].plan, unmatched, stats)
 
 
 @dataclass(frozen=True)
@@ -74,43 +90,89 @@ class CountCells:
     reader: CellReader
 
     def __call__(self, shard: RunShard) -> dict[str, Any]:
-        return {"cells": cell_statistics(shard, self.reader), "excluded": matched_exclusions(shard, self.reader)}
+        excluded = matched_exclusions(shard, self.reader.schema, self.reader.exclude)
+        return {"cells": cell_statistics(shard, self.reader), "excluded": excluded}
 
 
-def check_config(config: SelectConfig) -> None:
-    """Raise UsageError, naming option, value and range, for what no run could make right."""
-    for name, choices in (
-        ("method", tuple(METHODS)),
-        ("scope", ("shard", "global")),
-        ("similarity", ("euclidean", "cosine")),
-    ):
-        if getattr(config, name) not in choices:
-            raise UsageError(f"--{name} {getattr(config, name)}: must be one of {', '.join(choices)}")
-    for name, least, most in _RANGES:
-        value = getattr(config, name)
-        if value < least or (most is not None and value > most):
-            bounds = f"at least {least}" if most is None else f"between {least} and {most}"
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be {bounds}")
-    if not (math.isfinite(config.group_alpha) and config.group_alpha >= 0):
-        raise UsageError(f"--group-alpha {config.group_alpha}: must be a finite number of at least 0")
-    for name, parse in (("budget", parse_budget), ("replay_tokens", parse_tokens)):
-        value = getattr(config, name)
-        try:
-            if value is not None:
-                parse(value)
-        except ValueError as error:
-            raise UsageError(f"--{name.replace('_', '-')}: {error}") from error
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that a selection starts from.
+
+    Attributes:
+        config: settled options.
+        phases: what is selected from, phase by phase.
+        reader: of the cells of phase 0.
+        new: the embedding run of the new domain, if there is one.
+        weighing: how picks are weighed.
+    """
+
+    config: SelectConfig
+    phases: list[Phase]
+    reader: CellReader
+    new: EmbeddingRuns | None
+    weighing: Weighing
+
+    def plan(self, counted: Sequence[dict[str, Any]], phase: int = 0) -> Plan:
+        """Budgets of a phase, from what ``CountCells`` says of every shard."""
+        statistics = [cell for shard in counted for cell in shard["cells"]]
+        phase_budget, text = self.phases[phase].budget, self.phases[phase].text
+        by_norm = self.config.cell_shares == "grad-norm"
+        return make_plan(
+            statistics, phase_budget, text, group_mix(self.config), _norm_share if by_norm else _mass_share
+        )
 
 
-def _check_group(config: SelectConfig, runs: EmbeddingRuns) -> None:
+def _mass_share(cell: Share) -> float:
+    return cell.choice_mass
+
+
+def _norm_share(cell: Share) -> float:
+    return cell.choice_norm
+
+
+def _absolute(config: SelectConfig) -> SelectConfig:
+    """Paths as workers elsewhere must see them."""
+    return replace(
+        config,
+        out=io.absolute(config.out),
+        exclude=config.exclude and io.absolute(config.exclude),
+        new=config.new and io.absolute(config.new),
+        history=tuple(io.absolute(path) for path in config.history),
+        phase_run=tuple(io.absolute(path) for path in config.phase_run),
+    )
+
+
+def _open(config: SelectConfig) -> Task:
+    """Open all that is read, on the driver."""
+    new = open_runs([config.new]) if config.new is not None else None
+    phases = open_phases(config, new)
+    runs = phases[0].runs
     if config.group_by is not None and config.group_by not in runs.groups:
         there = f"it has {', '.join(runs.groups)}" if runs.groups else "it was embedded without --group-by"
         raise UsageError(f"--group-by {config.group_by}: {runs.directories[0]} has no such group column; {there}")
-
-
-def _plan(config: SelectConfig, counted: list[dict[str, Any]]) -> Plan:
-    statistics = [cell for shard in counted for cell in shard["cells"]]
-    return make_plan(statistics, parse_budget(config.budget), config.budget, config.group_alpha)
+    reader = CellReader(
+        schema=runs.schema,
+        group_by=config.group_by,
+        similarity=config.similarity,
+        exclude=read_exclusions(config.exclude) if config.exclude else frozenset(),
+        combine=config.combine,
+        batch_size=config.batch_size if config.unit == "batch" else 1,
+        rise=wants_rise(config),
+        new_gradient=mean_token_gradient(new, runs) if new is not None and wants_rise(config) else None,
+        beta=config.interference_beta if config.mass == "interference" else None,
+        history=open_history(config.history, runs, config.history_mode, config.history_discount),
+    )
+    tokens = None if config.replay_tokens is None else parse_tokens(config.replay_tokens)
+    weighing = Weighing(
+        config.realisation,
+        tokens,
+        config.max_repeats,
+        config.seed,
+        config.curriculum,
+        config.curriculum_order == "descending",
+        config.curriculum_buckets,
+    )
+    return Task(config, phases, reader, new, weighing)
 
 
 def _unmatched(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:
@@ -119,23 +181,33 @@ def _unmatched(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:
     return len({entry.lower() for entry in exclude} - matched)
 
 
-def _begin(config: SelectConfig, runs: EmbeddingRuns, reader: CellReader, steps: Steps) -> tuple[Plan, int]:
+def _begin(config: SelectConfig, task: Task, steps: Steps) -> list[dict[str, Any]]:
     """Count, plan, and only then clear the output directory: a budget that can't be must not cost an old manifest.
 
     Returns:
-        The plan, and how many entries of the exclusion list name nothing.
+        What ``CountCells`` says of the shards of phase 0.
     """
     is_new = not outputs.list_tree(config.out)
     if is_new:
         outputs.write_config(config.out, "select", to_yaml(config))
     try:
-        counted = steps.run("statistics", CountCells(reader), runs.shards)
-        plan = _plan(config, counted)
+        counted = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
+        task.plan(counted)
+        _check_history(config, counted)
     except BaseException:  # an interrupt too: what --overwrite has not replaced yet must stay as it was
         _delete(config.out if is_new else steps.work)
         raise
     outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite)
-    return plan, _unmatched(reader.exclude, counted)
+    return counted
+
+
+def _check_history(config: SelectConfig, counted: list[dict[str, Any]]) -> None:
+    played = sum(cell["played"] for shard in counted for cell in shard["cells"])
+    if config.history and not played:
+        raise UsageError(
+            f"--history {config.history[0]}: none of the samples that were replayed is in these runs; a round must "
+            "have been selected from a run with the same --root and --max-tokens"
+        )
 
 
 def _delete(directory: str) -> None:
@@ -143,18 +215,58 @@ def _delete(directory: str) -> None:
         io.delete_tree(directory)
 
 
-def _choose(
-    config: SelectConfig, runs: EmbeddingRuns, plan: Plan, reader: CellReader, steps: Steps
-) -> list[dict[str, Any]]:
-    """Write the picks of every shard under the work directory; returns what the method reports of cells or groups."""
-    settings = Settings(plan.unit, config.seed, config.neighbours, config.refine)
-    if config.scope == "shard":
-        choose = select_in_shards
-    elif isinstance(METHODS[config.method], Draw):
-        choose = draw_globally
-    else:
-        choose = cover_globally
-    return choose(runs.shards, plan, config.method, reader, settings, steps)
+def _plan_phase(task: Task, phase: Phase, counted: list[dict[str, Any]], steps: Steps) -> tuple[Plan, CellReader]:
+    """Budgets of a phase, and how its cells are read."""
+    reader = task.reader
+    if phase.runs is not task.phases[0].runs:  # another checkpoint: the same samples, other gradients
+        reader = replace(reader, schema=phase.runs.schema)
+        counted = steps.run("statistics", CountCells(reader), phase.runs.shards)
+    if reader.combine == "concat":
+        reader = replace(reader, scales=_scales(counted))
+    return task.plan(counted, phase.number), reader
+
+
+def _scales(counted: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+    """Factors that give the gradients a token of every checkpoint the mean square of the first's."""
+    squares = [cell["mean_squares"] for shard in counted for cell in shard["cells"]]
+    totals = np.sum(squares, axis=0)
+    return tuple(np.sqrt(totals[0] / totals).tolist())
+
+
+def _choose(config: SelectConfig, phase: Phase, plan: Plan, reader: CellReader, steps: Steps) -> list[dict[str, Any]]:
+    """Write the picks of a phase; returns what the method reports of cells or groups."""
+    settings = Settings(
+        config.method,
+        plan.unit,
+        config.seed,
+        phase=phase.number,
+        discount=config.history_discount if config.history_mode == "discount" else 1.0,
+        cover_history=config.history_mode == "cover",
+        importance=config.importance,
+        neighbours=config.neighbours,
+        refine=config.refine,
+        ridge=config.ridge,
+        parts=config.parts,
+        tolerance=config.tolerance,
+    )
+    partitions = (config.partitions or 0) if config.partition == "cluster" else None
+    return choose(
+        phase.runs.shards, plan, reader, settings, steps, config.explore, scope=config.scope, partitions=partitions
+    )
+
+
+def _measured(config: SelectConfig, task: Task, done: Selected, steps: Steps) -> Selected:
+    """A phase with its residuals."""
+    number = done.weighted.number
+    reader = replace(task.reader, schema=done.runs.schema, batch_size=1)
+    within = steps.within(f"residuals-{number}")
+    found = measure(done.runs.shards, done.plan, done.weighted.groups, reader, config.out, number, within)
+    if METHODS[config.method].family != "match" or done.from_first:
+        found = {
+            group: {name: value for name, value in figures.items() if not name.startswith("method_")}
+            for group, figures in found.items()
+        }
+    return replace(done, residuals=found)
 
 
 def _stats(seconds: float) -> dict[str, Any]:

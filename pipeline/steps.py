@@ -4,6 +4,7 @@ A step's function reads and writes files of its own and returns a few small valu
 file, since a remote runner has no other way. So no vector crosses a shuffle, and a step can be tested as a function.
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,12 @@ class Steps:
         self.work = work
         self.options = pipeline_options(beam_args, workers)
         self.progress = progress
+
+    def within(self, name: str) -> "Steps":
+        """The same, with a work directory of its own below this one."""
+        other = copy.copy(self)
+        other.work = io.join(self.work, name)
+        return other
 
     def run(self, what: str, function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
         """Call ``function`` on every task, wherever the runner likes, and return its JSON-able values in task order.

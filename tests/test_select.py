@@ -19,7 +19,7 @@ from cptsel.pipeline.kernels.draws import priority_sample
 from cptsel.pipeline.manifest import load_manifest
 from cptsel.pipeline.runs import open_runs
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection import cells, global_cover, global_draw
+from cptsel.pipeline.selection import cells, global_draw, parts
 from cptsel.pipeline.verify import verify
 
 ROWS = (90, 60, 0, 130)
@@ -63,9 +63,9 @@ def candidates(run, group_by="language", similarity="euclidean"):
     reader = cells.CellReader(runs.schema, group_by, similarity)
     found = {}
     for shard in runs.shards:
-        for cell in cells.read_cells(shard, reader, vectors=True):
-            values = (cell.n_tokens.tolist(), cell.mass.tolist(), cell.column("pool_prob").tolist(), cell.vectors)
-            for sample, *row in zip(cell.sample_ids, *values, strict=True):
+        for cell in cells.read_cells(shard, reader, "cover"):
+            values = (cell.n_tokens.tolist(), cell.mass.tolist(), cell.columns["pool_prob"].tolist(), cell.vectors)
+            for sample, *row in zip(cell.names, *values, strict=True):
                 found[sample] = (cell.group, *row, shard.shard_id)
     return found
 
@@ -255,7 +255,7 @@ def set_n_tokens(path, n_tokens):
 
 
 def test_distances_and_gain_of_a_merge_agree(run, tmp_path, inline, monkeypatch):
-    monkeypatch.setattr(global_cover, "CLIENTS", 60)
+    monkeypatch.setattr(parts, "CLIENTS", 60)
     choose(run, tmp_path / "replay", method="craig", scope="global", group_by="language")
     selection = load_manifest(str(tmp_path / "replay")).header["selection"]
     for report in (selection["report"], *selection["reports"]):
@@ -264,7 +264,7 @@ def test_distances_and_gain_of_a_merge_agree(run, tmp_path, inline, monkeypatch)
 
 
 def test_sampled_clients_still_give_exact_weights(run, tmp_path, inline, monkeypatch):
-    monkeypatch.setattr(global_cover, "CLIENTS", 60)
+    monkeypatch.setattr(parts, "CLIENTS", 60)
     test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, None, "global", "euclidean")
     reports = load_manifest(str(tmp_path / "replay")).header["selection"]["reports"]
     assert len(reports) == 4
@@ -296,7 +296,7 @@ def test_global_scope_through_beam(run, tmp_path):
         select(config, lambda *done: told.append(done))
         verify(VerifyConfig(replay=str(tmp_path / method)))
     last = {what: (done, total) for done, total, what in told}
-    assert set(last) == {"statistics", "keys", "candidates", "merged", "assigned"}
+    assert set(last) == {"statistics", "keys", "candidates", "merged", "assigned", "residuals"}
     assert all(done == total for done, total in last.values())
 
 
@@ -429,7 +429,7 @@ def test_dry_run_writes_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"method": "best"}, "--method best: must be one of uniform, craig"),
+        ({"method": "best"}, "--method best: must be one of uniform, full"),
         ({"scope": "world"}, "--scope world"),
         ({"similarity": "dot"}, "--similarity dot"),
         ({"neighbours": 0}, "--neighbours 0: must be at least 1"),

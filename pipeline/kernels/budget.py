@@ -107,33 +107,50 @@ def token_shares(total: int, shares: np.ndarray) -> np.ndarray:
     return np.floor(total * shares / shares.sum()).astype(np.int64)  # in this order: 49 · 1/49 is 1, not 0.99
 
 
-def divide(total: int, shares: np.ndarray, caps: np.ndarray, unit: Literal["samples", "tokens"]) -> np.ndarray:
-    """Divide a budget in proportion to ``shares``, none above its cap; what a cap cuts off goes to the others.
+def divide(
+    total: int,
+    shares: np.ndarray,
+    caps: np.ndarray,
+    unit: Literal["samples", "tokens"],
+    floors: np.ndarray | None = None,
+) -> np.ndarray:
+    """Divide a budget in proportion to ``shares``, none above its cap or below its floor.
 
-    Where no cap bites this is ``largest_remainder`` (samples) or ``token_shares`` (tokens). Otherwise what is filled is
-    set aside and the rest divided again in proportion among those that have room, until nothing moves.
+    Where neither bites this is ``largest_remainder`` (samples) or ``token_shares`` (tokens). Otherwise parts beyond a
+    limit are set aside at it, those at their floors first if floors lack more than caps cut off, and what is left is
+    divided again among the others until nothing moves (as flexible boxes are laid out).
 
     Args:
         total: the budget; more than all caps together gives the caps.
-        shares: (n,) not negative.
+        shares: (n,) not negative; a share of 0 gets nothing, whatever its floor.
         caps: (n,) int64, what each part holds.
         unit: samples are given out to the last one, tokens are rounded down a part.
+        floors: (n,) int64, the least that a part gets, or its cap if that is less; none by default.
 
     Returns:
         (n,) int64.
+
+    Raises:
+        ValueError: the floors together exceed the total.
     """
     shares = np.asarray(shares, dtype=np.float64)
     caps = np.asarray(caps, dtype=np.int64)
+    is_open = (shares > 0) & (caps > 0)
+    least = np.minimum(0 if floors is None else np.asarray(floors, np.int64), caps) * is_open
+    if least.sum() > total:
+        raise ValueError(f"the floors come to {least.sum():,}, more than the {total:,} that there are to divide")
     split = largest_remainder if unit == "samples" else token_shares
     result = np.zeros(len(shares), dtype=np.int64)
-    is_open = (shares > 0) & (caps > 0)
     left = total
     while left > 0 and is_open.any():
-        given = split(left, np.where(is_open, shares, 0.0))
-        full = is_open & (given > caps)
-        if not full.any():
-            return result + given
-        result[full] = caps[full]
-        left -= int(caps[full].sum())
-        is_open &= ~full
+        weights = np.where(is_open, shares, 0.0)
+        quotas = left * (weights / weights.sum())
+        low, high = is_open & (quotas < least), is_open & (quotas > caps)
+        if not (low.any() or high.any()):
+            return result + split(left, weights)
+        lacking, cut_off = (least - quotas)[low].sum(), (quotas - caps)[high].sum()
+        set_aside, limits = (low, least) if lacking > cut_off else (high, caps)
+        result[set_aside] = limits[set_aside]
+        left -= int(limits[set_aside].sum())
+        is_open &= ~set_aside
     return result

@@ -4,6 +4,7 @@ Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary s
 (uniform first) differs in its scores alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +25,27 @@ class PriorityDraw:
     inclusion_prob: np.ndarray
 
 
-def uniform_scores(pool_prob: np.ndarray) -> np.ndarray:
-    """Scores of a uniform draw from the corpus: (n,) float64, 1 / pool_prob, so that the pool's own rates cancel."""
-    return 1.0 / np.asarray(pool_prob, dtype=np.float64)
+def uniform_scores(columns: Mapping[str, np.ndarray], by: str = "norm") -> np.ndarray:
+    """Scores of a uniform draw from the corpus: (n,) float64, 1 / pool_prob, so that the pool's own rates cancel.
+
+    Args:
+        columns: ``pool_prob``, (n,) float64 in (0, 1], and others.
+        by: not used.
+    """
+    return 1.0 / np.asarray(columns["pool_prob"], dtype=np.float64)
+
+
+def importance_scores(columns: Mapping[str, np.ndarray], by: str = "norm") -> np.ndarray:
+    """Scores that draw what moves the model most: grad_norm / pool_prob, or loss_sum / pool_prob; (n,) float64.
+
+    Drawing by the gradient's length makes the estimate of the mean gradient vary least (Katharopoulos & Fleuret 2018,
+    eq. 6, without their upper bound: the length is known here).
+
+    Args:
+        columns: ``pool_prob``, ``grad_norm`` and ``loss_sum``, (n,) float64.
+        by: ``norm`` or ``loss``.
+    """
+    return np.maximum(columns["grad_norm" if by == "norm" else "loss_sum"], 0.0) / columns["pool_prob"]
 
 
 def priority_keys(scores: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from cptsel.pipeline import io
 from cptsel.pipeline.kernels.draws import PriorityDraw, priority_sample
 from cptsel.pipeline.runs import RunShard
 from cptsel.pipeline.selection.cells import Cell, CellReader, read_cells
-from cptsel.pipeline.selection.methods import METHODS, PICKS, Draw, Picks, Settings, picks_table
+from cptsel.pipeline.selection.families import Picks, Settings, draw_keys, picks_table
+from cptsel.pipeline.selection.picks import PICKS, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.selection.scope_shard import write_picks
 from cptsel.pipeline.steps import Steps
 
 STEP = "keys"
@@ -40,57 +40,54 @@ class KeysTask:
 class SendLargestKeys:
     """KeysTask → the largest key not sent, by group (0 where all are); rows go to ``<work>/keys/<shard>.parquet``."""
 
-    method: str
     reader: CellReader
     settings: Settings
     work: str
 
     def __call__(self, task: KeysTask) -> dict[str, float]:
-        method = METHODS[self.method]
-        assert isinstance(method, Draw)
         tables, left = [], {}
         for cell in read_cells(task.shard, self.reader):
-            table, left[cell.group] = _largest(method, cell, task.limits[cell.group], self.settings)
+            table, left[cell.group] = _largest(cell, task.limits[cell.group], self.settings)
             tables.append(table)
         io.write_parquet(_path(self.work, task.shard.shard_id), pa.concat_tables([_SENT.empty_table(), *tables]))
         return left
 
 
 def draw_globally(
-    shards: Sequence[RunShard], plan: Plan, method: str, reader: CellReader, settings: Settings, steps: Steps
+    shards: Sequence[RunShard], plan: Plan, reader: CellReader, settings: Settings, steps: Steps
 ) -> list[dict[str, Any]]:
     """Write the picks of every shard and return one report a group."""
     cells = plan.by_shard()
     shards = [shard for shard in shards if shard.shard_id in cells]
-    send = SendLargestKeys(method, reader, settings, steps.work)
+    send = SendLargestKeys(reader, settings, steps.work)
     tasks = [KeysTask(shard, {name: _limit(c, plan) for name, c in cells[shard.shard_id].items()}) for shard in shards]
     left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
     draws = _draw(plan, shards, steps.work)
     thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
     again = [
-        KeysTask(shard, {name: cell.samples for name, cell in cells[shard.shard_id].items()})
+        KeysTask(shard, {name: cell.candidates for name, cell in cells[shard.shard_id].items()})
         for shard in shards
         # An unsent key at or above the threshold, however it ties, may belong to the draw.
-        if any(key > 0 and key >= thresholds[name] for name, key in left[shard.shard_id].items())
+        if any(key > 0 and key >= thresholds.get(name, math.inf) for name, key in left[shard.shard_id].items())
     ]
     if again:
         steps.run(STEP, send, again)
         draws = _draw(plan, shards, steps.work)
     _write(draws, shards, steps.work)
-    return [{"group": group.group, "mass": group.mass} for group in plan.groups]
+    return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
 
 
 def _limit(cell: Share, plan: Plan) -> int:
     """Rows to send: the cell's share of the budget and four standard deviations, so that asking again is rare."""
-    share = cell.budget if plan.unit == "samples" else cell.budget * cell.samples / max(1, cell.tokens)
-    return min(cell.samples, math.ceil(share + 4 * math.sqrt(share) + 16))
+    share = cell.budget if plan.unit == "samples" else cell.budget * cell.candidates / max(1, cell.candidate_tokens)
+    return min(cell.candidates, math.ceil(share + 4 * math.sqrt(share) + 16))
 
 
-def _largest(method: Draw, cell: Cell, limit: int, settings: Settings) -> tuple[pa.Table, float]:
+def _largest(cell: Cell, limit: int, settings: Settings) -> tuple[pa.Table, float]:
     """The rows of a cell with the largest keys, and the next key."""
-    scores, u = method.scores(cell), method.variates(cell, settings)
+    scores, u = draw_keys(cell, settings)
     draw = priority_sample(scores, u, limit)
-    sent = picks_table(cell, Picks(draw.picked, cell.mass[draw.picked], np.ones(len(draw.picked)), None, {}))
+    sent = picks_table(cell, Picks(draw.picked, cell.mass[draw.picked], np.ones(len(draw.picked))))
     columns = [*sent.columns, pa.array(scores[draw.picked]), pa.array(u[draw.picked])]
     return pa.Table.from_arrays(columns, schema=_SENT), draw.threshold
 
@@ -101,6 +98,8 @@ def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> dict[str, tuple[
     sent = pa.concat_tables([io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards])
     drawn = {}
     for group in plan.groups:
+        if not group.budget:  # it is to stand for nothing
+            continue
         rows = sent.filter(pc.equal(sent["group"], group.group)).sort_by("sample_id")
         n_tokens = rows["n_tokens"].to_numpy() if plan.unit == "tokens" else None
         draw = priority_sample(rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget, n_tokens)

@@ -1,111 +1,124 @@
-"""The methods of ``select``, in one place. A new one is a kernel and a line in METHODS.
+"""The methods of ``select``: the one place where they are listed.
 
-Two families so far, and a scope needs to know no more than which it has before it: *draws* differ in the scores they
-draw by; *coverage* methods choose by vectors, and every sample's mass goes to the pick that stands for it.
+A new method is a kernel and an entry here; the command's help, docs/methods.md and the tests go by this table. Nothing
+heavy is imported, so that help pages stay quick: a kernel is named, and loaded when it is first called.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-
-from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.craig import CraigResult, craig
-from cptsel.pipeline.kernels.draws import priority_sample, uniform_scores
-from cptsel.pipeline.kernels.merge import merge
-from cptsel.pipeline.selection.cells import Cell
-from cptsel.pipeline.selection.plan import Unit
-from cptsel.schemas.arrow import LOCATOR_COLUMNS, LOCATOR_FIELDS
-
-PICKS = pa.schema(
-    [
-        *LOCATOR_FIELDS,
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("grad_norm", pa.float32(), nullable=False),
-        pa.field("raw", pa.float64(), nullable=False),  # the mass the method found, in any scale within the group
-        pa.field("inclusion_prob", pa.float64(), nullable=False),
-        pa.field("score", pa.float32()),
-    ]
-)
+#: How a method works, which is all that scopes, phases and reports need to know of it (see families.py):
+#: ``draw`` at random by scores; ``cover`` by vectors, every sample's mass going to the pick that stands for it;
+#: ``match`` the sum of gradients by a weighted few; ``all`` of them.
+Family = Literal["draw", "cover", "match", "all"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Options of methods, the same for every cell."""
+class Method:
+    """One method.
 
-    unit: Unit
-    seed: int
-    neighbours: int
-    refine: int
-    phase: int = 0
+    Attributes:
+        family: how it works.
+        summary: what it does, in a phrase for the help page and the table of methods.
+        source: where it is from.
+        kernel: ``module:function`` under ``cptsel.pipeline.kernels``; of a draw the scores.
+        merge: the same for the candidates of several parts, where the family has such a step.
+        settings: arguments of the kernel that make it this method.
+        implies: options of the configuration that this method sets; another value for them is refused.
+    """
 
+    family: Family
+    summary: str
+    source: str
+    kernel: str = ""
+    merge: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    implies: dict[str, Any] = field(default_factory=dict)
 
-@dataclass(frozen=True, eq=False)
-class Picks:
-    """What a method chose from one cell."""
+    @property
+    def needs_vectors(self) -> bool:
+        return self.family in ("cover", "match")
 
-    index: np.ndarray  # (m,) int64
-    raw: np.ndarray  # (m,) float64 above 0
-    inclusion_prob: np.ndarray  # (m,) float64; 1 where the choice is not random
-    score: np.ndarray | None  # (m,) why it was chosen, in the method's own terms
-    report: dict[str, Any]
+    def load(self) -> Callable[..., Any]:
+        """The kernel."""
+        return _load(self.kernel)
 
-
-@dataclass(frozen=True)
-class Draw:
-    """A random choice with known inclusion probabilities: priority sampling by the scores."""
-
-    scores: Callable[[Cell], np.ndarray]
-    needs_vectors = False
-
-    def variates(self, cell: Cell, settings: Settings) -> np.ndarray:
-        """One uniform variate a sample, by its name alone."""
-        return uniform(settings.seed, f"draw {settings.phase}", cell.sample_ids)
-
-    def pick(self, cell: Cell, budget: int, settings: Settings) -> Picks:
-        """Draw from one cell; raw = mass / π."""
-        n_tokens = cell.n_tokens if settings.unit == "tokens" else None
-        draw = priority_sample(self.scores(cell), self.variates(cell, settings), budget, n_tokens)
-        raw = cell.mass[draw.picked] / draw.inclusion_prob
-        return Picks(draw.picked, raw, draw.inclusion_prob, None, {})
+    def load_merge(self) -> Callable[..., Any]:
+        """The kernel of a merge."""
+        return _load(self.merge)
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """A choice of samples that the others lie near to, by facility location; raw is the mass of a pick's cluster."""
-
-    kernel: Callable[..., CraigResult]  # of one cell
-    merge_kernel: Callable[..., CraigResult]  # of the candidates of several
-    needs_vectors = True
-
-    def pick(self, cell: Cell, budget: int, settings: Settings) -> Picks:
-        """Choose from one cell."""
-        assert cell.vectors is not None
-        result = self.kernel(
-            cell.vectors,
-            cell.mass,
-            cell.n_tokens,
-            budget,
-            settings.unit,
-            neighbours=settings.neighbours,
-            refine=settings.refine,
-            seed=settings.seed,
-        )
-        return Picks(result.picks, result.cluster_mass, np.ones(len(result.picks)), result.gains, {**result.report})
+def _load(name: str) -> Callable[..., Any]:
+    module, function = name.split(":")
+    loaded: Callable[..., Any] = getattr(import_module(f"cptsel.pipeline.kernels.{module}"), function)
+    return loaded
 
 
-METHODS: dict[str, Draw | Coverage] = {
-    "uniform": Draw(lambda cell: uniform_scores(cell.column("pool_prob"))),
-    "craig": Coverage(craig, merge),
+_CRAIG: dict[str, Any] = {"kernel": "craig:craig", "merge": "merge:merge"}
+_MATCH: dict[str, Any] = {"kernel": "matching:match", "merge": "matching:match"}
+
+METHODS: dict[str, Method] = {
+    "uniform": Method("draw", "draws at random", "baseline", "draws:uniform_scores"),
+    "full": Method("all", "takes everything", "baseline"),
+    "temperature": Method(
+        "draw",
+        "draws at random from groups whose shares are tempered by --group-alpha",
+        "Conneau et al. 2020 (XLM-R)",
+        "draws:uniform_scores",
+        implies={"group_mass": None},
+    ),
+    "mix-review": Method(
+        "draw",
+        "draws afresh for every phase, fewer each time",
+        "He et al. 2021",
+        "draws:uniform_scores",
+    ),
+    "importance": Method(
+        "draw",
+        "draws samples by the length of their gradient, or by their loss",
+        "Katharopoulos & Fleuret 2018",
+        "draws:importance_scores",
+    ),
+    "interference": Method(
+        "draw",
+        "draws samples by how much the new domain raises their loss",
+        "Aljundi et al. 2019 (MIR), offline",
+        "draws:uniform_scores",
+        implies={"mass": "interference"},
+    ),
+    "craig": Method(
+        "cover",
+        "covers all gradients by facility location; each pick weighs what it stands for",
+        "Mirzasoleiman et al. 2020",
+        **_CRAIG,
+    ),
+    "kmedoids": Method(
+        "cover",
+        "craig, refined until no medoid moves",
+        "Kaufman & Rousseeuw 1987; Park & Jun 2009",
+        **_CRAIG,
+        settings={"refine": None},
+    ),
+    "gradmatch": Method(
+        "match",
+        "matches the sum of all gradients by a weighted few (non-negative OMP)",
+        "Killamsetty et al. 2021",
+        **_MATCH,
+    ),
+    "gradmatch-batch": Method(
+        "match",
+        "gradmatch with mini-batches of consecutive samples",
+        "Killamsetty et al. 2021 (per-batch variant)",
+        **_MATCH,
+        implies={"unit": "batch"},
+    ),
+    "gradient-coreset": Method(
+        "match",
+        "matches the sum of all gradients by equal weights",
+        "Balles et al. 2022",
+        **_MATCH,
+        settings={"uniform_weights": True},
+    ),
 }
-
-
-def picks_table(cell: Cell, picks: Picks) -> pa.Table:
-    """Rows of PICKS for what was chosen from a cell."""
-    chosen = cell.rows.select([*LOCATOR_COLUMNS, "group", "grad_norm"]).take(picks.index)
-    count = len(picks.index)
-    score = pa.nulls(count, pa.float32()) if picks.score is None else pa.array(picks.score.astype(np.float32))
-    columns = [*chosen.columns, pa.array(picks.raw), pa.array(picks.inclusion_prob), score]
-    return pa.Table.from_arrays(columns, schema=PICKS)

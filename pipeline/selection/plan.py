@@ -1,38 +1,71 @@
 """The plan of a selection: target mass and budget of every group, and of every cell under it (DESIGN section 6)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import Budget, divide
-from cptsel.pipeline.kernels.target_mass import target_mass
+from cptsel.pipeline.kernels.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
 
 Unit = Literal["samples", "tokens"]
+
+# Fields of a share that add up: whole numbers, and amounts.
+_COUNTS = ("samples", "tokens", "candidates", "candidate_tokens", "fresh", "fresh_tokens")
+_AMOUNTS = ("mass", "choice_mass", "choice_norm", "rise")
+
+
+@dataclass(frozen=True)
+class GroupMix:
+    """How mass and budget are shared between groups.
+
+    Attributes:
+        alpha: exponent of the corpus's own mix.
+        shares: shares of T by hand, by group, in place of that.
+        rise_beta: exponent of how much a group's loss rises, in place of both.
+        floor: the least that each group gets of the budget.
+        cap: the most.
+    """
+
+    alpha: float = 1.0
+    shares: Mapping[str, float] | None = None
+    rise_beta: float | None = None
+    floor: Budget | None = None
+    cap: Budget | None = None
 
 
 @dataclass(frozen=True)
 class Share:
     """A group, or a cell (a group in a shard): what there is of it and what may be picked.
 
-    ``target_mass`` is T_g; of a cell it stays 0, as targets are set by group. ``budget`` is in the plan's unit.
+    ``target_mass`` is T_g; of a cell it stays 0, as targets are set by group. ``choice_mass`` is the mass that choices
+    go by, which is ``mass`` unless the rise of losses changes it; ``choice_norm`` Σ grad_norm / pool_prob, changed in
+    the same way. ``fresh`` candidates were never replayed. ``longest`` is the largest candidate in the unit of budgets,
+    and ``budget`` is in that unit too.
     """
 
     group: str
     samples: int
     tokens: int
     mass: float
+    candidates: int
+    candidate_tokens: int
+    fresh: int
+    fresh_tokens: int
     longest: int
+    choice_mass: float
+    choice_norm: float
+    rise: float
     shard_id: int | None = None
     target_mass: float = 0.0
     budget: int = 0
 
     def size(self, unit: Unit) -> int:
-        """All of it, in the unit of budgets."""
-        return self.tokens if unit == "tokens" else self.samples
+        """All candidates, in the unit of budgets."""
+        return self.candidate_tokens if unit == "tokens" else self.candidates
 
 
 @dataclass(frozen=True)
@@ -46,7 +79,7 @@ class Plan:
 
     @property
     def mass(self) -> float:
-        """T, the mass of all candidates."""
+        """T, the mass of all samples."""
         return math.fsum(group.mass for group in self.groups)
 
     def by_shard(self) -> dict[int, dict[str, Share]]:
@@ -57,58 +90,98 @@ class Plan:
         return found
 
 
-def make_plan(statistics: Sequence[dict[str, Any]], budget: Budget, text: str, alpha: float) -> Plan:
-    """Divide a budget over groups by target mass, and each group's over its cells by mass.
+def make_plan(
+    statistics: Sequence[dict[str, Any]],
+    budget: Budget,
+    text: str,
+    mix: GroupMix,
+    cell_shares: Callable[[Share], float] = lambda cell: cell.choice_mass,
+) -> Plan:
+    """Divide a budget over groups by target mass, and each group's over its cells.
 
-    A group's budget never exceeds what it holds; what that cuts off goes to the other groups in proportion, while T_g
-    stays as it is: caps change budgets only. The same holds for cells.
+    A group's budget never exceeds the candidates it holds; what that cuts off goes to the other groups in proportion,
+    while T_g stays as it is: caps and floors change budgets only. The same holds for cells.
 
     Args:
         statistics: what ``cell_statistics`` says of every cell.
         budget: parsed from ``text``.
         text: ``--budget`` as given, for sentences.
-        alpha: ``--group-alpha``.
+        mix: how groups share.
+        cell_shares: what the cells of a group share its budget by.
 
     Raises:
-        UsageError: no candidates, a budget above what there is, or a group whose share is less than one sample.
+        UsageError: no candidates, a budget above what there is, a mix that doesn't fit the groups, or a group that is
+            to stand for some mass and gets less than one sample.
     """
-    cells = sorted((Share(**_known(row)) for row in statistics), key=lambda cell: (cell.shard_id or 0, cell.group))
-    if not cells:
-        raise UsageError("no sample is left to select from: the runs are empty or --exclude takes everything")
-    groups = _sum_groups(cells)
-    unit, total = budget.unit, budget.of(sum(cell.samples for cell in cells))
+    unit = budget.unit
+    cells = sorted((_share(row, unit) for row in statistics), key=_by_shard)
     there = sum(cell.size(unit) for cell in cells)
+    if not there:
+        raise UsageError(
+            "no sample is left to select from: the runs are empty, or --exclude or --history takes everything"
+        )
+    groups = _sum_groups(cells)
+    total = budget.of(sum(cell.candidates for cell in cells))
     if total > there:
         raise UsageError(f"--budget {text}: there are only {there:,} {unit} to select from; 100% selects all")
-    targets = target_mass(np.array([group.mass for group in groups]), alpha)
-    budgets = divide(total, targets, np.array([group.size(unit) for group in groups]), unit)
+    targets = _targets(groups, mix)
+    budgets = _group_budgets(groups, targets, total, unit, text, mix)
     groups = [
-        _with(group, target_mass=float(target), budget=int(given))
+        replace(group, target_mass=float(target), budget=int(given))
         for group, target, given in zip(groups, targets, budgets, strict=True)
     ]
     for group in groups:
-        if group.budget == 0:
+        if group.budget == 0 and group.target_mass > 0:
             raise no_pick(group, unit, text)
-    return Plan(unit, total, tuple(groups), tuple(_divide_cells(groups, cells, unit)))
+    return Plan(unit, total, tuple(groups), tuple(_divide_cells(groups, cells, unit, cell_shares)))
+
+
+def set_aside(plan: Plan, share: float) -> tuple[Plan, Plan]:
+    """A share of every group's budget for a draw from what is fresh, and the plan of what is left."""
+    drawn, rest = [], []
+    for group in plan.groups:
+        mine = [cell for cell in plan.cells if cell.group == group.group]
+        fresh = [cell.fresh_tokens if plan.unit == "tokens" else cell.fresh for cell in mine]
+        caps = np.minimum(fresh, [cell.budget for cell in mine])
+        given = divide(int(share * group.budget), np.array([cell.budget for cell in mine], float), caps, plan.unit)
+        for cell, budget in zip(mine, given.tolist(), strict=True):
+            drawn.append(replace(cell, budget=budget))
+            rest.append(replace(cell, budget=cell.budget - budget))
+    return _with_cells(plan, drawn), _with_cells(plan, rest)
+
+
+def _with_cells(plan: Plan, cells: Sequence[Share]) -> Plan:
+    """A plan with other budgets of its cells, which those of groups follow."""
+    of_group: dict[str, int] = {}
+    for cell in cells:
+        of_group[cell.group] = of_group.get(cell.group, 0) + cell.budget
+    groups = tuple(replace(group, budget=of_group[group.group]) for group in plan.groups)
+    return Plan(plan.unit, sum(of_group.values()), groups, tuple(sorted(cells, key=_by_shard)))
+
+
+def _by_shard(cell: Share) -> tuple[int, str]:
+    return cell.shard_id or 0, cell.group
 
 
 def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
     """The error for a group that has mass and gets no sample: its mass would stand for nothing."""
+    if not group.candidates:
+        return UsageError(
+            f"group {group.group!r} has {group.mass:,.0f} tokens of mass and no candidate is left in it: --history or "
+            "--explore takes them all; use --history-mode discount, coarser groups, or give it no share by --group-mass"
+        )
     cause = f"its share is {group.budget:,} {unit}"
     if unit == "tokens" and group.budget:
         cause += " and no sample fits into what a cell has of them"
     return UsageError(
         f"--budget {text}: group {group.group!r} gets no sample ({cause} of {group.samples:,} samples); "
-        "ask for a bigger --budget, a smaller --group-alpha, --scope global or coarser groups"
+        "ask for a bigger --budget, a smaller --group-alpha, a --group-floor, --scope global or coarser groups"
     )
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("shard_id", "group", "samples", "tokens", "mass", "longest")}
-
-
-def _with(share: Share, **changes: Any) -> Share:
-    return Share(**{**share.__dict__, **changes})
+def _share(row: Mapping[str, Any], unit: Unit) -> Share:
+    known: dict[str, Any] = {name: row[name] for name in ("shard_id", "group", *_COUNTS, *_AMOUNTS)}
+    return Share(**known, longest=row["longest"][unit])
 
 
 def _sum_groups(cells: Sequence[Share]) -> list[Share]:
@@ -116,24 +189,73 @@ def _sum_groups(cells: Sequence[Share]) -> list[Share]:
     members: dict[str, list[Share]] = {}
     for cell in cells:
         members.setdefault(cell.group, []).append(cell)
-    return [
-        Share(
-            group=name,
-            samples=sum(cell.samples for cell in members[name]),
-            tokens=sum(cell.tokens for cell in members[name]),
-            mass=math.fsum(cell.mass for cell in members[name]),
-            longest=max(cell.longest for cell in members[name]),
-        )
-        for name in sorted(members)
-    ]
+    groups = []
+    for name in sorted(members):
+        known: dict[str, Any] = {field: sum(getattr(cell, field) for cell in members[name]) for field in _COUNTS}
+        known |= {field: math.fsum(getattr(cell, field) for cell in members[name]) for field in _AMOUNTS}
+        groups.append(Share(group=name, longest=max(cell.longest for cell in members[name]), **known))
+    return groups
 
 
-def _divide_cells(groups: Sequence[Share], cells: Sequence[Share], unit: Unit) -> list[Share]:
-    """Give each cell its part of its group's budget, by mass; ties by shard."""
+def _targets(groups: Sequence[Share], mix: GroupMix) -> np.ndarray:
+    """T_g of every group."""
+    mass = np.array([group.mass for group in groups])
+    if mix.rise_beta is not None:
+        try:
+            return target_mass_by_rise(mass, np.array([group.rise for group in groups]) / mass, mix.rise_beta)
+        except ValueError as error:
+            raise UsageError(f"--group-mass interference: {error}; set shares by hand or by --group-alpha") from error
+    if mix.shares is None:
+        return target_mass(mass, mix.alpha)
+    names = [group.group for group in groups]
+    for what, missing in (
+        ("has no share for", sorted(set(names) - set(mix.shares))),
+        ("names what is no group here:", sorted(set(mix.shares) - set(names))),
+    ):
+        if missing:
+            raise UsageError(f"--group-mass {what} {', '.join(missing[:5])}; the groups are {', '.join(names[:20])}")
+    shares = np.array([mix.shares[name] for name in names], dtype=np.float64)
+    if not shares.sum() > 0:
+        raise UsageError("--group-mass gives no group a share above 0")
+    return target_mass_by_share(mass, shares)
+
+
+def _group_budgets(
+    groups: Sequence[Share], targets: np.ndarray, total: int, unit: Unit, text: str, mix: GroupMix
+) -> np.ndarray:
+    """Divide the budget by target mass, within the groups' candidates and the floor and cap of the mix."""
+    sizes = np.array([group.size(unit) for group in groups])
+    limits = {}
+    for name, limit in (("floor", mix.floor), ("cap", mix.cap)):
+        if limit is not None and limit.kind not in ("fraction", unit):
+            raise UsageError(f"--group-{name}: --budget {text} counts {unit}, so give it in {unit} or as a share of it")
+        limits[name] = None if limit is None else limit.of(total)
+    if limits["cap"] is not None:
+        sizes = np.minimum(sizes, limits["cap"])
+        if sizes[targets > 0].sum() < total:
+            raise UsageError(
+                f"--group-cap leaves {sizes[targets > 0].sum():,} of the {total:,} {unit} of --budget {text}; raise it"
+            )
+    try:
+        floors = None if limits["floor"] is None else np.full(len(groups), limits["floor"])
+        return divide(total, targets, sizes, unit, floors)
+    except ValueError as error:
+        raise UsageError(f"--group-floor: {error}; lower it, or raise --budget {text}") from error
+
+
+def _divide_cells(
+    groups: Sequence[Share], cells: Sequence[Share], unit: Unit, cell_shares: Callable[[Share], float]
+) -> list[Share]:
+    """Give each cell its part of its group's budget; ties by shard."""
     planned = []
     for group in groups:
         mine = [cell for cell in cells if cell.group == group.group]
-        mass, sizes = np.array([cell.mass for cell in mine]), np.array([cell.size(unit) for cell in mine])
-        budgets = divide(group.budget, mass, sizes, unit)
-        planned += [_with(cell, budget=int(given)) for cell, given in zip(mine, budgets, strict=True)]
-    return sorted(planned, key=lambda cell: (cell.shard_id or 0, cell.group))
+        shares, sizes = np.array([cell_shares(cell) for cell in mine]), np.array([cell.size(unit) for cell in mine])
+        if group.budget and not (shares * sizes).sum() > 0:
+            raise UsageError(
+                f"group {group.group!r}: no sample counts for anything there (gradients of length 0, or no loss that "
+                "rises along the new domain); leave it out by --group-mass, or choose by another method"
+            )
+        budgets = divide(group.budget, shares, sizes, unit)
+        planned += [replace(cell, budget=int(given)) for cell, given in zip(mine, budgets, strict=True)]
+    return sorted(planned, key=_by_shard)

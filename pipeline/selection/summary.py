@@ -4,22 +4,30 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.config import SelectConfig
-from cptsel.pipeline.runs import EmbeddingRuns
-from cptsel.pipeline.selection.cells import NO_GROUP
 from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.phases import Phase
 from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.rows import NO_GROUP
 
 _BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured on text corpora
 _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
 _CELLS_SHOWN = 20
+_NOISE = 2.0  # a target shorter than so many times its sampling noise is called noise
 
 
-def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan, unmatched: int) -> dict[str, Any]:
+def select_summary(
+    config: SelectConfig, header: dict[str, Any], plan: Plan, unmatched: int, stats: dict[str, Any]
+) -> dict[str, Any]:
     """The summary of a finished selection, from the manifest's header.
 
-    ``unmatched`` counts the entries of the exclusion list that name nothing in the runs.
+    Args:
+        config: settled options.
+        header: ``manifest.json``.
+        plan: of phase 0.
+        unmatched: entries of the exclusion list that name nothing in the runs.
+        stats: seconds and memory.
     """
-    totals, report = header["totals"], header["selection"]["report"]
+    totals, report, first = header["totals"], header["selection"]["report"], header["phases"][0]
     shown: dict[str, Any] = {
         "method": config.method,
         "shards": totals["shards"],
@@ -28,11 +36,14 @@ def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan, unm
         "selected samples": totals["selected_samples"],
         "selected tokens": totals["selected_tokens"],
         "effective tokens": totals["effective_tokens"],
-        "replay tokens": totals["replay_tokens"],
-        "replay tokens asked for": header["weighting"]["replay_tokens"]["requested"],
-        "plays": totals["plays"],
     }
-    if report:
+    if config.realisation in ("repeat", "sampling"):
+        shown |= {
+            "replay tokens": totals["replay_tokens"],
+            "replay tokens asked for": header["weighting"]["replay_tokens"]["requested"],
+        }
+    shown["plays"] = totals["plays"]
+    if "mean_distance" in report:
         shown |= {
             "mean distance": report["mean_distance"],
             "mean distance of random picks": report["random_distance"],
@@ -40,8 +51,16 @@ def select_summary(config: SelectConfig, header: dict[str, Any], plan: Plan, unm
             "objective": report["objective"],
             "objective of random picks": report["random_objective"],
         }
+    if "residual" in first:
+        shown |= {
+            "residual": first["residual"],
+            "residual on the validation sketch": first["validation_residual"],
+            "residual of random picks, on average": first["random_validation_residual"],
+        }
+    shown |= {"seconds": round(stats["seconds"], 1), "peak memory, bytes": stats["peak_memory_bytes"]}
+    tables = [_groups_table(header), *_reports_table(header), *_phases_table(header)]
     warnings = _warnings(config, header, plan) + _unmatched_warning(unmatched)
-    return _summary(config, "done", shown, [_groups_table(header), *_reports_table(header)], warnings)
+    return _summary(config, "done", shown, tables, warnings)
 
 
 def _summary(
@@ -75,17 +94,32 @@ def _groups_table(header: dict[str, Any]) -> dict[str, Any]:
                 group["selected_samples"],
                 group["selected_tokens"],
                 group["replay_tokens"],
-                group["target_mass"] / group["selected_tokens"],
+                group["target_mass"] / group["selected_tokens"] if group["selected_tokens"] else 0.0,
                 group["effective_tokens"],
             ]
             for group in header["groups"]
+            if group["phase"] == 0
         ],
     }  # fmt: skip
 
 
+def _phases_table(header: dict[str, Any]) -> list[dict[str, Any]]:
+    phases = header["phases"]
+    if len(phases) < 2:
+        return []
+    names = ("phase", "samples", "tokens", "effective_tokens", "validation_residual")
+    return [
+        {
+            "title": "Phases",
+            "columns": ["phase", "samples", "tokens", "effective tokens", "validation residual"],
+            "rows": [[phase.get(name) for name in names] for phase in phases],
+        }
+    ]
+
+
 def _reports_table(header: dict[str, Any]) -> list[dict[str, Any]]:
     reports = header["selection"]["reports"]
-    if len(reports) < 2:  # one group: the totals say it all
+    if len(reports) < 2 or "mean_distance" not in reports[0]:  # one group: the totals say it all
         return []
     names = ("mean_distance", "random_distance", "gain_over_random")
     return [
@@ -107,6 +141,13 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
         )
     if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
         found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
+    first = header["phases"][0]
+    if METHODS[config.method].family == "match" and first.get("target_norm", 0) < _NOISE * first.get("target_noise", 0):
+        found.append(
+            f"the sum of all gradients is {first['target_norm'] / first['target_noise']:.1f} times its own sampling "
+            "noise, so that matching it says little: a model at the end of its pre-training is nearly stationary on "
+            "its corpus; embed at a checkpoint a little way into the new domain, and match there"
+        )
     advised = header["selection"]["report"].get("neighbours_advised", 0)
     if config.scope == "shard" and config.neighbours < advised:  # a merge links clients to candidates alone
         found.append(f"--neighbours {config.neighbours} is few for this budget; {advised} would cover better")
@@ -128,8 +169,9 @@ def _unmatched_warning(unmatched: int) -> list[str]:
     ]
 
 
-def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan, unmatched: int) -> dict[str, Any]:
-    """What would be done: counts, budgets by group and cell, and estimates of bytes and time."""
+def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> dict[str, Any]:
+    """What would be done: counts, budgets of phase 0 by group and cell, and estimates of bytes and time."""
+    runs = phases[0].runs
     reads_vectors = METHODS[config.method].needs_vectors
     samples = sum(group.samples for group in plan.groups)
     tokens = sum(group.tokens for group in plan.groups)
@@ -142,6 +184,7 @@ def dry_run_summary(config: SelectConfig, runs: EmbeddingRuns, plan: Plan, unmat
         "samples": samples,
         "tokens": tokens,
         "cells": len(plan.cells),
+        **({"phases": len(phases)} if len(phases) > 1 else {}),
         f"budget ({plan.unit})": plan.budget,
         "picks, about": picks,
         "bytes of embeddings": stored,

@@ -1,0 +1,25 @@
+"""Matching the mass together with the gradient: one more coordinate, the tokens.
+
+A manifest's weights add up to the group's mass, Σ weight_j n_j = T_g. Weights u that match the gradient alone need not
+(Σ u_j n_j ≠ Σ a_i n_i), and scaling them afterwards spoils the match: a relative error ε of the mass costs ε ‖Σ a g‖.
+So each gradient gets the coordinate c · n_i with c = ‖Σ a g‖ / Σ a n, in which that error costs just as much.
+"""
+
+import numpy as np
+
+
+def with_mass(g: np.ndarray, n_tokens: np.ndarray, target: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:
+    """Append the coordinate of the mass to gradients and to what they are to match.
+
+    Args:
+        g: (n, k) float32 gradient sums.
+        n_tokens: (n,) predicted tokens.
+        target: (k,) Σ a g.
+        mass: Σ a n.
+
+    Returns:
+        (n, k + 1) float32 and (k + 1,) float64. A target of 0 leaves the mass out of account: the coordinate is 0.
+    """
+    scale = float(np.linalg.norm(target)) / mass if mass > 0 else 0.0
+    column = (scale * np.asarray(n_tokens, np.float64)).astype(np.float32)[:, None]
+    return np.concatenate([g, column], axis=1), np.append(np.asarray(target, np.float64), scale * mass)

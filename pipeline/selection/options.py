@@ -1,0 +1,278 @@
+"""What the options of ``select`` may be, alone and together; every refusal names option, value and remedy."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import yaml
+
+from cptsel.pipeline import io
+from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.plan import GroupMix
+
+#: Values of the options that have few.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": tuple(METHODS),
+    "scope": ("shard", "global"),
+    "partition": ("shard", "cluster"),
+    "unit": ("sample", "batch"),
+    "combine": ("concat", "difference"),
+    "mass": ("corpus", "interference"),
+    "importance": ("norm", "loss"),
+    "similarity": ("euclidean", "cosine"),
+    "cell_shares": ("mass", "grad-norm"),
+    "history_mode": ("exclude", "discount", "cover"),
+    "curriculum": ("loss", "norm", "gain"),
+    "curriculum_order": ("ascending", "descending"),
+    "realisation": ("repeat", "loss", "sampling", "none"),
+}
+
+_WHOLE = {
+    "neighbours": (1, None),
+    "refine": (0, None),
+    "partitions": (1, None),
+    "batch_size": (2, None),
+    "parts": (1, None),
+    "phases": (1, 32_767),
+    "curriculum_buckets": (1, None),
+    "max_repeats": (1, 32_767),
+    "seed": (0, 2**31 - 1),
+}
+_REAL: dict[str, tuple[float, float]] = {  # least and most
+    "group_alpha": (0.0, math.inf),
+    "interference_beta": (0.0, math.inf),
+    "ridge": (0.0, math.inf),
+    "tolerance": (0.0, 1.0),
+    "history_discount": (0.0, 1.0),
+    "explore": (0.0, 1.0),
+    "mix_ratio": (0.0, math.inf),
+    "mix_decay": (0.0, 1.0),
+}
+_POSITIVE = ("history_discount", "mix_ratio", "mix_decay")
+_PARSED = {
+    "budget": parse_budget,
+    "group_floor": parse_budget,
+    "group_cap": parse_budget,
+    "phase_budget": parse_budget,
+    "replay_tokens": parse_tokens,
+}
+
+
+def settle(config: SelectConfig) -> SelectConfig:
+    """Check the options and set those that follow from others.
+
+    Raises:
+        UsageError: an option out of its range, or options that don't go together.
+    """
+    for name in CHOICES:
+        _check_choice(config, name)
+    for name, (least, most) in _WHOLE.items():
+        _check_range(name, getattr(config, name), least, math.inf if most is None else most)
+    for name, (low, high) in _REAL.items():
+        _check_range(name, getattr(config, name), low, high, above=name in _POSITIVE)
+    for name, parse in _PARSED.items():
+        try:
+            if getattr(config, name) is not None:
+                parse(getattr(config, name))
+        except ValueError as error:
+            raise UsageError(f"{flag(name)}: {error}") from error
+    config = _imply(config)
+    _check_together(config)
+    return config
+
+
+def group_mix(config: SelectConfig) -> GroupMix:
+    """How groups share mass and budget.
+
+    Raises:
+        UsageError: the file of ``--group-mass`` is not a mapping of groups to shares.
+    """
+    mix = GroupMix(
+        config.group_alpha,
+        floor=parse_budget(config.group_floor) if config.group_floor is not None else None,
+        cap=parse_budget(config.group_cap) if config.group_cap is not None else None,
+    )
+    if config.group_mass is None:
+        return mix
+    if config.group_mass == "interference":
+        return replace(mix, rise_beta=config.interference_beta)
+    return replace(mix, shares=_read_shares(config.group_mass))
+
+
+def wants_rise(config: SelectConfig) -> bool:
+    """Whether the rise of losses along the new domain decides anything."""
+    return config.mass == "interference" or config.group_mass == "interference"
+
+
+def flag(name: str) -> str:
+    """An option as users write it."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_choice(config: SelectConfig, name: str) -> None:
+    value = getattr(config, name)
+    if value is not None and value not in CHOICES[name]:
+        raise UsageError(f"{flag(name)} {value}: must be one of {', '.join(CHOICES[name])}")
+
+
+def _check_range(name: str, value: Any, least: float, most: float, above: bool = False) -> None:
+    if value is None:
+        return
+    if not math.isfinite(value) or value < least or value > most or (above and value <= least):
+        bounds = f"above {least}" if above else f"at least {least}"
+        if math.isfinite(most):
+            bounds = f"above {least} and at most {most}" if above else f"between {least} and {most}"
+        kind = "" if name in _WHOLE else "a finite number "
+        raise UsageError(f"{flag(name)} {value}: must be {kind}{bounds}")
+
+
+def _imply(config: SelectConfig) -> SelectConfig:
+    """Set what the method implies, and the options that only say more of what others say."""
+    defaults = {field.name: field.default for field in fields(SelectConfig)}
+    for name, value in METHODS[config.method].implies.items():
+        if getattr(config, name) not in (value, defaults[name]):
+            raise UsageError(f"--method {config.method} has {flag(name)} {value}; leave the option out")
+        config = replace(config, **{name: value})
+    if config.method == "full":
+        if config.budget not in (defaults["budget"], "100%"):
+            raise UsageError(f"--method full takes everything; leave out --budget {config.budget}, or draw uniformly")
+        config = replace(config, budget="100%")
+    if config.phase_run and config.phases == 1:
+        config = replace(config, phases=1 + len(config.phase_run))
+    return config
+
+
+def _check_together(config: SelectConfig) -> None:
+    """Raise UsageError for options that don't go together."""
+    family = METHODS[config.method].family
+    for wrong, sentence in (
+        *_group_rules(config),
+        *_phase_rules(config),
+        (
+            config.combine is None and config.new is None and wants_rise(config),
+            "interference needs to know how losses rise: give two runs (before and after moving along the new domain) "
+            "with --combine difference, or an embedding run of the new domain with --new",
+        ),
+        (
+            config.combine is not None and config.new is not None and wants_rise(config),
+            "--combine and --new both tell how losses rise; give one of them",
+        ),
+        (
+            config.new is not None and not wants_rise(config) and config.mix_ratio is None,
+            "--new is read by interference (--method, --mass or --group-mass) and by --mix-ratio only; leave it out",
+        ),
+        (config.combine == "difference" and len(config.runs) != 2, "--combine difference takes two runs"),
+        (
+            config.unit == "batch" and config.scope == "global",
+            "--unit batch chooses inside shards; leave out --scope global",
+        ),
+        (
+            config.partition == "cluster" and (config.scope != "global" or family not in ("cover", "match")),
+            "--partition cluster routes vectors of a global selection: it needs --scope global and a method that "
+            "chooses by vectors, such as craig",
+        ),
+        (
+            config.partitions is not None and config.partition != "cluster",
+            "--partitions counts those of --partition cluster; give that too",
+        ),
+        (
+            config.history_mode == "cover" and (not config.history or family != "cover"),
+            "--history-mode cover starts coverage from what was replayed: it needs --history and craig or kmedoids",
+        ),
+        (
+            config.history_mode == "discount" and family == "all",
+            "--history-mode discount weighs choices, and --method full has none; leave it out",
+        ),
+        (
+            config.curriculum == "gain" and family not in ("cover", "match"),
+            f"--curriculum gain: --method {config.method} has no gain; use loss or norm",
+        ),
+        (
+            config.curriculum is not None and config.realisation == "sampling",
+            "--realisation sampling draws samples in no order; leave out --curriculum",
+        ),
+        (
+            config.curriculum_buckets is not None and config.curriculum is None,
+            "--curriculum-buckets needs --curriculum",
+        ),
+        (
+            config.realisation in ("loss", "none") and config.replay_tokens is not None,
+            f"--realisation {config.realisation} plays every chosen sample once; leave out --replay-tokens",
+        ),
+    ):
+        if wrong:
+            raise UsageError(sentence)
+
+
+def _group_rules(config: SelectConfig) -> list[tuple[bool, str]]:
+    needing = [name for name in ("group_mass", "group_floor", "group_cap") if getattr(config, name) is not None]
+    return [
+        (
+            bool(needing) and config.group_by is None,
+            f"{flag(needing[0]) if needing else ''} is about groups; name their column with --group-by",
+        ),
+        (
+            config.method == "temperature" and config.group_by is None,
+            "--method temperature tempers the shares of groups; name their column with --group-by, and give "
+            "--group-alpha",
+        ),
+        (
+            config.group_mass is not None and config.group_alpha != 1.0,
+            "--group-alpha and --group-mass both set the groups' shares; give one of them",
+        ),
+    ]
+
+
+def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
+    method = METHODS[config.method]
+    mixes = config.method == "mix-review"
+    more = config.phase_budget is not None or bool(config.phase_run)
+    return [
+        (
+            config.phase_budget is not None and bool(config.phase_run),
+            "--phase-budget draws later phases from the first one's picks, --phase-run selects them anew; give one",
+        ),
+        (
+            bool(config.phase_run) and config.combine is not None,
+            "--phase-run selects each phase from one run; leave out --combine",
+        ),
+        (config.phase_budget is not None and config.phases < 2, "--phase-budget is of later phases; give --phases"),
+        (
+            bool(config.phase_run) and config.phases != 1 + len(config.phase_run),
+            f"--phases {config.phases}: with {len(config.phase_run)} --phase-run there are {1 + len(config.phase_run)}",
+        ),
+        (mixes and more, "--method mix-review draws every phase afresh; leave out --phase-budget and --phase-run"),
+        (
+            config.mix_ratio is not None and (not mixes or config.new is None),
+            "--mix-ratio is the replay of mix-review as a multiple of the new domain: give --method mix-review, and an "
+            "embedding run of the new domain with --new",
+        ),
+        (config.mix_decay != 1.0 and not mixes, "--mix-decay is of --method mix-review; leave it out"),
+        (
+            config.phases > 1 and not more and method.family != "draw",
+            f"--phases {config.phases}: --method {config.method} would choose the same in each; give --phase-budget "
+            "to draw later phases from the first one's picks, or --phase-run to select from later checkpoints",
+        ),
+        (
+            config.explore > 0 and method.family == "all",
+            "--explore sets a part of the budget aside, and --method full takes everything; leave it out",
+        ),
+    ]
+
+
+def _read_shares(path: str) -> Mapping[str, float]:
+    try:
+        loaded = yaml.safe_load(io.read_bytes(path).decode("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UsageError(f"--group-mass {path}: can't be read as YAML or JSON ({detail})") from error
+    if not isinstance(loaded, dict) or not loaded:
+        raise UsageError(f"--group-mass {path}: must be a mapping of groups to shares, such as 'de: 0.3'")
+    for group, share in loaded.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not (math.isfinite(share) and share >= 0):
+            raise UsageError(f"--group-mass {path}: the share of {group!r} is {share!r}, not a number of at least 0")
+    return {str(group): float(share) for group, share in loaded.items()}

@@ -1,0 +1,169 @@
+"""Phases: stages of training with samples of their own (DESIGN section 6, "phases").
+
+Every phase is selected anew, by fresh draws or from a later checkpoint's run, or drawn from the picks of phase 0 (E4:
+phase 0 plays all cR of them, each later one R).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cptsel.pipeline import io
+from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.budget import Budget, divide, parse_budget
+from cptsel.pipeline.kernels.draws import priority_sample
+from cptsel.pipeline.runs import EmbeddingRuns, check_same_samples, open_checkpoints, open_runs
+from cptsel.pipeline.selection.picks import PICKS, list_picks, picks_path
+from cptsel.pipeline.selection.plan import Plan, Share, Unit
+from cptsel.pipeline.selection.weighting import Weighted
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase to select.
+
+    Attributes:
+        number: 0, 1, ...
+        runs: what it is selected from.
+        budget: of its picks.
+        text: the budget as a user would write it.
+        from_first: whether it is drawn from the picks of phase 0.
+    """
+
+    number: int
+    runs: EmbeddingRuns
+    budget: Budget
+    text: str
+    from_first: bool = False
+
+
+def open_phases(config: SelectConfig, new: EmbeddingRuns | None) -> list[Phase]:
+    """Open the runs of all phases.
+
+    Args:
+        config: settled options.
+        new: run of the new domain, of which ``--mix-ratio`` counts the tokens.
+
+    Raises:
+        UsageError: runs that can't be read together, or a budget that decays to nothing.
+    """
+    runs = open_runs(config.runs) if config.combine is None else open_checkpoints(config.runs)
+    text = config.budget
+    if config.mix_ratio is not None and new is not None:
+        text = f"{int(Fraction(str(config.mix_ratio)) * sum(shard.n_tokens for shard in new.shards))} tokens"
+    phases = [Phase(0, runs, parse_budget(text), text)]
+    for number in range(1, config.phases):
+        if config.phase_budget is not None:
+            later = Phase(number, runs, parse_budget(config.phase_budget), config.phase_budget, from_first=True)
+        elif config.phase_run:
+            other = open_runs([config.phase_run[number - 1]])
+            check_same_samples(runs, other)
+            later = Phase(number, other, phases[0].budget, text)
+        else:
+            later = Phase(number, runs, _decayed(phases[0].budget, config.mix_decay, number), text)
+        phases.append(later)
+    return phases
+
+
+def _decayed(budget: Budget, decay: float, phase: int) -> Budget:
+    """budget · decay^phase, a count rounded down."""
+    value = budget.value * Fraction(str(decay)) ** phase
+    if budget.kind != "fraction":
+        value = Fraction(int(value))
+    if value <= 0:
+        raise UsageError(f"--mix-decay {decay}: nothing is left of the budget in phase {phase}; ask for fewer --phases")
+    return Budget(budget.kind, value)
+
+
+def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, seed: int, work: str) -> Plan:
+    """Draw a later phase from the picks of phase 0, with s_j = M_j · grad_norm_j / n_j; returns its plan.
+
+    Raises:
+        UsageError: the budget is more than phase 0 has, or a group gets nothing of it.
+    """
+    unit: Unit = phase.budget.unit
+    ids, groups = (first.table[name] for name in ("sample_id", "group"))
+    size = first.n_tokens if unit == "tokens" else np.ones(len(first.weight), np.int64)
+    total = phase.budget.of(len(first.weight))
+    if total > size.sum():
+        raise UsageError(f"--phase-budget {phase.text}: phase 0 has only {int(size.sum()):,} {unit}; ask for less")
+    score = first.weight * first.table["grad_norm"].to_numpy().astype(np.float64)
+    members = {name: np.flatnonzero(pc.equal(groups, name).to_numpy()) for name in (g.group for g in first.groups)}
+    caps = np.array([size[members[group.group]].sum() if group.group in members else 0 for group in plan.groups])
+    budgets = divide(total, np.array([group.target_mass for group in plan.groups]), caps, unit)
+    kept, pi = np.zeros(len(score), bool), np.ones(len(score))
+    drawn_groups: list[Share] = []
+    for group, budget in zip(plan.groups, budgets.tolist(), strict=True):
+        drawn_groups.append(replace(group, budget=budget))
+        if group.group not in members:
+            continue
+        mine = members[group.group]
+        mine = mine[pc.sort_indices(ids.take(pa.array(mine))).to_numpy()]
+        u = uniform(seed, f"draw {phase.number}", ids.take(pa.array(mine)).to_pylist())
+        draw = priority_sample(score[mine], u, budget, size[mine] if unit == "tokens" else None)
+        if not len(draw.picked):
+            raise UsageError(
+                f"--phase-budget {phase.text}: group {group.group!r} gets no sample in phase {phase.number} (its share "
+                f"is {budget:,} {unit}); ask for more"
+            )
+        kept[mine[draw.picked]] = True
+        pi[mine[draw.picked]] = draw.inclusion_prob
+    mass = first.weight * first.n_tokens
+    for shard, path in list_picks(first_work).items():
+        part = slice(*first.offsets[shard])
+        rows = io.read_parquet(path).filter(pa.array(kept[part]))
+        if rows.num_rows:
+            share = pi[part][kept[part]]
+            rows = with_column(rows, "raw", mass[part][kept[part]] / share)
+            rows = with_column(rows, "inclusion_prob", rows["inclusion_prob"].to_numpy() * share)
+            io.write_parquet(picks_path(work, shard), rows)
+    return replace(plan, unit=unit, budget=total, groups=tuple(drawn_groups))
+
+
+def join_picks(sources: Sequence[tuple[str, float]], work: str) -> None:
+    """Put the picks of several choices together: each stands for its share of every group's mass.
+
+    Args:
+        sources: directories with picks, and the share of each; in the scale of the first one's raw masses.
+        work: directory for the joined picks.
+    """
+    files = [list_picks(source) for source, _ in sources]
+    sums: list[dict[str, float]] = []
+    for found in files:
+        of_group: dict[str, float] = {}
+        for path in found.values():
+            added = io.read_parquet(path, ["group", "raw"]).group_by("group").aggregate([("raw", "sum")])
+            for row in added.to_pylist():
+                of_group[row["group"]] = of_group.get(row["group"], 0.0) + row["raw_sum"]
+        sums.append(of_group)
+
+    def join(shard: int) -> None:
+        tables = []
+        for found, of_group, (_, share) in zip(files, sums, sources, strict=True):
+            if shard in found:
+                rows = io.read_parquet(found[shard])
+                factors = {name: _whole(sums[0], sources[0][1], name) * share / raw for name, raw in of_group.items()}
+                factor = np.array([factors[name] for name in rows["group"].to_pylist()])
+                tables.append(with_column(rows, "raw", rows["raw"].to_numpy() * factor))
+        rows = pa.concat_tables(tables).sort_by([("row_index", "ascending"), ("window", "ascending")])
+        io.write_parquet(picks_path(work, shard), rows.combine_chunks())
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(join, sorted(set().union(*files))))
+
+
+def _whole(sums: dict[str, float], share: float, group: str) -> float:
+    """What all choices of a group come to, told by one of them and its share; 1 where that has none of it."""
+    return sums[group] / share if group in sums and share > 0 else 1.0
+
+
+def with_column(rows: pa.Table, name: str, values: np.ndarray) -> pa.Table:
+    """Rows of PICKS with another column of float64."""
+    return rows.set_column(rows.schema.get_field_index(name), PICKS.field(name), pa.array(values, pa.float64()))
