@@ -22,11 +22,11 @@ from cptsel.pipeline.kernels.match_problem import BudgetKind, Problem, checked
 from cptsel.pipeline.kernels.nnomp import Pursuit, even_pursuit, pursue
 
 #: Tried where they are not given: ridges, in units of the mean ‖g‖², and atoms a part.
-RIDGES = (0.1, 1.0)
+RIDGES = (0.1, 1.0, 10.0)
 ATOMS_A_PART = (64, 32, 16, 8)
 
 #: Taken where they are not given and there is no validation sketch to choose by.
-DEFAULT_RIDGE, DEFAULT_ATOMS = 0.1, 16
+DEFAULT_RIDGE, DEFAULT_ATOMS = 1.0, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,9 @@ class MatchResult:
     """Matched samples in the order they were picked, part by part where there are several.
 
     A relative residual is ‖target − Σ u g‖ / ‖target‖; where the target is 0, its noise (see ``match``) stands below.
+    u is as found, and least squares shrinks what it can't match, so Σ u may be less than A. Weights that are used add
+    up to A: ``residual_scaled`` and ``validation_residual_scaled`` of the report are those of u · A / Σ u, and among
+    the solutions tried the least ``validation_residual_scaled`` is taken.
     """
 
     picks: np.ndarray  # (s,) int64, rows; s may be less than the budget, and the report says so
@@ -47,7 +50,7 @@ class MatchResult:
 
 
 class _Tried(NamedTuple):
-    """One solution and its figures."""
+    """One solution and its relative residuals: of u as found, and of u scaled to Σ u = A, as weights will be."""
 
     picks: np.ndarray
     u: np.ndarray
@@ -57,12 +60,28 @@ class _Tried(NamedTuple):
     parts: int
     per_token: bool
     residual: float
+    residual_scaled: float
     validation_residual: float | None
+    validation_residual_scaled: float | None
 
     @property
     def score(self) -> float:
         """What the choice goes by."""
-        return self.residual if self.validation_residual is None else self.validation_residual
+        found = self.validation_residual_scaled
+        return self.residual_scaled if found is None else found
+
+    def figures(self) -> dict[str, Any]:
+        """All but the arrays."""
+        return {
+            "ridge": self.ridge,
+            "parts": self.parts,
+            "chosen_by": "gain per token" if self.per_token else "gain",
+            "picks": len(self.picks),
+            "residual": self.residual,
+            "residual_scaled": self.residual_scaled,
+            "validation_residual": self.validation_residual,
+            "validation_residual_scaled": self.validation_residual_scaled,
+        }
 
 
 def match(
@@ -199,9 +218,12 @@ def _solve(p: Problem, labels: np.ndarray, ridge: float, per_token: bool) -> lis
         if p.uniform_weights:
             part = even_pursuit(g, target, costs, capacity, total=mass[c], **options)
         else:
-            picks = max(1, min(int(free.sum()), int(capacity / costs[free].mean())))
             squares = float(np.einsum("ij,ij->", g, g, dtype=np.float64)) / len(g)
+            picks = max(1, min(int(free.sum()), int(capacity / costs[free].mean())))
             part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=mass[c] / picks, **options)
+            if per_token and len(part.picks) > picks:  # short samples were taken, so an even share is less
+                picks = len(part.picks)
+                part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=mass[c] / picks, **options)
         left -= int(costs[part.picks].sum())
         found.append(part._replace(picks=rows[part.picks]))
     return found
@@ -223,21 +245,24 @@ def _measured(p: Problem, found: list[Pursuit], ridge: float, per_token: bool) -
     gains = np.concatenate([part.gains for part in found]) if found else np.empty(0)
     if p.uniform_weights and len(picks):
         u = np.full(len(picks), p.a.sum() / len(picks))
-    validated = None
+    on_g = _relative(p.b, p.g, p.a, picks, u)
+    on_v: tuple[float, float] | tuple[None, None] = (None, None)
     if p.validation is not None:
         goal = p.validation_target
-        goal = p.a @ p.validation.astype(np.float64) if goal is None else goal
-        validated = _relative(goal, p.validation[picks], u, _noise(p.validation, p.a))
-    residual = _relative(p.b, p.g[picks], u, _noise(p.g, p.a))
-    return _Tried(
-        picks, u, gains, sum(f.dropped for f in found), ridge, max(1, len(found)), per_token, residual, validated
-    )
+        goal = p.a @ p.validation.astype(np.float64) if goal is None else goal.astype(np.float64)
+        on_v = _relative(goal, p.validation, p.a, picks, u)
+    dropped = sum(part.dropped for part in found)
+    return _Tried(picks, u, gains, dropped, ridge, max(1, len(found)), per_token, *on_g, *on_v)
 
 
-def _relative(target: np.ndarray, rows: np.ndarray, u: np.ndarray, noise: float) -> float:
-    length = float(np.linalg.norm(target)) or noise
-    left = float(np.linalg.norm(target - u @ rows.astype(np.float64)))
-    return left / length if length else 0.0
+def _relative(
+    target: np.ndarray, g: np.ndarray, a: np.ndarray, picks: np.ndarray, u: np.ndarray
+) -> tuple[float, float]:
+    """Relative residuals of u, and of u scaled to Σ u = A."""
+    length = float(np.linalg.norm(target)) or _noise(g, a) or 1.0
+    matched = u @ g[picks].astype(np.float64)
+    scale = float(a.sum() / u.sum()) if len(u) else 1.0
+    return tuple(float(np.linalg.norm(target - s * matched)) / length for s in (1.0, scale))  # type: ignore[return-value]
 
 
 def _noise(g: np.ndarray, a: np.ndarray) -> float:
@@ -252,42 +277,21 @@ def _noise(g: np.ndarray, a: np.ndarray) -> float:
 def _result(p: Problem, best: _Tried, tried: list[_Tried]) -> MatchResult:
     """The best solution, and what there is to say of it."""
     noise, length = _noise(p.g, p.a), float(np.linalg.norm(p.b))
-    total, scaled = float(p.a.sum()), None
-    if p.validation is not None and len(best.picks):
-        even = best._replace(u=best.u * (total / best.u.sum()))
-        goal = p.a @ p.validation.astype(np.float64) if p.validation_target is None else p.validation_target
-        scaled = _relative(goal, p.validation[even.picks], even.u, _noise(p.validation, p.a))
+    total = float(p.a.sum())
     drawn = math.sqrt(max(0.0, len(p.g) / len(best.picks) - 1)) if len(best.picks) else None
-    report = {
+    report = best.figures() | {
         "samples": len(p.g),
         "candidates": int(p.free.sum()),
-        "picks": len(best.picks),
         "tokens": int(p.n_tokens[best.picks].sum()),
         "budget": p.budget,
         "budget_kind": p.budget_kind,
         "unused_budget": p.budget - int(p.costs[best.picks].sum()),
         "dropped_atoms": best.dropped,
-        "residual": best.residual,
-        "validation_residual": best.validation_residual,
-        "validation_residual_scaled": scaled,
         "random_residual": noise / length * drawn if length and drawn is not None else None,
-        "ridge": best.ridge,
-        "parts": best.parts,
-        "chosen_by": "gain per token" if best.per_token else "gain",
         "weight_sum": float(best.u.sum()) / total if total else 0.0,
         "target_norm": length,
         "target_noise": noise,
-        "tried": [
-            {
-                "ridge": t.ridge,
-                "parts": t.parts,
-                "chosen_by": "gain per token" if t.per_token else "gain",
-                "picks": len(t.picks),
-                "residual": t.residual,
-                "validation_residual": t.validation_residual,
-            }
-            for t in tried
-        ],
+        "tried": [t.figures() for t in tried],
     }
     return MatchResult(
         best.picks, best.u, best.gains, best.residual, best.validation_residual, best.ridge, best.parts, report
