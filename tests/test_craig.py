@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cptsel.pipeline.kernels import craig as module
+from cptsel.pipeline.kernels import shortlist
 from cptsel.pipeline.kernels.craig import CraigResult, craig, kmedoids
 
 
@@ -82,17 +83,33 @@ def test_medoid_passes_lower_the_mean_distance() -> None:
     assert means[-1] < means[0]
 
 
-def test_coarse_graph_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the exact size every step goes another way; on rows few enough for cells to reach all, to the same end."""
+def test_a_shortlist_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picks of a shortlist, every row exactly at its nearest, and a report measured on some of the rows."""
     x, mass, tokens = cell(900, 3)
     exact = craig(x, mass, tokens, 30, neighbours=40)
-    monkeypatch.setattr(module, "EXACT_ROWS", 100)
-    coarse = craig(x, mass, tokens, 30, neighbours=40)
-    np.testing.assert_array_equal(coarse.picks, exact.picks)
-    np.testing.assert_array_equal(coarse.owner, exact.owner)
-    assert coarse.random_distance == pytest.approx(exact.random_distance)
-    monkeypatch.setattr(module, "_RANDOM_ROWS", 300)
-    assert craig(x, mass, tokens, 30, neighbours=40).random_distance == pytest.approx(exact.random_distance, rel=0.1)
+    monkeypatch.setattr(shortlist, "CELL_ROWS", 250)
+    for rows in (4096, 300):
+        monkeypatch.setattr(module, "_RANDOM_ROWS", rows)
+        few = craig(x, mass, tokens, 30, neighbours=40)
+        assert few.report["neighbours"] < 40
+        assert few.mean_distance < 1.03 * exact.mean_distance
+        assert few.random_distance == pytest.approx(exact.random_distance, rel=0.1)
+        apart = np.linalg.norm(x[:, None].astype(np.float64) - x[few.picks], axis=2)
+        np.testing.assert_allclose(few.distance, apart.min(axis=1), rtol=1e-4)
+        np.testing.assert_array_equal(few.owner, apart.argmin(axis=1))
+
+
+def test_a_shortlist_leaves_no_budget_unspent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where gains run out in the cells, rows outside the shortlist fill the budget, tokens as well as samples."""
+    x, mass, tokens = cell(900, 3)
+    x[:800] = x[0]
+    monkeypatch.setattr(shortlist, "CELL_ROWS", 250)
+    assert len(craig(x, mass, tokens, 120, neighbours=8).picks) == 120
+    few = craig(x, mass, tokens, int(tokens.sum()) // 10, "tokens", neighbours=8)
+    left = int(tokens.sum()) // 10 - few.report["tokens"]
+    rest = np.setdiff1d(np.arange(900), few.picks)
+    assert 0 <= left < tokens[rest].min()
+    assert len(np.unique(few.picks)) == len(few.picks)
 
 
 def test_order_of_the_input_only_settles_ties() -> None:

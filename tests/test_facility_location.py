@@ -22,7 +22,7 @@ def random_links(seed: int, n: int, candidates: int, k: int, ties: bool) -> Link
 def dense(links: Links, mass: np.ndarray, candidates: int) -> np.ndarray:
     """What candidate j is worth to client i, (n, candidates), straight from the definition; nothing is covered."""
     values = np.zeros((len(mass), candidates), np.float32)
-    for i, (distances, indices) in enumerate(zip(*links, strict=True)):
+    for i, (distances, indices) in enumerate(zip(links.distances, links.indices, strict=True)):
         for d, j in zip(distances, indices, strict=True):
             values[i, j] = np.float32(mass[i]) * (distances[-1] - d)
     return values

@@ -95,23 +95,12 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(whole.distances, parts.distances, rtol=1e-5)
 
 
-def test_coarse_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the exact size: one seed, one graph; most neighbours are found, and all where cells reach every row."""
-    random = np.random.default_rng(6)
-    x = random.standard_normal((3000, 6)).astype(np.float32)
-    x[:20] = x[20:40]
-    exact = knn_graph(x, 10)
-    monkeypatch.setattr(neighbours, "CELL_ROWS", 100)
-    monkeypatch.setattr(neighbours, "REACH", 1200)
-    cells, again = (knn_graph(x, 10, exact_rows=500) for _ in range(2))
-    np.testing.assert_array_equal(cells.indices, again.indices)
-    np.testing.assert_array_equal(cells.distances, again.distances)
-    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(cells.indices, exact.indices, strict=True)])
-    assert 0.9 < recall < 1
-    np.testing.assert_array_equal(cells.distances[:, 0], 0)
-    assert all(len(set(row)) == 10 for row in cells.indices.tolist())
-    monkeypatch.setattr(neighbours, "REACH", 3000)
-    np.testing.assert_array_equal(knn_graph(x, 10, exact_rows=500).indices, exact.indices)
+def test_rows_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = heavy_tailed(40, 4, seed=1)[np.random.default_rng(2).integers(0, 40, 90)]
+    by_hash = equal_rows(x)
+    monkeypatch.setattr(neighbours, "_row_hashes", lambda rows: np.arange(len(rows), dtype=np.uint64) % 3 * 0)
+    for expected, found in zip(by_hash, equal_rows(x), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_equal_rows_are_grouped_by_their_lowest_row() -> None:

@@ -20,12 +20,13 @@ import numpy as np
 
 from cptsel.pipeline.kernels import medoids
 from cptsel.pipeline.kernels.facility_location import Greedy, cover, farthest_first, maximise
-from cptsel.pipeline.kernels.neighbours import EXACT_ROWS, Links, knn_graph, nearest
+from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest
+from cptsel.pipeline.kernels.shortlist import candidate_links
 
 BudgetKind = Literal["samples", "tokens"]
 
 _RANDOM_DRAWS = 3
-_RANDOM_ROWS = 16_384  # rows on which random choices are measured where the graph isn't exact and can't help
+_RANDOM_ROWS = 4_096  # rows on which random choices are measured where the graph isn't exact and can't help
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +144,15 @@ def craig(
         ValueError: If an argument is not what ``Cell`` says, or ``x`` isn't finite.
     """
     cell = Cell(x, mass, n_tokens, budget, budget_kind, candidates, gain_factor, covered)
-    graph = knn_graph(x, neighbours, seed=seed)
-    return choose(cell, graph, np.arange(len(x)), graph if len(x) <= EXACT_ROWS else None, passes=refine, seed=seed)
+    few = candidate_links(x, mass, cell.costs, budget, cell.worth, neighbours=neighbours, seed=seed)
+    if few is None:
+        graph = knn_graph(x, neighbours)
+        return choose(cell, graph, np.arange(len(x)), graph, passes=refine, seed=seed)
+    links, listed = few
+    among = np.zeros(len(x), bool)
+    among[listed] = True
+    graph = Links(links.distances, listed.astype(np.int32)[links.indices], among)
+    return choose(cell, links, listed, graph, passes=refine, seed=seed, fill=cell.worth)
 
 
 #: CRAIG refined until nothing moves.
@@ -152,7 +160,14 @@ kmedoids = partial(craig, refine=None)
 
 
 def choose(
-    cell: Cell, links: Links, listed: np.ndarray, graph: Links | None, *, passes: int | None, seed: int
+    cell: Cell,
+    links: Links,
+    listed: np.ndarray,
+    graph: Links | None,
+    *,
+    passes: int | None,
+    seed: int,
+    fill: np.ndarray | None = None,
 ) -> CraigResult:
     """Pick greedily, spend what is left of the budget, refine the picks, assign every row and measure the result.
 
@@ -160,9 +175,10 @@ def choose(
         cell: The rows and the budget.
         links: For each row its nearest of the rows listed; the last of them is at d0_i.
         listed: Rows (c,), int64, that ``links`` point into and that greedy picks from. A medoid may be any row.
-        graph: The exact neighbour graph of all rows, or None.
+        graph: The exact neighbour graph of all rows, or exact links to some of them, or None.
         passes: Medoid passes, None for as many as change something.
         seed: Seed of the random choices.
+        fill: What the rows are worth (n,) where gains have run out; None for the worth of those listed.
 
     Returns:
         The coreset.
@@ -172,7 +188,7 @@ def choose(
     reach = np.minimum(links.distances[:, -1], served) if len(x) else served
     coverage = cover(links, mass, len(listed), reach)
     greedy = maximise(coverage, cell.costs[listed], cell.budget, worth[listed])
-    free = np.zeros(len(x))
+    free = np.zeros(len(x)) if fill is None else fill
     free[listed] = worth[listed]
     started = _fill(cell, free, listed[greedy.picks], graph)
     limits = (None, 0) if cell.budget_kind == "samples" else (cell.costs, cell.budget)
@@ -267,7 +283,8 @@ def _random_choice(
     random = np.random.default_rng(seed)
     rows = np.arange(len(cell.x))
     candidates = np.flatnonzero(cell.worth)
-    if graph is None and len(rows) > _RANDOM_ROWS:
+    exact = graph is not None and graph.among is None
+    if not exact and len(rows) > _RANDOM_ROWS:
         rows = np.sort(random.choice(len(rows), _RANDOM_ROWS, replace=False))
     some = clients[rows]
     drawn = []
@@ -275,7 +292,7 @@ def _random_choice(
         order = candidates[random.permutation(len(candidates))]
         fitting = int(np.searchsorted(np.cumsum(cell.costs[order]), cell.budget, side="right"))
         choice = order[: max(1, fitting)]
-        if graph is None:
+        if not exact:
             distance = nearest(cell.x[rows], cell.x[choice], 1).distances[:, 0]
         else:
             distance = medoids.assign(cell.x, choice, graph).distance

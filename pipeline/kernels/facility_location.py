@@ -110,7 +110,9 @@ def lazy_greedy(
         return gain(j) * multiplier[j] / divisor[j]
 
     # (−key, candidate, number of picks when the key was computed): an old key is an upper bound, a current one is true.
-    heap = [(-k, j, 0) for j in range(len(price)) if multiplier[j] > 0 and (k := key(j)) > 0]
+    # The first are sums made in one sweep, a little enlarged, as in that order of adding rounding could make them small.
+    bounds = (_sums(coverage) * (1 + 1e-9)).tolist()
+    heap = [(-b * multiplier[j] / divisor[j], j, -1) for j, b in enumerate(bounds) if b > 0 and multiplier[j] > 0]
     heapq.heapify(heap)
     picks: list[int] = []
     gains: list[float] = []
@@ -133,6 +135,15 @@ def lazy_greedy(
             listed = slice(ends[j], ends[j + 1])
             best[clients[listed]] = np.maximum(best[clients[listed]], values[listed])
     return Greedy(np.array(picks, np.int64), np.array(gains, np.float64), per_cost)
+
+
+def _sums(coverage: Coverage) -> np.ndarray:
+    """Σ of each candidate's entries, (candidates,) float64."""
+    filled = np.flatnonzero(np.diff(coverage.starts))
+    sums = np.zeros(len(coverage.starts) - 1)
+    if len(filled):
+        sums[filled] = np.add.reduceat(coverage.values, coverage.starts[filled], dtype=np.float64)
+    return sums
 
 
 def farthest_first(

@@ -45,33 +45,65 @@ def assign(x: np.ndarray, picks: np.ndarray, graph: Links | None = None) -> Assi
     Args:
         x: Rows (n, d), float32.
         picks: Distinct rows (m,) of ``x``.
-        graph: The exact neighbour graph of ``x``, if there is one: the first pick in a row's list is then its nearest,
-            and only rows that list none are compared with all picks.
+        graph: The nearest of all rows, or of some (``among``), to each row of ``x``, if they are known: the first pick
+            in a row's list is then the nearest of those it lists from, and only the other picks are compared with it;
+            rows that list none are compared with all picks.
 
     Returns:
         Owners and distances of the n rows.
     """
-    n = len(x)
-    owner, distance = np.full(n, -1, np.int64), np.full(n, np.inf, np.float32)
-    if not len(picks):
-        return Assignment(owner, distance)
-    position = np.full(n, -1, np.int64)
-    position[picks] = np.arange(len(picks))
+    assignment = Assignment(np.full(len(x), -1, np.int64), np.full(len(x), np.inf, np.float32))
+    if len(picks):
+        _assign_rows(x, np.arange(len(x)), picks, graph, assignment)
+        assignment.owner[picks], assignment.distance[picks] = np.arange(len(picks)), 0
+    return assignment
+
+
+def _assign_rows(x: np.ndarray, rows: np.ndarray, picks: np.ndarray, graph: Links | None, into: Assignment) -> None:
+    """Assign the rows given, ascending int64, whatever they were assigned to before."""
+    into.owner[rows], into.distance[rows] = -1, np.inf
+    outside = np.empty(0, np.int64)
     if graph is not None:
-        for start in range(0, n, _BLOCK):
-            indices = graph.indices[start : start + _BLOCK]
+        position = np.full(len(x), -1, np.int64)
+        position[picks] = np.arange(len(picks))
+        for block in np.array_split(rows, len(rows) // _BLOCK + 1):
+            indices = graph.indices[block]
             listed = position[indices] >= 0
-            rows = np.flatnonzero(listed.any(axis=1))
-            first = listed[rows].argmax(axis=1)
-            owner[start + rows] = position[indices[rows, first]]
-            distance[start + rows] = graph.distances[start + rows, first]
-    owner[picks], distance[picks] = np.arange(len(picks)), 0
-    rest = np.flatnonzero(owner < 0)
-    if len(rest):
-        by_row = np.argsort(picks)
-        links = nearest(x[rest], x[picks[by_row]], 1)
-        owner[rest], distance[rest] = by_row[links.indices[:, 0]], links.distances[:, 0]
-    return Assignment(owner, distance)
+            here = np.flatnonzero(listed.any(axis=1))
+            first = listed[here].argmax(axis=1)
+            into.owner[block[here]] = position[indices[here, first]]
+            into.distance[block[here]] = graph.distances[block[here], first]
+        if graph.among is not None:
+            outside = np.flatnonzero(~graph.among[picks])
+    known = into.owner[rows] >= 0
+    _offer(x, rows[known], picks, outside, into)
+    _offer(x, rows[~known], picks, np.arange(len(picks)), into)
+
+
+def _offer(x: np.ndarray, rows: np.ndarray, picks: np.ndarray, some: np.ndarray, into: Assignment) -> None:
+    """Give rows to the nearest of some of the picks, by position, where it is nearer, or as near and a lower row."""
+    if not len(rows) or not len(some):
+        return
+    some = some[np.argsort(picks[some])]
+    links = nearest(x[rows], x[picks[some]], 1)
+    offered, distance = some[links.indices[:, 0]], links.distances[:, 0]
+    old, old_distance = into.owner[rows], into.distance[rows]
+    lower = (old >= 0) & (distance == old_distance) & (picks[offered] < picks[old])
+    better = (distance < old_distance) | lower
+    into.owner[rows[better]], into.distance[rows[better]] = offered[better], distance[better]
+
+
+def _reassign(
+    x: np.ndarray, picks: np.ndarray, moved: np.ndarray, assignment: Assignment, graph: Links | None
+) -> Assignment:
+    """The assignment to ``moved``, from that to ``picks``: only what a pick that moved can change is compared again."""
+    change = np.flatnonzero(moved != picks)
+    lost = np.isin(assignment.owner, change)
+    after = Assignment(assignment.owner.copy(), assignment.distance.copy())
+    _offer(x, np.flatnonzero(~lost), moved, change, after)
+    _assign_rows(x, np.flatnonzero(lost), moved, graph, after)
+    after.owner[moved], after.distance[moved] = np.arange(len(moved)), 0
+    return after
 
 
 def refine(
@@ -115,7 +147,7 @@ def refine(
         moved = _medoids(x, pull, picks, assignment.owner, costs, capacity, worth)
         if np.array_equal(moved, picks):
             return Refined(picks, assignment, done)
-        proposal = assign(x, moved, graph)
+        proposal = _reassign(x, picks, moved, assignment, graph)
         if not total(proposal.distance) < total(assignment.distance):
             return Refined(picks, assignment, done)
         picks, assignment = moved, proposal

@@ -3,7 +3,8 @@
 FAISS does the scanning. What it leaves open is closed here, because a selection must not hang on it: rows are centred
 first, as ``‖x‖² − 2⟨x, y⟩ + ‖y‖²`` loses its digits where norms are large against distances; distances that still lost
 them are computed again from the difference; equal rows are found by their bytes, not by a distance that rounds to 0;
-and ties go to the lower index. No n × n array is ever made.
+and ties go to the lower index. No n × n array is ever made. The work is quadratic all the same: ``shortlist`` is for
+sets where that is too much.
 """
 
 from __future__ import annotations
@@ -12,11 +13,6 @@ from typing import NamedTuple
 
 import faiss
 import numpy as np
-
-#: Up to so many rows the graph is exact; above, each row is compared with the rows of the nearest coarse cells only.
-EXACT_ROWS = 65_536
-#: Rows of a coarse cell on average, and how many rows the cells around it hold that its rows are compared with.
-CELL_ROWS, REACH = 1_024, 16_384
 
 _BLOCK = 8_192  # rows scanned at a time: bounds FAISS's int64 answer, not its speed
 _LOST_DIGITS = 0.01  # d² below this share of ‖x‖² + ‖y‖² is computed again: BLAS is off by about 1e-7 of that sum
@@ -27,6 +23,7 @@ class Links(NamedTuple):
 
     distances: np.ndarray  # (n, K) float32, Euclidean, finite and >= 0
     indices: np.ndarray  # (n, K) int32
+    among: np.ndarray | None = None  # (base rows,) bool: the rows they are nearest of; None for all
 
 
 class Classes(NamedTuple):
@@ -38,18 +35,12 @@ class Classes(NamedTuple):
     starts: np.ndarray  # (u + 1,) int64, where each class begins in ``members``
 
 
-def knn_graph(x: np.ndarray, k: int, *, exact_rows: int = EXACT_ROWS, seed: int = 0) -> Links:
-    """Find the k nearest rows of every row of one set, the row itself included.
-
-    Up to ``exact_rows`` distinct rows every pair is compared. Above, rows are put into cells of about ``CELL_ROWS`` by
-    seeded k-means, and the rows of a cell are compared with the rows of the nearest cells that hold ``REACH`` rows
-    together. The work then grows with n and no longer with n², unless one cell holds most rows.
+def knn_graph(x: np.ndarray, k: int) -> Links:
+    """Find the k nearest rows of every row of one set, the row itself included, comparing every pair.
 
     Args:
         x: Rows (n, d), float32, finite.
         k: Neighbours asked for; K = min(k, n) are given. Of more than K equal rows each has the K lowest as neighbours.
-        exact_rows: The number of distinct rows up to which the graph is exact.
-        seed: Seed of the k-means.
 
     Returns:
         Links of n rows to rows of the same set.
@@ -63,14 +54,10 @@ def knn_graph(x: np.ndarray, k: int, *, exact_rows: int = EXACT_ROWS, seed: int 
     if n == 0:
         return Links(np.empty((0, 0), np.float32), np.empty((0, 0), np.int32))
     classes = equal_rows(x)
-    distinct = x if len(classes.first) == n else x[classes.first]
-    if len(distinct) <= exact_rows:
-        links = _scan(distinct, distinct, min(k, len(distinct)))
-    else:
-        links = _scan_cells(distinct, min(k, len(distinct)), seed)
-    if distinct is x:
-        return links
-    links = _expand(links, classes, k)
+    if len(classes.first) == n:
+        return _scan(x, x, k)
+    distinct = x[classes.first]
+    links = _expand(_scan(distinct, distinct, min(k, len(distinct))), classes, k)
     return Links(links.distances[classes.of_row], links.indices[classes.of_row])
 
 
@@ -100,16 +87,34 @@ def nearest(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
 
 
 def equal_rows(x: np.ndarray) -> Classes:
-    """Group equal rows of ``x`` (n, d), n >= 1, by their bytes."""
+    """Group equal rows of ``x`` (n, d), n >= 1, float32, by their bytes."""
     n = len(x)
-    rows = np.ascontiguousarray(x + np.float32(0))  # turns -0.0 into 0.0
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(n)
+    first, of_row = _classes_by_key(_row_hashes(x))
+    if len(first) < n and not all(
+        np.array_equal(x[rows], x[first[of_row[rows]]]) for rows in np.array_split(np.arange(n), n // _BLOCK + 1)
+    ):  # two different rows of one hash: compare whole rows
+        rows = np.ascontiguousarray(x + np.float32(0))
+        first, of_row = _classes_by_key(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(n))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(of_row, minlength=len(first)))])
+    return Classes(first, of_row, np.argsort(of_row, kind="stable"), starts)
+
+
+def _row_hashes(x: np.ndarray) -> np.ndarray:
+    """Σ_j r_j · bits_j modulo 2⁶⁴ of each row, (n,) uint64, for odd random r; equal rows have equal hashes."""
+    factors = np.random.default_rng(0).integers(1 << 63, size=x.shape[1], dtype=np.uint64) * 2 + 1
+    hashes = np.empty(len(x), np.uint64)
+    for start in range(0, len(x), 256):
+        rows = np.ascontiguousarray(x[start : start + 256] + np.float32(0), np.float32)  # turns -0.0 into 0.0
+        hashes[start : start + 256] = rows.view(np.uint32) @ factors
+    return hashes
+
+
+def _classes_by_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest row of each distinct key, ascending, and the position there of each row's key."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    of_row = rank[inverse.reshape(n)]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(of_row, minlength=len(first)))])
-    return Classes(np.sort(first), of_row, np.argsort(of_row, kind="stable"), starts)
+    return np.sort(first), rank[inverse.reshape(len(keys))]
 
 
 def _centred(x: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
@@ -150,7 +155,7 @@ def _scan(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
 
 def _sorted(links: Links) -> Links:
     """Bring rows that recomputed distances or ties left out of (distance, index) order into it, in place."""
-    distances, indices = links
+    distances, indices = links.distances, links.indices
     falls = distances[:, 1:] < distances[:, :-1]
     ties = (distances[:, 1:] == distances[:, :-1]) & (indices[:, 1:] < indices[:, :-1])
     rows = np.flatnonzero((falls | ties).any(axis=1))
@@ -173,25 +178,3 @@ def _expand(links: Links, classes: Classes, k: int) -> Links:
         out.indices[start : start + _BLOCK] = classes.members[classes.starts[classes_at] + np.arange(k) - begins]
         out.distances[start : start + _BLOCK] = np.repeat(distances.ravel(), taken.ravel()).reshape(-1, k)
     return _sorted(out)
-
-
-def _scan_cells(x: np.ndarray, k: int, seed: int) -> Links:
-    """Compare the rows of each coarse cell with those of the nearest cells; ``x`` centred, without equal rows."""
-    n, d = x.shape
-    means = faiss.Kmeans(d, max(1, n // CELL_ROWS), niter=8, seed=seed, max_points_per_centroid=64)
-    means.train(x)
-    centroids = np.asarray(means.centroids)
-    cell = _scan(x, centroids, 1).indices[:, 0]
-    members = np.argsort(cell, kind="stable")
-    sizes = np.bincount(cell, minlength=len(centroids))
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    links = Links(np.empty((n, k), np.float32), np.empty((n, k), np.int32))
-    for c in np.flatnonzero(sizes):
-        around = np.argsort(((centroids - centroids[c]) ** 2).sum(axis=1), kind="stable")
-        held = np.cumsum(sizes[around])
-        around = around[: int(np.searchsorted(held, max(REACH, k))) + 1]
-        reached = np.concatenate([members[starts[a] : starts[a + 1]] for a in around])
-        own = members[starts[c] : starts[c + 1]]
-        found = _scan(x[own], x[reached], k)
-        links.distances[own], links.indices[own] = found.distances, reached[found.indices]
-    return _sorted(links)  # ties were by position in what a cell reached
