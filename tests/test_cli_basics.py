@@ -154,7 +154,7 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         (["embed"], "missing: GLOB, --model, --out"),
         (["select", "run"], "missing: --out"),
         (["order", "a", "b"], "unexpected extra argument (b); see cptsel order --help"),
-        (["select", "run", "--method", "best"], "'best' is not one of 'uniform', 'craig'; see cptsel select --help"),
+        (["select", "run", "--method", "best"], "'best' is not one of 'uniform', 'full', "),
         (["embed", "x", "--sketch-dim", "many"], "'many' is not a valid integer; see cptsel embed --help"),
         (["chose"], "no command 'chose'; commands: embed, select, order, verify, inspect, export"),
         (["embed", "--config", "absent.yaml"], "--config absent.yaml: can't be read"),
