@@ -21,7 +21,7 @@ def test_partitions_are_about_equal_where_k_means_is_not(partitions: int) -> Non
     trained = train_centroids(x, partitions, seed=0)
     sizes = np.bincount(route(x, trained), minlength=partitions)
     assert len(sizes) == partitions
-    assert sizes.max() <= 2 * len(x) / partitions
+    assert sizes.max() <= 1.5 * len(x) / partitions
     assert sizes.min() > 0
     if partitions > 2:
         cells = module._k_means(x, partitions, 0)
@@ -52,6 +52,20 @@ def test_neighbours_meet() -> None:
     # Rows of a part lie nearer to each other than rows at random do.
     within = np.mean([x[part == p].var(axis=0).sum() for p in range(4)])
     assert within < 0.8 * x.var(axis=0).sum()
+
+
+def test_large_cells_are_cut() -> None:
+    """Most rows are short and lie nearest to one centroid."""
+    random = np.random.default_rng(3)
+    x = random.standard_normal((4_000, 16)) * np.where(np.arange(4_000) % 8, 0.05, 5)[:, None]
+    x = x.astype(np.float32)
+    centroids = np.concatenate([x[1::8].mean(axis=0)[None], x[::8][:63]])
+    plain = np.bincount(route(x, Partitions(centroids, np.arange(len(centroids), dtype=np.int32))))
+    assert plain.max() > 2_000
+    cut, rows = module._cut_large(x, centroids, 250)
+    np.testing.assert_array_equal(rows, np.bincount(route(x, Partitions(cut, np.arange(len(cut), dtype=np.int32)))))
+    assert rows.sum() == 4_000
+    assert rows.max() <= 500
 
 
 def test_halves_are_those_of_a_line() -> None:

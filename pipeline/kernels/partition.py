@@ -2,9 +2,10 @@
 
 A choice made among rows that lie near each other is close to what would be chosen among all, while a random part sees a
 thinned picture of everything. Plain k-means gives cells of very unequal size where rows are heavy-tailed: most rows in
-one cell, an outlier in the next. So rows are first cut into many more cells than there are partitions, and the cells
-are then packed: halved, again and again, along the line between the means of the two halves, so that either side has
-its share of the rows (a balanced two-means). What is fixed is small, centroids and their partitions, and any worker
+one cell, an outlier in the next. So rows are first cut into many more cells than there are partitions, and cells that
+are large all the same are cut at the median of their longest axis. The cells are then packed: halved, again and again,
+along the line between the means of the two halves, so that either side has its share of the rows (a balanced
+two-means). What is fixed is small, centroids and their partitions, and any worker
 can route any row by them alone.
 """
 
@@ -21,7 +22,8 @@ from cptsel.pipeline.kernels.neighbours import equal_rows, nearest
 #: cells: routing and training cost as much as there are cells.
 CELLS, ROWS_A_CELL, FEW = 32, 16, 1_024
 
-_ITERATIONS = 10  # of the k-means, and at most of each halving
+_LARGE = 4  # a cell of more than a partition's rows / _LARGE is large
+_ITERATIONS = 10  # of the k-means, and at most of cutting large cells and of each halving
 _BLOCK = 65_536
 
 
@@ -54,7 +56,7 @@ def train_centroids(sample: np.ndarray, partitions: int, seed: int) -> Partition
     distinct = sample[equal_rows(sample).first]
     cells = min(CELLS * partitions, max(partitions, FEW, len(distinct) // ROWS_A_CELL), len(distinct))
     centroids = distinct if cells == len(distinct) else _k_means(sample, cells, seed)
-    rows = np.bincount(nearest(sample, centroids, 1).indices[:, 0], minlength=len(centroids))
+    centroids, rows = _cut_large(sample, centroids, len(sample) / (_LARGE * partitions))
     partition = np.empty(len(centroids), np.int32)
     _halve(centroids, rows, np.arange(len(centroids)), min(partitions, len(centroids)), 0, partition)
     return Partitions(centroids, partition)
@@ -88,6 +90,43 @@ def _k_means(sample: np.ndarray, cells: int, seed: int) -> np.ndarray:
     means.train(sample)
     centroids = np.asarray(means.centroids, np.float32)
     return centroids[equal_rows(centroids).first]
+
+
+def _cut_large(sample: np.ndarray, centroids: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Put two centroids in the place of each that is nearest to more than ``limit`` rows of the sample, and again.
+
+    Rows move between cells as centroids do, so the limit may be missed; equal rows are never parted.
+
+    Returns:
+        Distinct centroids (c, d), and how many rows of the sample (c,) each is nearest to.
+    """
+    for cut in range(_ITERATIONS + 1):
+        cell = nearest(sample, centroids, 1).indices[:, 0]
+        rows = np.bincount(cell, minlength=len(centroids))
+        halves = []
+        for c in np.flatnonzero(rows > limit) if cut < _ITERATIONS else ():
+            own = sample[cell == c].astype(np.float64)
+            position = _along_longest_axis(own - own.mean(axis=0))
+            above = position > np.median(position)
+            if above.any():
+                centroids[c] = own[~above].mean(axis=0)
+                halves.append(own[above].mean(axis=0).astype(np.float32))
+        if not halves:
+            break
+        centroids = np.concatenate([centroids, halves])
+        centroids = centroids[equal_rows(centroids).first]
+    return centroids, rows
+
+
+def _along_longest_axis(gap: np.ndarray) -> np.ndarray:
+    """Positions of centred rows (n, d) along about their first principal axis, by power iteration from the longest."""
+    axis = gap[np.argmax(np.einsum("ij,ij->i", gap, gap))]
+    for _ in range(_ITERATIONS):
+        axis = gap.T @ (gap @ axis)
+        if not axis.any():
+            break
+        axis /= np.linalg.norm(axis)
+    return gap @ axis
 
 
 def _halve(
