@@ -21,7 +21,7 @@ import numpy as np
 from cptsel.pipeline.kernels import medoids
 from cptsel.pipeline.kernels.facility_location import Greedy, cover, farthest_first, maximise
 from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest
-from cptsel.pipeline.kernels.shortlist import candidate_links
+from cptsel.pipeline.kernels.shortlist import candidate_links, links_wanted
 
 BudgetKind = Literal["samples", "tokens"]
 
@@ -128,7 +128,8 @@ def craig(
         n_tokens: Tokens.
         budget: Samples or tokens.
         budget_kind: The unit of ``budget``.
-        neighbours: K, the neighbours in the graph, itself included; 1.3 · n / m or more is wanted.
+        neighbours: K, the most neighbours of a row that are used, itself included. 1.3 · n / m or more are wanted, and
+            5 · n / m are as good as all. Of many rows, only those of a shortlist count as neighbours.
         refine: Medoid passes at the end; None goes on until nothing moves, which makes it k-medoids.
         seed: Seed of the random choices of the report, and of the coarse cells where n is large.
         candidates: Rows that may be picked. The others are clients all the same.
@@ -146,7 +147,7 @@ def craig(
     cell = Cell(x, mass, n_tokens, budget, budget_kind, candidates, gain_factor, covered)
     few = candidate_links(x, mass, cell.costs, budget, cell.worth, neighbours=neighbours, seed=seed)
     if few is None:
-        graph = knn_graph(x, neighbours)
+        graph = knn_graph(x, min(neighbours, links_wanted(len(x), budget / cell.costs.mean() if len(x) else 0)))
         return choose(cell, graph, np.arange(len(x)), graph, passes=refine, seed=seed)
     links, listed = few
     among = np.zeros(len(x), bool)

@@ -110,7 +110,7 @@ def lazy_greedy(
         return gain(j) * multiplier[j] / divisor[j]
 
     # (−key, candidate, number of picks when the key was computed): an old key is an upper bound, a current one is true.
-    # The first are sums made in one sweep, a little enlarged, as in that order of adding rounding could make them small.
+    # The first are sums made in one sweep, a little enlarged, as rounding could make them too small in that order.
     bounds = (_sums(coverage) * (1 + 1e-9)).tolist()
     heap = [(-b * multiplier[j] / divisor[j], j, -1) for j, b in enumerate(bounds) if b > 0 and multiplier[j] > 0]
     heapq.heapify(heap)

@@ -23,7 +23,7 @@ CELL_ROWS = 4_096
 FEW, MANY, CANDIDATES = 2, 4, 4_096
 
 _SAMPLE, _ROUNDS = 2_048, 6  # rows and rounds of the 2-means that finds the direction of a split
-_LINKS = 32  # least links in a cell; a pick of the shortlist serves few
+_LEAST, _LINKS = 16, 32  # least links: to candidates, and in a cell
 
 
 def candidate_links(
@@ -57,13 +57,18 @@ def candidate_links(
     halvings = math.ceil(math.log2(max(1, n) / CELL_ROWS)) if n else 0
     if halvings < 1 or not picks or (n >> halvings) + candidates > n / 2:
         return None
-    # One and a third times as many links as rows a pick serves leave little to gain, five times as many nothing.
+    # One and a third times as many links as rows a candidate serves are enough to find candidates by.
     in_cell = min(neighbours, max(_LINKS, math.ceil(1.3 * n / candidates)))
     share = math.ceil(capacity * candidates / picks)
     listed = _shortlist(x, mass, costs, share, worth, in_cell, seed)
     if not len(listed):
         return None
-    return nearest(x, x[listed], min(neighbours, max(_LINKS // 2, math.ceil(5 * candidates / picks)))), listed
+    return nearest(x, x[listed], min(neighbours, links_wanted(len(listed), picks))), listed
+
+
+def links_wanted(candidates: int, picks: float) -> int:
+    """How many links are as good as all: five times as many as rows a pick serves."""
+    return max(_LEAST, math.ceil(5 * candidates / picks)) if picks >= 1 else max(_LEAST, candidates)
 
 
 def _shortlist(
