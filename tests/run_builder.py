@@ -27,6 +27,7 @@ def build_run(
     languages: Sequence[str | None] = LANGUAGES,
     prefix: str = "",
     pool: bool = False,
+    drift: float = 0.0,
     header: dict[str, Any] | None = None,
 ) -> Path:
     """Write a finished run.
@@ -41,13 +42,15 @@ def build_run(
         languages: values of the group column, falling in share; None is a null.
         prefix: folder of the shards below the root, so that several runs are disjoint.
         pool: give each sample a pool_prob below 1.
+        drift: how far the model has moved since: gradients and losses of the same samples, by cluster, under other
+            weights.
         header: top-level fields of run.json to replace.
     """
     schema = embeddings_schema(K, K_VAL, storage, list(group_by))
     shard_rows, unit_rows = [], []
     for shard_id, count in enumerate(rows):
         path = f"{prefix}{shard_id:03d}.jsonl"
-        samples = make_samples(seed, shard_id, path, count, languages, pool)
+        samples = make_samples(seed, shard_id, path, count, languages, pool, drift)
         for block in range(max(1, -(-count // block_rows))):
             part = samples[block * block_rows : (block + 1) * block_rows]
             write_block(directory / "embeddings" / f"{shard_id:06d}-{block:05d}.parquet", part, schema, storage)
@@ -65,6 +68,8 @@ def build_run(
     io.write_parquet(str(directory / "shards.parquet"), pa.Table.from_pylist(shard_rows, RUN_SHARDS))
     io.write_parquet(str(directory / "units.parquet"), pa.Table.from_pylist(unit_rows, UNITS))
     whole = run_header(len(rows), storage, group_by) | (header or {})
+    if drift:
+        whole["fingerprints"] = whole["fingerprints"] | {"weights": fingerprint(drift)}
     validate(whole, "run")
     io.write_json(str(directory / "run.json"), whole)
     io.write_bytes(str(directory / "_SUCCESS"), b"")
@@ -90,19 +95,29 @@ def run_header(shards: int, storage: str, group_by: Sequence[str]) -> dict[str, 
 
 
 def make_samples(
-    seed: int, shard_id: int, path: str, count: int, languages: Sequence[str | None], pool: bool
+    seed: int,
+    shard_id: int,
+    path: str,
+    count: int,
+    languages: Sequence[str | None],
+    pool: bool,
+    drift: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Rows of one shard as plain dicts; vectors are float64 arrays."""
-    centres = np.random.default_rng(seed).normal(size=(6, K))
+    shared = np.random.default_rng(seed)
+    centres = shared.normal(size=(6, K))
+    moves, project = shared.normal(size=(6, K)), shared.normal(size=(K, K_VAL)) / np.sqrt(K_VAL)
     rng = np.random.default_rng([seed, shard_id, *path.encode()])
     share = np.arange(len(languages), 0, -1.0)
     samples = []
     row, window = 0, 0
     for _ in range(count):
         n_tokens = int(rng.integers(4, 64))
-        gradient = n_tokens * (centres[rng.integers(len(centres))] + 0.2 * rng.normal(size=K))
+        cluster = int(rng.integers(len(centres)))
+        gradient = n_tokens * (centres[cluster] + 0.2 * rng.normal(size=K) + drift * moves[cluster])
         norm = float(np.linalg.norm(gradient))
-        validation = rng.normal(size=K_VAL)
+        validation = gradient @ project
+        loss = 3.0 + 0.1 * cluster + drift * (cluster - 2.5)  # rises in half of the clusters, falls in the others
         key = doc_key(path, row)
         samples.append(
             {
@@ -113,7 +128,7 @@ def make_samples(
                 "pool_prob": float(rng.choice([0.25, 0.5])) if pool else 1.0,
                 "language": languages[int(rng.choice(len(languages), p=share / share.sum()))],
                 "source": "web" if row % 2 else "books",
-                "loss_sum": 3.0 * n_tokens, "grad_norm": norm, "sketch_norm": norm,
+                "loss_sum": loss * n_tokens, "grad_norm": norm, "sketch_norm": norm,
                 "validation_norm": float(np.linalg.norm(validation)), "direction": gradient / norm,
                 "validation": validation / np.linalg.norm(validation),
             }

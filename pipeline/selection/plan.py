@@ -173,6 +173,8 @@ def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
     cause = f"its share is {group.budget:,} {unit}"
     if unit == "tokens" and group.budget:
         cause += " and no sample fits into what a cell has of them"
+    elif group.longest > 1 and group.budget:
+        cause += f" and no batch, of up to {group.longest}, fits into what a cell has of them"
     return UsageError(
         f"--budget {text}: group {group.group!r} gets no sample ({cause} of {group.samples:,} samples); "
         "ask for a bigger --budget, a smaller --group-alpha, a --group-floor, --scope global or coarser groups"

@@ -1,0 +1,244 @@
+"""Every method of the table, in every scope, holds what a manifest promises; what residuals say is true."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from run_builder import build_run
+
+from cptsel.pipeline import io, steps
+from cptsel.pipeline.config import SelectConfig, VerifyConfig
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.manifest import load_manifest
+from cptsel.pipeline.runs import open_runs
+from cptsel.pipeline.select import select
+from cptsel.pipeline.selection import routing
+from cptsel.pipeline.selection.cells import CellReader, read_cells
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.verify import verify
+
+ROWS = (90, 60, 0, 130)
+NEEDS = {
+    "temperature": {"group_alpha": 0.5},
+    "interference": {"combine": "difference"},
+    "full": {"budget": "100%"},
+    "mix-review": {"phases": 2, "mix_decay": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory) -> Path:
+    return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Steps without Beam: every task in turn, its value through JSON as it would come."""
+
+    def run_inline(self, what, function, tasks):
+        return [json.loads(json.dumps(function(task))) for task in tasks]
+
+    monkeypatch.setattr(steps.Steps, "run", run_inline)
+
+
+def choose(runs, out, **options):
+    paths = tuple(str(path) for path in (runs if isinstance(runs, tuple) else (runs,)))
+    return select(SelectConfig(runs=paths, out=str(out), **{"budget": "20%", "group_by": "language", **options}))
+
+
+def runs_of(method, run, later):
+    return (run, later) if method == "interference" else run
+
+
+def read_samples(out) -> pa.Table:
+    manifest = load_manifest(str(out))
+    tables = []
+    for name in manifest.sample_files().values():
+        table = io.read_parquet(manifest.path(name))
+        plain = [pa.string() if pa.types.is_dictionary(f.type) else f.type for f in table.schema]
+        tables.append(table.cast(pa.schema([pa.field(f.name, t) for f, t in zip(table.schema, plain, strict=True)])))
+    return pa.concat_tables(tables)
+
+
+def population(run, **options):
+    """All atoms of a run: names, groups, and columns in one order, with vectors for matching."""
+    runs = open_runs([str(run)])
+    reader = CellReader(runs.schema, **{"group_by": "language", **options})
+    cells = [cell for shard in runs.shards for cell in read_cells(shard, reader, "match", validation=True)]
+    return {
+        "id": np.concatenate([cell.names for cell in cells]),
+        "group": np.concatenate([[cell.group] * len(cell) for cell in cells]),
+        "g": np.concatenate([cell.vectors for cell in cells]).astype(np.float64),
+        "v": np.concatenate([cell.validation for cell in cells]).astype(np.float64),
+        **{name: np.concatenate([cell.columns[name] for cell in cells]) for name in ("mass", "n_tokens")},
+    }
+
+
+def data_bytes(out) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*.parquet"))}
+
+
+CASES = [
+    (method, scope)
+    for method in METHODS
+    for scope in ("shard", "global")
+    if not (scope == "global" and METHODS[method].implies.get("unit") == "batch")
+]
+
+
+@pytest.mark.parametrize(("method", "scope"), CASES)
+@pytest.mark.parametrize("budget", ["20%", "2400 tokens"])
+def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, inline, method, scope, budget):
+    if method == "full" and budget != "20%":
+        pytest.skip("full has no budget")
+    out = tmp_path / "replay"
+    options = {"budget": budget, "batch_size": 3, **NEEDS.get(method, {})}
+    choose(runs_of(method, run, later), out, method=method, scope=scope, **options)
+    verify(VerifyConfig(replay=str(out)))  # weights of every group and phase, repeats, ranks, counts
+    header, rows = load_manifest(str(out)).header, read_samples(out)
+    assert set(rows["method"].to_pylist()) == {method}
+    for phase in header["phases"]:
+        mine = rows.filter(pc.equal(rows["phase"], phase["phase"]))
+        unit = header["selection"]["budget"]["unit"]
+        given = sum(group["budget"] for group in header["groups"] if group["phase"] == phase["phase"])
+        used = mine.num_rows if unit == "samples" else pc.sum(mine["n_tokens"]).as_py()
+        assert used <= given
+        if METHODS[method].family in ("draw", "cover", "all") and unit == "samples":
+            assert used == given
+    assert all(
+        np.isfinite(phase["residual"]) and np.isfinite(phase["validation_residual"]) for phase in header["phases"]
+    )
+
+
+@pytest.mark.parametrize(("method", "scope"), [case for case in CASES if case[0] not in ("mix-review", "temperature")])
+def test_bytes_do_not_depend_on_blocks(run, later, tmp_path, inline, method, scope):
+    other = build_run(tmp_path / "other", rows=ROWS, pool=True, block_rows=1000)
+    for source, out in ((run, "a"), (other, "b")):
+        options = {"batch_size": 3, **NEEDS.get(method, {})}
+        choose(runs_of(method, source, later), tmp_path / out, method=method, scope=scope, **options)
+    assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
+
+
+def test_matching_through_beam_is_what_it_is_inline(run, tmp_path, monkeypatch, inline):
+    for scope, partition in (("shard", "shard"), ("global", "shard"), ("global", "cluster")):
+        options = {"method": "gradmatch", "scope": scope, "partition": partition}
+        choose(run, tmp_path / f"inline-{scope}-{partition}", **options)
+    monkeypatch.undo()
+    for scope, partition in (("shard", "shard"), ("global", "shard"), ("global", "cluster")):
+        options = {"method": "gradmatch", "scope": scope, "partition": partition}
+        choose(run, tmp_path / f"beam-{scope}-{partition}", workers=2, **options)
+        assert data_bytes(tmp_path / f"inline-{scope}-{partition}") == data_bytes(
+            tmp_path / f"beam-{scope}-{partition}"
+        )
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.0])
+def test_residuals_are_those_of_all_vectors(run, tmp_path, inline, alpha):
+    choose(run, tmp_path / "replay", method="gradmatch", group_alpha=alpha)
+    header, rows, everything = load_manifest(str(tmp_path / "replay")).header, read_samples(tmp_path / "replay"), None
+    everything = population(run)
+    weight = dict(zip(rows["sample_id"].to_pylist(), rows["weight"].to_pylist(), strict=True))
+    w = np.array([weight.get(name, 0.0) for name in everything["id"]])
+    target_mass = {group["group"]: group["target_mass"] for group in header["groups"]}
+    mass = {name: everything["mass"][everything["group"] == name].sum() for name in target_mass}
+    a = everything["mass"] / everything["n_tokens"]
+    a = a * np.array([target_mass[name] / mass[name] for name in everything["group"]])
+    for key, x in (("residual", everything["g"]), ("validation_residual", everything["v"])):
+        expected = np.linalg.norm(a @ x - w @ x) / np.linalg.norm(a @ x)
+        assert header["phases"][0][key] == pytest.approx(expected, rel=1e-5)
+    assert header["phases"][0]["target_norm"] == pytest.approx(np.linalg.norm(a @ everything["g"]), rel=1e-5)
+
+
+def test_the_residual_of_random_picks_is_their_mean(run, tmp_path, inline):
+    """Root mean square over many uniform choices of as many samples of each group, each standing for n/m rows."""
+    choose(run, tmp_path / "replay", method="uniform", budget="20%")
+    header, everything = load_manifest(str(tmp_path / "replay")).header, population(run)
+    a = everything["mass"] / everything["n_tokens"]
+    rows = a[:, None] * everything["g"]
+    target, rng, squares = rows.sum(axis=0), np.random.default_rng(0), []
+    for _ in range(2000):
+        total = np.zeros(rows.shape[1])
+        for group in header["groups"]:
+            mine, m = np.flatnonzero(everything["group"] == group["group"]), group["selected_samples"]
+            total += rows[rng.choice(mine, m, replace=False)].sum(axis=0) * (len(mine) / m)
+        squares.append(((target - total) ** 2).sum())
+    expected = np.sqrt(np.mean(squares)) / np.linalg.norm(target)
+    assert header["phases"][0]["random_residual"] == pytest.approx(expected, rel=0.05)
+
+
+def test_matching_beats_random_picks_on_what_it_never_saw(run, tmp_path, inline):
+    figures = {}
+    for method in ("uniform", "gradmatch"):
+        choose(run, tmp_path / method, method=method, scope="global")
+        figures[method] = load_manifest(str(tmp_path / method)).header["phases"][0]
+    assert figures["gradmatch"]["validation_residual"] < 0.5 * figures["uniform"]["validation_residual"]
+    assert figures["gradmatch"]["validation_residual"] < 0.5 * figures["gradmatch"]["random_validation_residual"]
+
+
+def test_everything_has_no_residual(run, tmp_path, inline):
+    choose(run, tmp_path / "replay", method="full", budget="100%")
+    assert load_manifest(str(tmp_path / "replay")).header["phases"][0]["residual"] < 1e-6
+    choose(run, tmp_path / "skipped", method="full", budget="100%", skip_residuals=True)
+    assert "residual" not in load_manifest(str(tmp_path / "skipped")).header["phases"][0]
+
+
+def test_batches_stay_together(run, tmp_path, inline):
+    with pytest.raises(UsageError, match="no batch, of up to 90, fits"):
+        choose(run, tmp_path / "replay", method="gradmatch-batch", batch_size=90, group_by=None)
+    choose(run, tmp_path / "replay", method="gradmatch-batch", batch_size=4, budget="50%", overwrite=True)
+    rows, everything = read_samples(tmp_path / "replay"), population(run)
+    runs = open_runs([str(run)])
+    chosen, weight = (
+        set(rows["sample_id"].to_pylist()),
+        dict(zip(*(rows[c].to_pylist() for c in ("sample_id", "weight")), strict=True)),
+    )
+    assert len(everything["id"]) == sum(ROWS)
+    batches = 0
+    for shard in runs.shards:
+        for cell in read_cells(shard, CellReader(runs.schema, "language")):
+            place = list(zip(*(cell.rows[c].to_pylist() for c in ("row_index", "window", "sample_id")), strict=True))
+            names = [name for *_, name in sorted(place)]
+            for start in range(0, len(names), 4):
+                batch = names[start : start + 4]
+                assert len(chosen & set(batch)) in (0, len(batch)), "a batch was torn"
+                if batch[0] in chosen:
+                    batches += 1
+                    assert [weight[name] for name in batch] == pytest.approx([weight[batch[0]]] * len(batch))
+    assert batches > 3
+
+
+@pytest.mark.parametrize("method", ["craig", "gradmatch"])
+def test_partitions_by_cluster(run, tmp_path, inline, monkeypatch, method):
+    monkeypatch.setattr(routing, "TRAINING_ROWS", 60)
+    options = {"method": method, "scope": "global", "partition": "cluster", "partitions": 3}
+    choose(run, tmp_path / "replay", **options)
+    choose(run, tmp_path / "again", **options)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    assert data_bytes(tmp_path / "replay") == data_bytes(tmp_path / "again")
+    whole = choose(run, tmp_path / "whole", method=method, scope="global")["totals"]
+    parts = load_manifest(str(tmp_path / "replay")).header
+    assert parts["totals"]["selected_samples"] == pytest.approx(whole["selected samples"], abs=3)
+    if method == "craig":
+        assert parts["selection"]["report"]["mean_distance"] <= 1.1 * whole["mean distance"]
+
+
+@pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch", "gradient-coreset"])
+@pytest.mark.parametrize("rows", [(1,), (2, 1)])
+def test_tiny_runs(tmp_path, inline, method, rows):
+    run = build_run(tmp_path / "run", rows=rows)
+    choose(run, tmp_path / "replay", method=method, budget="100%", group_by=None)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    assert load_manifest(str(tmp_path / "replay")).header["totals"]["selected_samples"] == sum(rows)
+
+
+def test_an_unknown_method_is_refused_by_name(run, tmp_path):
+    with pytest.raises(UsageError, match="--method best: must be one of uniform"):
+        choose(run, tmp_path / "replay", method="best")

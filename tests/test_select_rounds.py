@@ -1,0 +1,427 @@
+"""Groups, rounds, phases and checkpoints of a selection, each against what its definition says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from run_builder import build_run
+from test_select_methods import choose, population, read_samples
+
+from cptsel.pipeline import hashing, steps
+from cptsel.pipeline.config import OrderConfig, SelectConfig, VerifyConfig
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.kernels.budget import divide
+from cptsel.pipeline.kernels.draws import priority_sample
+from cptsel.pipeline.manifest import load_manifest
+from cptsel.pipeline.order import order
+from cptsel.pipeline.runs import open_checkpoints, open_runs
+from cptsel.pipeline.select import select
+from cptsel.pipeline.selection.cells import CellReader, read_cells
+from cptsel.pipeline.verify import verify
+
+ROWS = (90, 60, 0, 130)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory) -> Path:
+    return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    def run_inline(self, what, function, tasks):
+        return [json.loads(json.dumps(function(task))) for task in tasks]
+
+    monkeypatch.setattr(steps.Steps, "run", run_inline)
+
+
+def ids(out, phase=0) -> set[str]:
+    rows = read_samples(out)
+    return set(rows.filter(pc.equal(rows["phase"], phase))["sample_id"].to_pylist())
+
+
+def header_of(out):
+    return load_manifest(str(out)).header
+
+
+# --- groups
+
+
+def test_shares_by_hand(run, tmp_path, inline):
+    shares = tmp_path / "shares.yaml"
+    shares.write_text("de: 3\nen: 1\n(none): 0\nuk: 0\n")
+    choose(run, tmp_path / "replay", method="uniform", group_mass=str(shares))
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    header = header_of(tmp_path / "replay")
+    mass = header["totals"]["population_mass"]
+    target = {group["group"]: group["target_mass"] / mass for group in header["groups"]}
+    assert target == pytest.approx({"de": 0.75, "en": 0.25, "(none)": 0, "uk": 0})
+    assert set(read_samples(tmp_path / "replay")["group"].to_pylist()) == {"de", "en"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("de: 1\nen: 1\n", r"has no share for \(none\), uk"),
+        ("de: 1\nen: 1\nuk: 1\n(none): 1\nfr: 1\n", "names what is no group here: fr"),
+        ("de: -1\n", "the share of 'de' is -1, not a number of at least 0"),
+        ("- de\n", "must be a mapping of groups to shares"),
+        ("de: [\n", "can't be read as YAML or JSON"),
+        ("de: 0\nen: 0\nuk: 0\n(none): 0\n", "gives no group a share above 0"),
+    ],
+)
+def test_shares_that_are_none(run, tmp_path, inline, text, sentence):
+    (tmp_path / "shares.yaml").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        choose(run, tmp_path / "replay", method="uniform", group_mass=str(tmp_path / "shares.yaml"))
+
+
+def test_floors_and_caps_change_budgets_only(run, tmp_path, inline):
+    budgets = {}
+    for name, options in {"plain": {}, "floor": {"group_floor": "9 samples"}, "cap": {"group_cap": "30%"}}.items():
+        choose(run, tmp_path / name, method="craig", **options)
+        groups = header_of(tmp_path / name)["groups"]
+        budgets[name] = {group["group"]: group["budget"] for group in groups}
+        budgets[name, "mass"] = {group["group"]: group["target_mass"] for group in groups}
+    assert budgets["plain", "mass"] == budgets["floor", "mass"] == budgets["cap", "mass"]
+    assert min(budgets["plain"].values()) < 9 <= min(budgets["floor"].values())
+    assert max(budgets["plain"].values()) > 0.3 * 56 >= max(budgets["cap"].values())
+    assert sum(budgets["floor"].values()) == sum(budgets["cap"].values()) == 56
+    with pytest.raises(UsageError, match="--group-floor: the floors come to 80, more than the 56"):
+        choose(run, tmp_path / "x", group_floor="20 samples")
+    with pytest.raises(UsageError, match="--group-cap leaves 20 of the 56 samples"):
+        choose(run, tmp_path / "x", group_cap="5 samples")
+
+
+def test_division_within_limits_is_water_filling():
+    """Against bisection of the level t in Σ clip(t · share, floor, cap) = total."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        n = int(rng.integers(1, 8))
+        shares, caps = rng.random(n) ** 3, rng.integers(0, 60, n)
+        floors = np.minimum(rng.integers(0, 12, n), caps)
+        total = int(rng.integers(floors.sum(), max(floors.sum(), caps.sum()) + 5))
+        given = divide(total, shares, caps, "samples", floors)
+        low, high = 0.0, 1e18
+        for _ in range(200):
+            level = (low + high) / 2
+            low, high = (level, high) if np.clip(level * shares, floors, caps).sum() < total else (low, level)
+        assert given.sum() == min(total, caps.sum())
+        assert (np.abs(given - np.clip(high * shares, floors, caps)) < 1 + 1e-6).all()
+
+
+# --- rounds
+
+
+@pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch"])
+@pytest.mark.parametrize("scope", ["shard", "global"])
+def test_what_was_replayed_is_not_chosen_again(run, tmp_path, inline, method, scope):
+    """Two rounds after the first; the corpus's mass stays what it is."""
+    options = {"method": method, "scope": scope, "group_by": None, "budget": "40 samples", "max_repeats": 1}
+    rounds: list[Path] = []
+    played: set[str] = set()
+    for number in range(3):
+        out = tmp_path / str(number)
+        choose(run, out, history=tuple(map(str, rounds)), seed=number, **options)
+        verify(VerifyConfig(replay=str(out)))
+        assert not ids(out) & played
+        rows = read_samples(out)
+        played |= set(rows.filter(pc.greater(rows["repeat"], 0))["sample_id"].to_pylist())
+        rounds.append(out)
+    mass = {header_of(out)["totals"]["population_mass"] for out in rounds}
+    assert len(mass) == 1
+    assert header_of(rounds[2])["provenance"]["history"] == [header_of(out)["manifest_id"] for out in rounds[:2]]
+
+
+def test_what_was_not_played_may_be_chosen_again(run, tmp_path, inline):
+    choose(run, tmp_path / "a", method="uniform", replay_tokens="300")
+    rows = read_samples(tmp_path / "a")
+    unplayed = set(rows.filter(pc.equal(rows["repeat"], 0))["sample_id"].to_pylist())
+    assert unplayed
+    choose(run, tmp_path / "b", method="uniform", history=(str(tmp_path / "a"),))
+    assert ids(tmp_path / "b") & unplayed  # the same draw, whose keys are large
+    assert not ids(tmp_path / "b") & (ids(tmp_path / "a") - unplayed)
+
+
+def test_discounted_draws(run, tmp_path, inline):
+    options = {"method": "uniform", "scope": "global", "group_by": None, "budget": "50 samples"}
+    choose(run, tmp_path / "a", realisation="none", **options)
+    history = {"history": (str(tmp_path / "a"),), "history_mode": "discount", "history_discount": 0.25}
+    choose(run, tmp_path / "b", **history, **options)
+    everything = population(run, group_by=None)
+    order_ = np.argsort(everything["id"])
+    names, before = everything["id"][order_].tolist(), ids(tmp_path / "a")
+    scores = (everything["mass"] / everything["n_tokens"])[order_]
+    scores = scores * np.where([name in before for name in names], 0.25, 1.0)
+    draw = priority_sample(scores, hashing.uniform(0, "draw 0", names), 50)
+    assert ids(tmp_path / "b") == {names[i] for i in draw.picked}
+
+
+def test_coverage_starts_from_what_was_replayed(run, tmp_path, inline):
+    options = {"method": "craig", "group_by": None, "budget": "12 samples", "scope": "global"}
+    choose(run, tmp_path / "a", realisation="none", **options)
+    figures = {}
+    for mode in ("exclude", "cover"):
+        choose(run, tmp_path / mode, history=(str(tmp_path / "a"),), history_mode=mode, **options)
+        figures[mode] = header_of(tmp_path / mode)["selection"]["report"]
+        assert not ids(tmp_path / mode) & ids(tmp_path / "a")
+    assert figures["cover"]["covered_distance"] < figures["cover"]["mean_distance"]
+    first, both = (population(run, group_by=None)["id"], ids(tmp_path / "a"))
+    assert len(both) == 12 < len(first)
+
+
+def test_exploration(run, tmp_path, inline):
+    options = {"method": "craig", "group_by": None, "budget": "40 samples"}
+    choose(run, tmp_path / "a", realisation="none", **options)
+    choose(run, tmp_path / "b", explore=0.25, history=(str(tmp_path / "a"),), **options)
+    verify(VerifyConfig(replay=str(tmp_path / "b")))
+    rows = read_samples(tmp_path / "b")
+    explored = rows.filter(pc.is_null(rows["score"]))  # a draw has no gain
+    assert (rows.num_rows, explored.num_rows) == (40, 10)
+    weight, n = (explored[name].to_numpy().astype(float) for name in ("weight", "n_tokens"))
+    assert weight @ n == pytest.approx(0.25 * header_of(tmp_path / "b")["totals"]["population_mass"])
+    assert not ids(tmp_path / "b") & ids(tmp_path / "a")
+    choose(run, tmp_path / "c", **{**options, "explore": 1.0})
+    assert read_samples(tmp_path / "c")["score"].null_count == 40
+
+
+def test_a_history_that_is_none(run, tmp_path, inline):
+    other = build_run(tmp_path / "other", rows=(40,), prefix="elsewhere/")
+    choose(other, tmp_path / "a", method="uniform")
+    with pytest.raises(UsageError, match="none of the shards that it replays is in these runs"):
+        choose(run, tmp_path / "b", history=(str(tmp_path / "a"),))
+    choose(run, tmp_path / "c", method="uniform")
+    next((tmp_path / "c" / "samples").iterdir()).write_bytes(b"damaged")
+    with pytest.raises(VerificationError, match="is not the file that was written"):
+        choose(run, tmp_path / "d", history=(str(tmp_path / "c"),))
+
+
+# --- phases
+
+
+def test_fresh_draws_that_decay(run, tmp_path, inline):
+    out = tmp_path / "replay"
+    choose(run, out, method="mix-review", phases=3, mix_decay=0.5, budget="80 samples", group_by=None)
+    verify(VerifyConfig(replay=str(out)))
+    assert [phase["samples"] for phase in header_of(out)["phases"]] == [80, 40, 20]
+    assert len(ids(out, 0) & ids(out, 1)) < 30  # 80/280 of 40 are expected; a nested draw would have all 40
+    order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered"), world_size=2))
+    verify(VerifyConfig(replay=str(tmp_path / "ordered")))
+
+
+def test_the_mix_ratio_counts_the_new_domain(run, tmp_path, inline):
+    new = build_run(tmp_path / "new", rows=(20,), prefix="new/")
+    tokens = population(new)["n_tokens"].sum()
+    choose(run, tmp_path / "replay", method="mix-review", mix_ratio=1.5, new=str(new), group_by=None)
+    assert header_of(tmp_path / "replay")["selection"]["budget"]["amount"] == int(1.5 * tokens)
+
+
+@pytest.mark.parametrize("phase_budget", ["25%", "400 tokens"])
+def test_later_phases_drawn_from_the_first(run, tmp_path, inline, phase_budget):
+    out = tmp_path / "replay"
+    group_by = "language" if phase_budget == "25%" else None
+    choose(run, out, method="craig", phases=3, phase_budget=phase_budget, budget="40%", group_by=group_by)
+    verify(VerifyConfig(replay=str(out)))
+    first = ids(out, 0)
+    assert ids(out, 1) < first
+    assert ids(out, 2) < first
+    assert ids(out, 1) != ids(out, 2)
+    rows = read_samples(out)
+    zero = rows.filter(pc.equal(rows["phase"], 0))
+    for phase in (1, 2):
+        mine = rows.filter(pc.equal(rows["phase"], phase))
+        if phase_budget == "25%":
+            assert mine.num_rows == int(0.25 * zero.num_rows)
+        else:
+            assert pc.sum(mine["n_tokens"]).as_py() <= 400
+        assert (mine["inclusion_prob"].to_numpy() <= 1).all()
+    order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered")))
+
+
+def test_phases_from_later_checkpoints(run, later, tmp_path, inline):
+    choose(run, tmp_path / "replay", method="craig", phase_run=(str(later),))
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    for phase, source in enumerate((run, later)):
+        choose(source, tmp_path / str(phase), method="craig")
+        assert ids(tmp_path / "replay", phase) == ids(tmp_path / str(phase))
+    assert len(header_of(tmp_path / "replay")["provenance"]["runs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "sign"),
+    [
+        ({"curriculum": "loss"}, lambda row: row["loss"], 1),
+        ({"curriculum": "norm", "curriculum_order": "descending"}, lambda row: row["grad_norm"] / row["n_tokens"], -1),
+        ({"curriculum": "gain", "curriculum_order": "descending"}, lambda row: row["score"], -1),
+    ],
+)
+def test_curriculum(run, tmp_path, inline, options, key, sign):
+    choose(run, tmp_path / "replay", method="craig", **options)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    loss = losses(run)
+    rows = sorted(read_samples(tmp_path / "replay").to_pylist(), key=lambda row: row["order_rank"])
+    assert [row["order_rank"] for row in rows] == list(range(len(rows)))
+    values = [sign * key(row | {"loss": loss[row["sample_id"]]}) for row in rows]
+    assert values == sorted(values)
+
+
+def losses(run):
+    runs = open_runs([str(run)])
+    cells = [cell for shard in runs.shards for cell in read_cells(shard, CellReader(runs.schema))]
+    return {
+        name: float(loss)
+        for cell in cells
+        for name, loss in zip(cell.names, cell.columns["loss_sum"] / cell.columns["n_tokens"], strict=True)
+    }
+
+
+# --- checkpoints and the new domain
+
+
+def test_checkpoints_side_by_side_have_equal_mean_squares(run, later):
+    runs = open_checkpoints([str(run), str(later)])
+    cells = [cell for shard in runs.shards for cell in read_cells(shard, CellReader(runs.schema, combine="difference"))]
+    squares = np.sum([cell.squares for cell in cells], axis=0)
+    scales = tuple(np.sqrt(squares[0] / squares))
+    reader = CellReader(runs.schema, combine="concat", scales=scales)
+    halves = np.zeros(2)
+    for shard in runs.shards:
+        for cell in read_cells(shard, reader, "cover"):
+            k = cell.vectors.shape[1] // 2
+            for half in range(2):
+                lengths = (cell.vectors[:, half * k : (half + 1) * k] ** 2).sum(axis=1)
+                halves[half] += cell.columns["corpus_mass"] @ lengths
+    assert halves[0] == pytest.approx(halves[1], rel=1e-3)  # directions are stored as float16
+
+
+def test_difference_is_what_moving_changed(run, later):
+    runs = open_checkpoints([str(run), str(later)])
+    one, two = population(run), population(later)
+    reader = CellReader(runs.schema, "language", combine="difference")
+    found = [cell for shard in runs.shards for cell in read_cells(shard, reader, "match")]
+    assert np.concatenate([cell.names for cell in found]).tolist() == one["id"].tolist()
+    assert np.concatenate([cell.vectors for cell in found]) == pytest.approx(two["g"] - one["g"], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["interference", "craig", "gradmatch"])
+def test_what_the_new_domain_leaves_alone_counts_for_nothing(run, later, tmp_path, inline, method):
+    choose((run, later), tmp_path / "replay", method=method, combine="difference", mass="interference", group_by=None)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    before, after = losses(run), losses(later)
+    if method != "craig":  # of coverage such a sample may be the pick that others lie near to
+        assert all(after[name] > before[name] for name in ids(tmp_path / "replay"))
+
+
+def test_interference_to_first_order(run, tmp_path, inline):
+    new = build_run(tmp_path / "new", rows=(30,), prefix="new/", seed=0)
+    choose(run, tmp_path / "replay", method="interference", new=str(new), group_by=None, budget="30 samples")
+    mine, its = population(run, group_by=None), population(new)
+    mean = its["g"].sum(axis=0) / its["n_tokens"].sum()
+    rise = dict(zip(mine["id"], -(mine["g"] @ mean) / mine["n_tokens"], strict=True))
+    assert all(rise[name] > 0 for name in ids(tmp_path / "replay"))
+
+
+def test_groups_by_how_much_they_suffer(run, later, tmp_path, inline):
+    choose((run, later), tmp_path / "replay", method="uniform", combine="difference", group_mass="interference")
+    before, after, everything = losses(run), losses(later), population(run)
+    header = header_of(tmp_path / "replay")
+    mass, rise = {}, {}
+    for name, group, m in zip(everything["id"], everything["group"], everything["mass"], strict=True):
+        mass[group] = mass.get(group, 0.0) + m
+        rise[group] = rise.get(group, 0.0) + m * (after[name] - before[name])
+    wanted = {group: max(0.0, rise[group]) for group in mass}  # mass · mean rise
+    total = sum(wanted.values())
+    for group in header["groups"]:
+        expected = sum(mass.values()) * wanted[group["group"]] / total
+        assert group["target_mass"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_loss_that_rises(run, tmp_path, inline):
+    falling = build_run(tmp_path / "falling", rows=ROWS, pool=True, drift=1e-9)  # losses as good as equal
+    for path in (falling / "embeddings").iterdir():
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("loss_sum")
+        values = pa.array(np.full(table.num_rows, 0.5), pa.float32())
+        pq.write_table(table.set_column(place, table.schema.field(place), values), path)
+    with pytest.raises(UsageError, match="no loss that rises along the new domain"):
+        choose((run, falling), tmp_path / "a", method="interference", combine="difference")
+    with pytest.raises(UsageError, match="--group-mass interference: no group's loss rises"):
+        choose((run, falling), tmp_path / "b", method="uniform", combine="difference", group_mass="interference")
+
+
+def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
+    shorter = build_run(tmp_path / "shorter", rows=(90, 60, 0, 120), pool=True, drift=0.5)
+    for others, sentence in (
+        ((shorter,), "does not hold the samples of"),
+        ((), "several checkpoints are several runs"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            choose((run, *others), tmp_path / "replay", combine="concat")
+    with pytest.raises(UsageError, match=r"fingerprint of the weights differs.*--combine"):
+        choose((run, shorter), tmp_path / "replay")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"group_by": None, "group_floor": "1%"}, "--group-floor is about groups; name their column with --group-by"),
+        ({"method": "temperature", "group_by": None}, "name their column with --group-by"),
+        ({"group_alpha": 0.5, "group_mass": "interference"}, "--group-alpha and --group-mass both set"),
+        ({"method": "interference"}, "interference needs to know how losses rise"),
+        ({"new": "x"}, "--new is read by interference"),
+        ({"combine": "difference"}, "--combine difference takes two runs"),
+        ({"unit": "batch", "scope": "global"}, "--unit batch chooses inside shards"),
+        ({"partition": "cluster"}, "--partition cluster .* needs --scope global"),
+        ({"partitions": 3}, "--partitions counts those of --partition cluster"),
+        ({"history_mode": "cover"}, "--history-mode cover .* needs --history"),
+        ({"method": "uniform", "curriculum": "gain"}, "--method uniform has no gain"),
+        ({"curriculum_buckets": 3}, "--curriculum-buckets needs --curriculum"),
+        ({"curriculum": "loss", "realisation": "sampling"}, "leave out --curriculum"),
+        ({"realisation": "loss", "replay_tokens": "5K"}, "leave out --replay-tokens"),
+        ({"phases": 2}, "--method craig would choose the same in each"),
+        ({"phase_budget": "5%"}, "--phase-budget is of later phases; give --phases"),
+        ({"phase_budget": "5%", "phases": 2, "phase_run": ("x",)}, "give one"),
+        ({"phases": 4, "phase_run": ("x",)}, "with 1 --phase-run there are 2"),
+        ({"method": "mix-review", "phase_budget": "5%", "phases": 2}, "mix-review draws every phase afresh"),
+        ({"mix_ratio": 2.0}, "--mix-ratio is the replay of mix-review"),
+        ({"mix_decay": 0.5}, "--mix-decay is of --method mix-review"),
+        ({"method": "full", "budget": "20%"}, "--method full takes everything; leave out --budget"),
+        ({"method": "full", "budget": "100%", "explore": 0.1}, "--explore sets a part of the budget aside"),
+        ({"method": "gradmatch-batch", "scope": "global"}, "--unit batch chooses inside shards"),
+        ({"explore": 1.5}, "--explore 1.5: must be a finite number between 0.0 and 1.0"),
+        ({"history_discount": 0.0}, "--history-discount 0.0: must be a finite number above 0.0"),
+        ({"curriculum": "length"}, "--curriculum length: must be one of loss, norm, gain"),
+        ({"group_floor": "lots"}, "--group-floor: 'lots' is not a budget"),
+        ({"group_floor": "10 tokens"}, "--group-floor: --budget 20% counts samples"),
+    ],
+)
+def test_options_that_do_not_go_together(run, tmp_path, inline, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        choose(run, tmp_path / "replay", **options)
+    assert not (tmp_path / "replay").exists()
+
+
+@pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
+def test_realisations(run, tmp_path, inline, realisation):
+    choose(run, tmp_path / "replay", method="importance", realisation=realisation)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    rows = read_samples(tmp_path / "replay")
+    assert (rows["repeat"].to_numpy() == 1).all() == (realisation != "repeat")
+    assert (rows["loss_weight"].to_numpy() == 1).all() == (realisation in ("sampling", "none"))
+
+
+def test_a_dry_run_of_every_family(run, tmp_path):
+    for method in ("uniform", "craig", "gradmatch", "full"):
+        options = {"budget": "100%"} if method == "full" else {"budget": "20%"}
+        config = SelectConfig(runs=(str(run),), out=str(tmp_path / "x"), method=method, dry_run=True, **options)
+        assert select(config)["status"] == "dry-run"
+    assert not (tmp_path / "x").exists()
