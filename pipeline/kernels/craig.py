@@ -211,7 +211,7 @@ def choose(
         "random_distance": random_loss,
         "gain_over_random": (random_loss - loss) / random_loss if random_loss > 0 else 0.0,
     }
-    counts = _counts(cell, links, greedy, started, picks, gains) | {
+    counts = _counts(cell, links, len(listed), greedy, picks, gains) | {
         "refine_passes": refined.passes,
         "moved_picks": int((refined.picks != started).sum()),
     }
@@ -223,15 +223,14 @@ def choose(
 
 
 def _counts(
-    cell: Cell, links: Links, greedy: Greedy, started: np.ndarray, picks: np.ndarray, gains: np.ndarray
+    cell: Cell, links: Links, listed: int, greedy: Greedy, picks: np.ndarray, gains: np.ndarray
 ) -> dict[str, Any]:
-    n = len(cell.x)
     return {
-        "samples": n,
+        "samples": len(cell.x),
         "picks": len(picks),
         "tokens": int(cell.n_tokens[picks].sum()),
         "neighbours": links.indices.shape[1],
-        "neighbours_advised": min(n, math.ceil(1.3 * n / max(1, len(picks)))),
+        "neighbours_advised": min(listed, math.ceil(1.3 * listed / max(1, len(picks)))),
         "greedy_by": "gain per token" if greedy.per_cost else "gain",
         "zero_gain_picks": int((gains == 0).sum()),
     }
