@@ -27,6 +27,7 @@ class Problem:
     validation_target: np.ndarray | None
     tolerance: float
     uniform_weights: bool
+    counts: np.ndarray | None = None
 
     @cached_property
     def costs(self) -> np.ndarray:
@@ -62,6 +63,8 @@ def checked(p: Problem) -> Problem:
         raise ValueError(f"{n} rows need as many n_tokens, at least 1 each under a budget of tokens")
     if p.candidates is not None and (p.candidates.shape != (n,) or p.candidates.dtype != bool):
         raise ValueError(f"candidates must say true or false for each of {n} rows")
+    if p.counts is not None and (p.counts.shape != (n,) or not (p.counts > 0).all()):
+        raise ValueError(f"counts must be above 0 for each of {n} rows")
     f = p.gain_factor
     if f is not None and (f.shape != (n,) or not ((f > 0) & (f <= 1)).all()):
         raise ValueError(f"gain_factor must be above 0 and at most 1 for each of {n} rows")

@@ -35,8 +35,8 @@ class MatchResult:
 
     A relative residual is ‖target − Σ u g‖ / ‖target‖; where the target is 0, its noise (see ``match``) stands below.
     u is as found, and least squares shrinks what it can't match, so Σ u may be less than A. Weights that are used add
-    up to A: ``residual_scaled`` and ``validation_residual_scaled`` of the report are those of u · A / Σ u, and among
-    the solutions tried the least ``validation_residual_scaled`` is taken.
+    up to A (or Σ u c to Σ a c, with ``counts`` c): ``residual_scaled`` and ``validation_residual_scaled`` of the report
+    are those of u scaled so, and among the solutions tried the least ``validation_residual_scaled`` is taken.
     """
 
     picks: np.ndarray  # (s,) int64, rows; s may be less than the budget, and the report says so
@@ -100,6 +100,7 @@ def match(
     gain_factor: np.ndarray | None = None,
     target: np.ndarray | None = None,
     validation_target: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
     seed: int = 0,
 ) -> MatchResult:
     """Match the gradient sum of one cell, or, with a target given, merge what parts of it picked.
@@ -123,6 +124,8 @@ def match(
         gain_factor: Factors (n,) in (0, 1] of a row's correlation where atoms are compared.
         target: Sum to match (k,), instead of Σ a g.
         validation_target: The same under the validation sketch (k',); needed with ``target`` and ``validation``.
+        counts: c (n,), above 0: weights will be scaled so that Σ u c = Σ a c, as a manifest's are by tokens; 1 by
+            default. Solutions are compared as they are after that.
         seed: Seed of the clusters.
 
     Returns:
@@ -136,7 +139,7 @@ def match(
     problem = checked(
         Problem(
             g, a, n_tokens, budget, budget_kind, candidates, gain_factor, validation, target, validation_target,
-            tolerance, uniform_weights,
+            tolerance, uniform_weights, counts,
         )
     )  # fmt: skip
     if (ridge is not None and not 0 <= ridge < math.inf) or (parts is not None and parts < 1):
@@ -245,23 +248,24 @@ def _measured(p: Problem, found: list[Pursuit], ridge: float, per_token: bool) -
     gains = np.concatenate([part.gains for part in found]) if found else np.empty(0)
     if p.uniform_weights and len(picks):
         u = np.full(len(picks), p.a.sum() / len(picks))
-    on_g = _relative(p.b, p.g, p.a, picks, u)
+    on_g = _relative(p, p.b, p.g, picks, u)
     on_v: tuple[float, float] | tuple[None, None] = (None, None)
     if p.validation is not None:
         goal = p.validation_target
         goal = p.a @ p.validation.astype(np.float64) if goal is None else goal.astype(np.float64)
-        on_v = _relative(goal, p.validation, p.a, picks, u)
+        on_v = _relative(p, goal, p.validation, picks, u)
     dropped = sum(part.dropped for part in found)
     return _Tried(picks, u, gains, dropped, ridge, max(1, len(found)), per_token, *on_g, *on_v)
 
 
 def _relative(
-    target: np.ndarray, g: np.ndarray, a: np.ndarray, picks: np.ndarray, u: np.ndarray
+    p: Problem, target: np.ndarray, g: np.ndarray, picks: np.ndarray, u: np.ndarray
 ) -> tuple[float, float]:
-    """Relative residuals of u, and of u scaled to Σ u = A."""
-    length = float(np.linalg.norm(target)) or _noise(g, a) or 1.0
+    """Relative residuals of u, and of u scaled to Σ u c = Σ a c."""
+    length = float(np.linalg.norm(target)) or _noise(g, p.a) or 1.0
     matched = u @ g[picks].astype(np.float64)
-    scale = float(a.sum() / u.sum()) if len(u) else 1.0
+    counts = np.ones(len(g)) if p.counts is None else p.counts.astype(np.float64)
+    scale = float((p.a @ counts) / (u @ counts[picks])) if len(u) else 1.0
     return tuple(float(np.linalg.norm(target - s * matched)) / length for s in (1.0, scale))  # type: ignore[return-value]
 
 

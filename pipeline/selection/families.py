@@ -153,6 +153,7 @@ def _match(cell: Cell, budget: int, settings: Settings) -> Picks:
         validation=validation,
         target=target,
         validation_target=validation_target,
+        counts=n_tokens[counted],
         **settings.match_options(),
         **played(cell.free[counted], cell.rounds[counted], settings, covers=False),
     )

@@ -62,6 +62,7 @@ class MatchGroup:
             validation=validation,
             target=target,
             validation_target=validation_target,
+            counts=n_tokens,
             **self.settings.match_options(),
             **played(rows["free"].to_numpy(), rows["rounds"].to_numpy(), self.settings, covers=False),
         )
