@@ -21,6 +21,7 @@ COMMANDS = {
     "select": "Choose a weighted subset of an embedded corpus: a replay manifest.",
     "order": "Put the shards of a manifest in order, epoch by epoch and rank by rank.",
     "verify": "Re-read a manifest, and its sources, and hold it to what it says.",
+    "compare": "Lay selections from one corpus side by side.",
     "inspect": "Say what a directory made by cptsel is.",
     "export": "Write the replay corpus that a manifest describes.",
 }

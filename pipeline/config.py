@@ -140,9 +140,22 @@ class ExportConfig:
     beam_args: tuple[str, ...] = ()
 
 
-Config = TypeVar("Config", EmbedConfig, SelectConfig, OrderConfig, VerifyConfig, ExportConfig)
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Options of ``cptsel compare``."""
 
-_POSITIONAL = {"inputs": "GLOB", "runs": "RUN", "replay": "REPLAY"}  # as the command line calls them
+    replays: tuple[str, ...]
+    phase: int = 0
+
+
+Config = TypeVar("Config", EmbedConfig, SelectConfig, OrderConfig, VerifyConfig, ExportConfig, CompareConfig)
+
+_POSITIONAL = {
+    "inputs": "GLOB",
+    "runs": "RUN",
+    "replay": "REPLAY",
+    "replays": "REPLAY",
+}  # as the command line calls them
 
 NOT_SAVED = frozenset({"overwrite", "dry_run"})  # they speak of one call, and would do harm in the next
 

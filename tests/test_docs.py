@@ -16,6 +16,7 @@ CONFIGS = {
     "order": configs.OrderConfig,
     "verify": configs.VerifyConfig,
     "export": configs.ExportConfig,
+    "compare": configs.CompareConfig,
 }
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
 

@@ -21,11 +21,13 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 _HOMES = {
     "CptselError": "cptsel.pipeline.errors",
+    "CompareConfig": "cptsel.pipeline.config",
     "EmbedConfig": "cptsel.pipeline.config",
     "ExportConfig": "cptsel.pipeline.config",
     "OrderConfig": "cptsel.pipeline.config",
     "SelectConfig": "cptsel.pipeline.config",
     "VerifyConfig": "cptsel.pipeline.config",
+    "compare": "cptsel.pipeline.compare",
     "embed": "cptsel.pipeline.embed",
     "export": "cptsel.pipeline.export",
     "inspect": "cptsel.pipeline.inspect",

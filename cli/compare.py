@@ -1,0 +1,24 @@
+"""``cptsel compare``."""
+
+from typing import Any
+
+from cptsel.cli._common import Summary, pass_command
+from cptsel.cli._options import config_argument, config_option
+from cptsel.pipeline.config import CompareConfig
+
+PARAMETERS = [
+    config_argument(CompareConfig, "replays", "Manifests written by cptsel select or order.", metavar="REPLAY..."),
+    config_option(CompareConfig, "phase", "The phase that is compared.", section="What is compared", metavar="N"),
+]
+
+
+@pass_command(CompareConfig, PARAMETERS, "cptsel compare replay-uniform replay-craig replay-gradmatch")
+def compare(config: CompareConfig, progress: Any) -> Summary:
+    """Lay selections from one corpus side by side.
+
+    How much they have in common, how well each matches and covers the corpus, how even its weights are, and what each
+    group gets.
+    """
+    from cptsel.pipeline.compare import compare as run
+
+    return run(config, progress)
