@@ -258,9 +258,7 @@ def _measured(p: Problem, found: list[Pursuit], ridge: float, per_token: bool) -
     return _Tried(picks, u, gains, dropped, ridge, max(1, len(found)), per_token, *on_g, *on_v)
 
 
-def _relative(
-    p: Problem, target: np.ndarray, g: np.ndarray, picks: np.ndarray, u: np.ndarray
-) -> tuple[float, float]:
+def _relative(p: Problem, target: np.ndarray, g: np.ndarray, picks: np.ndarray, u: np.ndarray) -> tuple[float, float]:
     """Relative residuals of u, and of u scaled to Σ u c = Σ a c."""
     length = float(np.linalg.norm(target)) or _noise(g, p.a) or 1.0
     matched = u @ g[picks].astype(np.float64)

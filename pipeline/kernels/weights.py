@@ -1,4 +1,4 @@
-"""What a weight is, one meaning for every method, and the four ways in which a trainer realises it (DESIGN section 5)."""
+"""What a weight is, one meaning for every method, and the four ways in which trainers realise it (DESIGN section 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
