@@ -48,8 +48,9 @@ test: lint  ## lint, then every test that is quick
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark
 	$(BIN)/pytest -m 'slow or spark' $(PYTEST_ARGS)
 
-docs: $(VENV)/.installed-dev  ## write docs/cli.md anew from the commands' help
+docs: $(VENV)/.installed-dev  ## write docs/cli.md and the table of docs/methods.md anew
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_methods.py
 
 clean:  ## remove what make made, the virtual environment too
 	rm -rf $(VENV) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

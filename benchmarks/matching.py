@@ -4,8 +4,8 @@
     python benchmarks/matching.py --rows 5000 --picks 50 500 --cache FOLDER       # the sample data, some minutes
 
 Windows of at most 64 tokens of the old corpus are embedded with two independent sketches of 256 numbers. Every method
-sees the first (``gradmatch`` and ``gradient-coreset`` choose their figures by the second, as ``cptsel select`` does)
-and runs in a process of its own. What is measured is ‖Σ_i g_i − Σ_j u_j g_j‖ / ‖Σ_i g_i‖: on the sketch that was fitted,
+sees the first (``gradmatch`` and ``gradient-coreset`` choose figures by the second, as ``cptsel select`` does) and runs
+in a process of its own. What is measured is ‖Σ_i g_i − Σ_j u_j g_j‖ / ‖Σ_i g_i‖: on the sketch that was fitted,
 on the second, on the TRUE gradient of the LM head, never sketched, and on that at a LATER checkpoint, which is the same
 model after ``--steps`` steps of AdamW along the new domain. Least squares shrinks what it can't match, down to weights
 that add up to a small part of the corpus; so the last two stand there once more for weights scaled to add up to all of

@@ -3,15 +3,17 @@
     python benchmarks/select.py --run RUN                   # gradients of an embedding run
     python benchmarks/select.py                             # synthetic rows
     python benchmarks/select.py --peer-python ENV/bin/python # where apricot-select and submodlib-py are installed
+    python benchmarks/select.py --scale 100000 1000000      # cost of CRAIG alone at these numbers of rows
 
 Two tables. At ``--rows`` (50,000) CRAIG stands beside exact lazy greedy, which computes distances in blocks and keeps
 none; at ``--peer-rows`` (10,000) beside apricot-select and submodlib-py as well, whose n × n arrays would take 10 to
 20 GB at 50,000. A library that can't be imported is left out, saying so (``pip install 'cptsel[bench]'``).
 
-Every method runs in a process of its own. CPU and wall time are those of the selection, after imports, loading and a
-warm-up; memory is the peak of the whole process, rows and interpreter included. The loss L of a choice is the exact
-mean distance of all rows to the nearest chosen one, and its gain is (L_random − L) / (L_random − L_best): 0 for a
-random choice, 1 for the best in the table. All rows have mass 1.
+``knn_graph`` is no method but the cost of a brute-force graph of ``--neighbours``, which others begin with. Every method
+runs in a process of its own. CPU and wall time are those of the selection, after imports, loading and a warm-up; memory
+is the peak of the whole process, rows and interpreter included. The loss L of a choice is the exact mean distance of all
+rows to the nearest chosen one, and its gain is (L_random − L) / (L_random − L_best): 0 for a random choice, 1 for the
+best in the table. All rows have mass 1.
 """
 
 from __future__ import annotations
@@ -43,10 +45,16 @@ def main() -> None:
     if args.child:
         run_child(args)
         return
+    if args.scale:
+        scale(args)
+        return
     rows, source = load_rows(args)
     rows = rows[np.random.default_rng(args.seed).permutation(len(rows))]
     tables = []
-    for count, methods in ((args.rows, ["craig", "craig_greedy", "exact"]), (args.peer_rows, list(METHODS))):
+    for count, methods in (
+        (args.rows, ["craig", "craig_greedy", "knn_graph", "exact"]),
+        (args.peer_rows, list(METHODS)),
+    ):
         x = rows[:count]
         methods = [name for name in methods if name not in args.skip]
         if len(x) < count:
@@ -64,6 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--run", nargs="+", metavar="RUN", help="embedding runs to take gradients from")
     parser.add_argument("--rows", type=int, default=50_000, help="rows beside exact greedy (default 50000)")
     parser.add_argument("--peer-rows", type=int, default=10_000, help="rows beside the libraries (default 10000)")
+    parser.add_argument("--scale", type=int, nargs="+", metavar="ROWS", help="only CRAIG, at the first of --shares")
     parser.add_argument("--dim", type=int, default=256, help="width of the rows (default 256)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1], help="budgets (default 0.01 0.1)")
     parser.add_argument("--neighbours", type=int, default=128)
@@ -106,6 +115,22 @@ def synthetic_rows(n: int, d: int, seed: int) -> np.ndarray:
     return ((centres[cluster] + 0.7 * noise) * random.lognormal(0, 0.5, (n, 1)) / np.sqrt(d)).astype(np.float32)
 
 
+def scale(args: argparse.Namespace) -> None:
+    """CRAIG alone on synthetic rows of several numbers: how its cost grows."""
+    last: tuple[int, float] | None = None
+    for count in args.scale:
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(Path(folder, "x.npy"), synthetic_rows(count, args.dim, args.seed))
+            found = call_child("craig", folder, round(args.shares[0] * count), args)
+        grown = np.log(found["cpu_s"] / last[1]) / np.log(count / last[0]) if last else np.nan
+        last = (count, found["cpu_s"])
+        print(
+            f"{count:>9,} × {args.dim}, {args.shares[0]:.0%}: {found['wall_s']:.1f} s, {found['cpu_s']:.1f} CPU s, "
+            f"{found['peak_mb']:,.0f} MB; exponent {grown:.2f}",
+            flush=True,
+        )
+
+
 def compare(x: np.ndarray, picks: int, methods: list[str], args: argparse.Namespace) -> dict:
     """Run the methods one after the other, each in its own process, and measure their choices in this one."""
     results = []
@@ -114,7 +139,7 @@ def compare(x: np.ndarray, picks: int, methods: list[str], args: argparse.Namesp
         for name in methods:
             print(f"{name}: {picks} of {len(x)} …", file=sys.stderr)
             figures = call_child(name, folder, picks, args)
-            if "skipped" not in figures:
+            if "skipped" not in figures and name != "knn_graph":
                 chosen = np.load(Path(folder, "picks.npy"))
                 figures |= {"loss": loss(x, chosen), "distinct_picks": len(np.unique(chosen))}
             results.append({"method": name} | figures)
@@ -181,6 +206,14 @@ def craig(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray:
     ones = np.ones(len(x))
     result = craig(x, ones, ones.astype(np.int64), picks, neighbours=args.neighbours, refine=args.refine)
     return result.picks
+
+
+def knn_graph(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray:
+    """A brute-force graph of the nearest neighbours, by FAISS, and no choice."""
+    import faiss
+
+    faiss.knn(x, x, min(args.neighbours, len(x)))
+    return np.arange(picks)
 
 
 def craig_greedy(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray:
@@ -277,6 +310,7 @@ def submodlib_picks(function, picks: int) -> np.ndarray:
 METHODS: dict[str, Method] = {
     "craig": craig,
     "craig_greedy": craig_greedy,
+    "knn_graph": knn_graph,
     "exact": exact,
     "apricot": apricot,
     "apricot_kernel": apricot_kernel,
@@ -293,6 +327,9 @@ def print_table(table: dict, source: str) -> None:
     for r in table["results"]:
         if "skipped" in r:
             print(f"{r['method']:<20} skipped: {r['skipped']}")
+            continue
+        if "gain" not in r:
+            print(f"{r['method']:<20} {'':>27} {r['cpu_s']:8.1f} {r['wall_s']:8.1f} {r['peak_mb']:8.0f}", flush=True)
             continue
         ratio = f"{r['gain_over_exact']:9.4f}" if "gain_over_exact" in r else " " * 9
         print(

@@ -21,12 +21,22 @@ CONFIGS = {
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
 
 
-def test_the_page_is_what_the_commands_say(repository):
-    spec = importlib.util.spec_from_file_location("generate_cli", repository / "docs" / "generate_cli.py")
+def load_generator(repository, name):
+    spec = importlib.util.spec_from_file_location(name, repository / "docs" / f"{name}.py")
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
+    return generator
+
+
+def test_the_page_is_what_the_commands_say(repository):
     written = (repository / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert written == generator.page(), "docs/cli.md is out of date: run make docs"
+    assert written == load_generator(repository, "generate_cli").page(), "docs/cli.md is out of date: run make docs"
+
+
+def test_the_table_of_methods_is_the_registry(repository):
+    written = (repository / "docs" / "methods.md").read_text(encoding="utf-8")
+    made = load_generator(repository, "generate_methods").page(written)
+    assert written == made, "docs/methods.md is out of date: run make docs"
 
 
 @pytest.mark.parametrize("command", COMMAND_LIST, ids=lambda command: command.name)
