@@ -10,10 +10,10 @@ none; at ``--peer-rows`` (10,000) beside apricot-select and submodlib-py as well
 20 GB at 50,000. A library that can't be imported is left out, saying so (``pip install 'cptsel[bench]'``).
 
 ``knn_graph`` is no method but the cost of a brute-force graph of ``--neighbours``, which others begin with. Every
-method runs in a process of its own. CPU and wall time are those of the selection, after imports, loading and a warm-up;
-memory is the peak of the whole process, rows and interpreter included. The loss L of a choice is the exact mean distance
-of all rows to the nearest chosen one, and its gain is (L_random − L) / (L_random − L_best): 0 for a random choice, 1 for
-the best in the table. All rows have mass 1.
+method runs in a process of its own. CPU and wall time are those of the selection, after imports, loading and a
+warm-up; memory is the peak of the whole process, rows and interpreter included. The loss L of a choice is the exact
+mean distance of all rows to the nearest chosen one, and its gain is (L_random − L) / (L_random − L_best): 0 for a
+random choice, 1 for the best in the table. All rows have mass 1.
 """
 
 from __future__ import annotations
