@@ -20,7 +20,7 @@ from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest
 #: Up to so many rows a cell is not split, and every pair is compared.
 CELL_ROWS = 4_096
 #: Candidates for each pick: FEW for any budget, up to MANY while that makes no more than CANDIDATES of them.
-FEW, MANY, CANDIDATES = 2, 4, 4_096
+FEW, MANY, CANDIDATES = 3, 4, 4_096
 
 _SAMPLE, _ROUNDS = 2_048, 6  # rows and rounds of the 2-means that finds the direction of a split
 _LEAST, _LINKS = 16, 32  # least links: to candidates, and in a cell
