@@ -26,7 +26,7 @@ from cptsel.pipeline.kernels.shortlist import candidate_links, links_wanted
 BudgetKind = Literal["samples", "tokens"]
 
 _RANDOM_DRAWS = 3
-_RANDOM_ROWS = 4_096  # rows on which random choices are measured where the graph isn't exact and can't help
+_RANDOM_ROWS = 2_048  # rows on which random choices are measured where the graph isn't exact and can't help
 
 
 @dataclass(frozen=True, eq=False)

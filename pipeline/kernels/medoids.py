@@ -18,10 +18,11 @@ import numpy as np
 from cptsel.pipeline.kernels.neighbours import Links, nearest
 
 #: In a cluster of up to so many members each may become its medoid; in a larger one, the NEAR members nearest the mean.
-EXACT_MEMBERS, NEAR = 2_048, 512
+EXACT_MEMBERS, NEAR = 512, 256
 
 _BLOCK = 4_096
 _LESS = 1 - 1e-9  # a swap must lower the cost by more than rounding, or passes could swap equals for ever
+_PAIRS, _CLOSE = 4_096, 1 + 1e-4  # above so many pairs float32 rules out all but members within this of the best
 
 
 class Assignment(NamedTuple):
@@ -142,14 +143,19 @@ def refine(
         return float(mass @ (distance if served is None else np.minimum(distance, served)))
 
     assignment = assign(x, picks, graph)
+    changed = np.ones(len(picks), bool)  # clusters that may have another medoid than when they were last looked at
     for done in count() if passes is None else range(passes):
         pull = mass if served is None else np.where(assignment.distance < served, mass, 0.0)
-        moved = _medoids(x, pull, picks, assignment.owner, costs, capacity, worth)
+        moved = _medoids(x, pull, picks, assignment.owner, changed, costs, capacity, worth)
         if np.array_equal(moved, picks):
             return Refined(picks, assignment, done)
         proposal = _reassign(x, picks, moved, assignment, graph)
         if not total(proposal.distance) < total(assignment.distance):
             return Refined(picks, assignment, done)
+        if costs is None:  # else what other clusters leave of the budget counts too
+            changed = moved != picks
+            passed_on = proposal.owner != assignment.owner
+            changed[assignment.owner[passed_on]] = changed[proposal.owner[passed_on]] = True
         picks, assignment = moved, proposal
     return Refined(picks, assignment, passes or 0)
 
@@ -159,11 +165,12 @@ def _medoids(
     mass: np.ndarray,
     picks: np.ndarray,
     owner: np.ndarray,
+    changed: np.ndarray,
     costs: np.ndarray | None,
     capacity: int,
     worth: np.ndarray | None,
 ) -> np.ndarray:
-    """The medoid of each cluster; under a budget the best member that it still leaves room for, in pick order."""
+    """The medoid of each changed cluster; under a budget the best that it still leaves room for, in pick order."""
     if not len(picks):
         return picks
     moved = picks.copy()
@@ -171,14 +178,18 @@ def _medoids(
     members = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=len(picks)))
     for c, cluster in enumerate(np.split(members, ends[:-1])):
-        if len(cluster) == 1:
+        if len(cluster) == 1 or not changed[c]:
             continue
         able = cluster if worth is None else cluster[(worth[cluster] > 0) & (worth[cluster] >= worth[picks[c]])]
         pool = _pool(x, mass, cluster, able)
         if costs is not None:
             pool = pool[costs[pool] <= costs[picks[c]] + left]
+        rows, pull = x[cluster], mass[cluster]
+        if len(rows) * len(pool) > _PAIRS:
+            rough = _total_distances(rows, pull, x[pool], np.float32)
+            pool = pool[rough <= rough.min() * _CLOSE]
         pool = np.concatenate([picks[c : c + 1], pool])
-        totals = _total_distances(x[cluster], mass[cluster], x[pool])
+        totals = _total_distances(rows, pull, x[pool])
         best = int(np.argmin(totals))
         if totals[best] < totals[0] * _LESS:
             moved[c] = pool[best]
@@ -196,14 +207,16 @@ def _pool(x: np.ndarray, mass: np.ndarray, cluster: np.ndarray, able: np.ndarray
     return able[np.sort(near)]
 
 
-def _total_distances(rows: np.ndarray, mass: np.ndarray, pool: np.ndarray) -> np.ndarray:
+def _total_distances(
+    rows: np.ndarray, mass: np.ndarray, pool: np.ndarray, dtype: type[np.floating] = np.float64
+) -> np.ndarray:
     """Σ_i a_i · d(i, p) for each p: ``rows`` (s, d), ``mass`` (s,), ``pool`` (p, d); float64 keeps enough digits."""
-    centre = rows.mean(axis=0, dtype=np.float64)
+    centre = rows.mean(axis=0, dtype=np.float64).astype(dtype)
     pool = pool - centre
     lengths = np.einsum("ij,ij->i", pool, pool)
     totals = np.zeros(len(pool))
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK] - centre
         squares = np.einsum("ij,ij->i", block, block)[:, None] + lengths - 2 * (block @ pool.T)
-        totals += mass[start : start + _BLOCK] @ np.sqrt(np.maximum(squares, 0))
+        totals += mass[start : start + _BLOCK].astype(dtype) @ np.sqrt(np.maximum(squares, 0))
     return totals

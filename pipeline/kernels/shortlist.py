@@ -17,13 +17,14 @@ import numpy as np
 from cptsel.pipeline.kernels.facility_location import cover, lazy_greedy
 from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest
 
-#: Up to so many rows a cell is not split, and every pair is compared.
+#: The most rows of a cell. So many are not split, and every pair is compared.
 CELL_ROWS = 4_096
-#: Candidates for each pick: FEW for any budget, up to MANY while that makes no more than CANDIDATES of them.
-FEW, MANY, CANDIDATES = 3, 4, 4_096
+#: Candidates for each pick: FEW for any budget, up to MANY while that makes no more than CANDIDATES, or a quarter of
+#: the rows.
+FEW, MANY, CANDIDATES = 2.5, 4, 4_096
 
 _SAMPLE, _ROUNDS = 2_048, 6  # rows and rounds of the 2-means that finds the direction of a split
-_LEAST, _LINKS = 16, 32  # least links: to candidates, and in a cell
+_LINKS = 16  # the least links of a row, to candidates and in a cell
 
 
 def candidate_links(
@@ -53,9 +54,8 @@ def candidate_links(
     """
     n = len(x)
     picks = min(n, capacity / costs.mean()) if n else 0
-    candidates = math.ceil(max(FEW * picks, min(MANY * picks, CANDIDATES)))
-    halvings = math.ceil(math.log2(max(1, n) / CELL_ROWS)) if n else 0
-    if halvings < 1 or not picks or (n >> halvings) + candidates > n / 2:
+    candidates = math.ceil(max(FEW * picks, min(MANY * picks, CANDIDATES, n / 4)))
+    if n <= CELL_ROWS or not picks or (n >> _halvings(n)) + candidates > n / 2:
         return None
     # One and a third times as many links as rows a candidate serves are enough to find candidates by.
     in_cell = min(neighbours, max(_LINKS, math.ceil(1.3 * n / candidates)))
@@ -68,7 +68,7 @@ def candidate_links(
 
 def links_wanted(candidates: int, picks: float) -> int:
     """How many links are as good as all: five times as many as rows a pick serves."""
-    return max(_LEAST, math.ceil(5 * candidates / picks)) if picks >= 1 else max(_LEAST, candidates)
+    return max(_LINKS, math.ceil(5 * candidates / picks)) if picks >= 1 else max(_LINKS, candidates)
 
 
 def _shortlist(
@@ -87,27 +87,33 @@ def _shortlist(
 
 
 def cells(x: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    """Halve the rows again and again, each time across the line between two means, down to CELL_ROWS.
+    """Halve the rows again and again, each time across the line between two means.
 
     Args:
         x: Rows (n, d), float32, finite, n >= 1.
         seed: Seed of the rows that the means are taken from.
 
     Returns:
-        Cells of rows, int64, ascending inside a cell; their sizes differ by no more than the number of halvings.
+        Cells of at most CELL_ROWS rows, int64, ascending inside a cell; their sizes differ by one at most.
     """
     random = np.random.default_rng(seed)
-    done, todo = [], [np.arange(len(x))]
-    while todo:
-        rows = todo.pop()
-        if len(rows) <= CELL_ROWS:
-            done.append(np.sort(rows))
-            continue
-        direction = _direction(x[rows[random.choice(len(rows), min(len(rows), _SAMPLE), replace=False)]])
-        position = [x[block] @ direction for block in np.array_split(rows, len(rows) // CELL_ROWS + 1)]
-        order = np.argsort(np.concatenate(position), kind="stable")
-        todo += np.array_split(rows[order], 2)
-    return done
+    parts = [np.arange(len(x))]
+    for _ in range(_halvings(len(x))):
+        parts = [half for rows in parts for half in _halve(x, rows, random)]
+    return [np.sort(rows) for rows in parts]
+
+
+def _halvings(n: int) -> int:
+    """So many that cells have CELL_ROWS at most, and up to three while they keep a quarter of that."""
+    if n <= CELL_ROWS:
+        return 0
+    return max(math.ceil(math.log2(n / CELL_ROWS)), min(3, math.floor(math.log2(4 * n / CELL_ROWS))))
+
+
+def _halve(x: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    direction = _direction(x[rows[random.choice(len(rows), min(len(rows), _SAMPLE), replace=False)]])
+    position = [x[block] @ direction for block in np.array_split(rows, len(rows) // CELL_ROWS + 1)]
+    return np.array_split(rows[np.argsort(np.concatenate(position), kind="stable")], 2)
 
 
 def _direction(sample: np.ndarray) -> np.ndarray:
