@@ -1,13 +1,15 @@
 """CRAIG against exact greedy and other libraries: how good, how fast, how much memory.
 
     python benchmarks/select.py --run RUN                   # gradients of an embedding run
+    python benchmarks/select.py --run RUN --corpus GLOB...  # which is made first; an hour on two cores for 40M tokens
     python benchmarks/select.py                             # synthetic rows
-    python benchmarks/select.py --peer-python ENV/bin/python # where apricot-select and submodlib-py are installed
+    python benchmarks/select.py --peer-python ENV/bin/python # where the other libraries are installed
     python benchmarks/select.py --scale 100000 1000000      # cost of CRAIG alone at these numbers of rows
 
 Two tables. At ``--rows`` (50,000) CRAIG stands beside exact lazy greedy, which computes distances in blocks and keeps
-none; at ``--peer-rows`` (10,000) beside apricot-select and submodlib-py as well, whose n × n arrays would take 10 to
-20 GB at 50,000. A library that can't be imported is left out, saying so (``pip install 'cptsel[bench]'``).
+none; at ``--peer-rows`` (10,000) beside apricot-select, submodlib-py and FasterPAM (kmedoids) as well, whose n × n
+arrays would take 10 to 20 GB at 50,000. A library that can't be imported is left out, saying so
+(``pip install 'cptsel[bench]'``).
 
 ``knn_graph`` is no method but the cost of a brute-force graph of ``--neighbours``, which others begin with. Every
 method runs in a process of its own. CPU and wall time are those of the selection, after imports, loading and a
@@ -36,6 +38,9 @@ from pathlib import Path
 
 import numpy as np
 
+SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
+COMMAND = "from cptsel.cli.main import main; main()"
+PEERS = ("apricot", "submodlib", "fasterpam")
 Method = Callable[[np.ndarray, int, argparse.Namespace], np.ndarray]
 
 
@@ -48,6 +53,8 @@ def main() -> None:
     if args.scale:
         scale(args)
         return
+    if args.corpus:
+        embed(args)
     rows, source = load_rows(args)
     rows = rows[np.random.default_rng(args.seed).permutation(len(rows))]
     tables = []
@@ -70,6 +77,8 @@ def parse_arguments() -> argparse.Namespace:
     """The command line; ``--child`` and what follows are how the script calls itself."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", nargs="+", metavar="RUN", help="embedding runs to take gradients from")
+    parser.add_argument("--corpus", nargs="+", metavar="GLOB", help="text to embed into --run first")
+    parser.add_argument("--model", default=str(SAMPLE / "tiny-lm"), help="model to embed it with")
     parser.add_argument("--rows", type=int, default=50_000, help="rows beside exact greedy (default 50000)")
     parser.add_argument("--peer-rows", type=int, default=10_000, help="rows beside the libraries (default 10000)")
     parser.add_argument("--scale", type=int, nargs="+", metavar="ROWS", help="only CRAIG, at the first of --shares")
@@ -86,6 +95,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--picks", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def embed(args: argparse.Namespace) -> None:
+    """Embed the corpus into the run, or go on with it, or find it whole."""
+    if not args.run or len(args.run) != 1:
+        sys.exit("--corpus needs one --run to embed into")
+    command = [sys.executable, "-c", COMMAND, "embed", *args.corpus, "--model", args.model]
+    subprocess.run([*command, "--out", args.run[0], "--max-tokens", "256"], check=True)
 
 
 def load_rows(args: argparse.Namespace) -> tuple[np.ndarray, str]:
@@ -158,9 +175,10 @@ def compare(x: np.ndarray, picks: int, methods: list[str], args: argparse.Namesp
 
 def call_child(name: str, folder: str, picks: int, args: argparse.Namespace) -> dict:
     """Run one method in a process of its own; its figures, or why there are none."""
-    python = args.peer_python if name.startswith(("apricot", "submodlib")) else sys.executable
+    python = args.peer_python if name.startswith(PEERS) else sys.executable
     command = [python, __file__, "--child", name, "--folder", folder, "--picks", str(picks)]
     command += ["--neighbours", str(args.neighbours), "--refine", str(args.refine), "--seed", str(args.seed)]
+    command += ["--threads", str(args.threads)]
     threads = {f"{library}_NUM_THREADS": str(args.threads) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, check=False)
     if done.returncode:
@@ -299,6 +317,15 @@ def submodlib_data(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.nd
     return submodlib_picks(FacilityLocationFunction(n=len(x), mode="dense", data=x, metric="euclidean"), picks)
 
 
+def fasterpam(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray:
+    """FasterPAM of kmedoids on all distances, from random medoids: swaps until none helps, beyond what greedy finds."""
+    import kmedoids
+
+    distances = similarities(x)
+    distances = np.subtract(distances.max(), distances, out=distances)
+    return kmedoids.fasterpam(distances, picks, random_state=args.seed, n_cpu=args.threads).medoids
+
+
 def submodlib_picks(function, picks: int) -> np.ndarray:
     """Lazy greedy picks of a submodlib function."""
     found = function.maximize(
@@ -317,6 +344,7 @@ METHODS: dict[str, Method] = {
     "apricot_approximate": apricot_approximate,
     "submodlib": submodlib,
     "submodlib_data": submodlib_data,
+    "fasterpam": fasterpam,
 }
 
 
