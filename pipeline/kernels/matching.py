@@ -118,7 +118,7 @@ def match(
         ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``. 0 may leave budget unused, as
             weights that fall to 0 are dropped, and picks nothing for a target of 0.
         parts: Into how many clusters rows may be split; None to choose: one part up to m = 2k, and ``ATOMS_A_PART``.
-        tolerance: Stop where the relative residual on ``g`` is at most this; fewer picks may do.
+        tolerance: Stop where the relative residual on ``g`` is at most this, as fewer picks may do; 0 for never.
         uniform_weights: Equal weights A/s: gradient-coreset.
         candidates: Rows (n,), bool, that may be picked; None for all. All rows are in the target.
         gain_factor: Factors (n,) in (0, 1] of a row's correlation where atoms are compared.

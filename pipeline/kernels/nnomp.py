@@ -199,7 +199,7 @@ def pursue(
         free: Rows (n,), bool, that may be picked; None for all. Rows of 0 never are.
         discount: Factors (n,) in (0, 1] of the correlations where atoms are compared; None for 1.
         per_cost: Compare gain per cost instead of gain.
-        stop_at: End where ‖residual‖ is at most this.
+        stop_at: End where ‖residual‖ is at most this; 0 to go on while the budget lasts and J falls.
 
     Returns:
         The atoms that have weight, in the order they entered. For them u is the minimum of J over u >= 0.
@@ -208,7 +208,7 @@ def pursue(
     scores = _Scores(g, ridge * centre, ridge, discount, costs if per_cost else None)
     allowed = np.ones(len(g), bool) if free is None else free
     for _ in range(3 * min(len(g), capacity) + 16):  # each lowers J; a bound all the same, as rounding could go round
-        if np.linalg.norm(active.residual) <= stop_at:
+        if stop_at > 0 and np.linalg.norm(active.residual) <= stop_at:
             break
         fits = allowed & (costs <= capacity - int(costs[active.atoms].sum()))
         fits[active.atoms] = False
@@ -273,6 +273,6 @@ def even_pursuit(
         allowed[picks[-1]] = False
         left -= int(costs[picks[-1]])
         summed += g[picks[-1]]
-        if np.linalg.norm(target - step * summed) <= stop_at:
+        if stop_at > 0 and np.linalg.norm(target - step * summed) <= stop_at:
             break
     return Pursuit(np.array(picks, np.int64), np.full(len(picks), total / max(1, len(picks))), np.array(gains), 0)
