@@ -15,11 +15,10 @@ from cptsel.pipeline.manifest import load_manifest
 from cptsel.pipeline.runs import EmbeddingRuns, run_fingerprint
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.reports import add_reports, summarise_reports
 from cptsel.pipeline.selection.weighting import QUANTILES, Weighing, Weighted, total
 
 _PACKAGES = ("apache-beam", "faiss-cpu", "numpy", "pyarrow")
-_ADDED = ("objective", "random_objective")  # figures of cells that add up
-_MEAN = ("mean_distance", "random_distance")  # figures of cells whose mean by mass is the whole's
 
 # Options that say where and how a call runs, or that the header holds elsewhere; all others decide what is chosen.
 _NOT_OPTIONS = frozenset(
@@ -196,31 +195,3 @@ def _corpus(runs: EmbeddingRuns) -> dict[str, Any]:
         "tokenizer": first["fingerprints"]["tokenizer"],
         "max_tokens": options["max_tokens"],
     }
-
-
-def summarise_reports(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What methods say of cells, by group; empty for methods that say nothing."""
-    members: dict[str, list[dict[str, Any]]] = {}
-    for report in reports:
-        if "mean_distance" in report:
-            members.setdefault(report["group"], []).append(report)
-    return [{"group": group, **add_reports(members[group])} for group in sorted(members)]
-
-
-def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several reports as one: objectives add up, distances are means by mass, gain over random follows from them."""
-    if not reports:
-        return {}
-    mass = [report["mass"] for report in reports]
-    whole: dict[str, Any] = {"mass": float(sum(mass)), "cells": sum(report.get("cells", 1) for report in reports)}
-    whole |= {name: float(sum(report[name] for report in reports)) for name in _ADDED}
-    for name in _MEAN:
-        whole[name] = float(np.average([report[name] for report in reports], weights=mass))
-    if any("covered_distance" in report for report in reports):
-        covered = [report.get("covered_distance", report["mean_distance"]) for report in reports]
-        whole["covered_distance"] = float(np.average(covered, weights=mass))
-    gains = [report["gain_over_random"] * report["random_distance"] * report["mass"] for report in reports]
-    whole["neighbours_advised"] = max(report.get("neighbours_advised", 0) for report in reports)
-    lost = whole["random_distance"] * whole["mass"]
-    whole["gain_over_random"] = float(sum(gains) / lost) if lost > 0 else 0.0
-    return whole

@@ -154,4 +154,5 @@ def _budget(cell: Share, group: Share, plan: Plan) -> int:
         return 0
     least = max(cell.budget, cell.longest)
     share = cell.choice_mass / group.choice_mass if group.choice_mass > 0 else 0.0
-    return min(cell.size(plan.unit), max(least, part_budget(group.budget, share)))
+    mean_cost = group.size(plan.unit) / group.samples
+    return min(cell.size(plan.unit), max(least, part_budget(group.budget, share, mean_cost)))

@@ -51,6 +51,11 @@ def select_summary(
             "objective": report["objective"],
             "objective of random picks": report["random_objective"],
         }
+    if "ridges" in report:
+        shown |= {
+            "ridge": ", ".join(f"{ridge} in {cells}" for ridge, cells in report["ridges"].items()),
+            "parts": report["parts"],
+        }
     if "residual" in first:
         shown |= {
             "residual": first["residual"],
