@@ -156,7 +156,7 @@ def parquet_bytes(table: pa.Table, metadata: dict[str, str] | None = None) -> by
     if metadata:
         table = table.replace_schema_metadata({key: metadata[key] for key in sorted(metadata)})
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", version="2.6", write_statistics=True)
+    pq.write_table(table, sink, compression="zstd", version="2.6", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -170,7 +170,9 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     try:
         with open_read(path) as handle:
             # Without threads: one of Arrow's may still hold a Python buffer when the interpreter ends, and abort it.
-            return pq.ParquetFile(handle).read(columns=columns, use_threads=False)
+            return pq.ParquetFile(handle, page_checksum_verification=True).read(columns=columns, use_threads=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing; restore it, or make the directory again") from error
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: can't be read as Parquet ({error}); make the directory again") from error
 

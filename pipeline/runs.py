@@ -113,8 +113,15 @@ def open_checkpoints(directories: Sequence[str]) -> EmbeddingRuns:
         )
     runs = [open_runs([directory]) for directory in directories]
     first = runs[0]
-    for other in runs[1:]:
-        check_same_samples(first, other)
+    for number, other in enumerate(runs):
+        if number:
+            check_same_samples(first, other)
+        for earlier in runs[:number]:
+            if earlier.headers[0]["fingerprints"]["weights"] == other.headers[0]["fingerprints"]["weights"]:
+                raise UsageError(
+                    f"{other.directories[0]} and {earlier.directories[0]} are of the same checkpoint: the model's "
+                    "weights are equal; name runs of different checkpoints, or one run alone"
+                )
     shards = tuple(
         replace(shard, later=tuple(other.shards[number] for other in runs[1:]))
         for number, shard in enumerate(first.shards)
@@ -322,7 +329,7 @@ def _read_checked(path: str, rows: int, schema: pa.Schema, columns: list[str]) -
     """Columns of one embedding file, held against the run's schema and count of rows."""
     try:
         with io.open_read(path) as handle:
-            file = pq.ParquetFile(handle)
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
             problem = check_schema(file.schema_arrow, pa.schema([schema.field(name) for name in columns]))
             if problem is None and file.metadata.num_rows != rows:
                 problem = f"it has {file.metadata.num_rows} rows, units.parquet says {rows}"

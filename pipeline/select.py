@@ -64,18 +64,18 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     for phase in task.phases:
         within = steps.within(f"phase-{phase.number}")
         if phase.from_first:
-            first = selected[0]
+            first, reader = selected[0], selected[0].reader
             plan = draw_from_first(first.weighted, first.work, first.plan, phase, config.seed, within.work)
             reports: list[dict[str, Any]] = []
         else:
             plan, reader = _plan_phase(task, phase, counted, within)
             reports = _choose(config, phase, plan, reader, within)
         weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing)
-        selected.append(Selected(phase.runs, within.work, plan, weighted, reports, {}, phase.from_first))
+        selected.append(Selected(phase.runs, reader, within.work, plan, weighted, reports, {}, phase.from_first))
     write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
     write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
     if not config.skip_residuals:
-        selected = [_measured(config, task, done, steps) for done in selected]
+        selected = [_measured(config, done, steps) for done in selected]
     header = manifest_header(config, selected, task.weighing, task.reader.exclude, task.new)
     _delete(steps.work)
     stats = _stats(time.monotonic() - began)
@@ -255,10 +255,10 @@ def _choose(config: SelectConfig, phase: Phase, plan: Plan, reader: CellReader, 
     )
 
 
-def _measured(config: SelectConfig, task: Task, done: Selected, steps: Steps) -> Selected:
+def _measured(config: SelectConfig, done: Selected, steps: Steps) -> Selected:
     """A phase with its residuals."""
     number = done.weighted.number
-    reader = replace(task.reader, schema=done.runs.schema, batch_size=1)
+    reader = replace(done.reader, batch_size=1)
     within = steps.within(f"residuals-{number}")
     found = measure(done.runs.shards, done.plan, done.weighted.groups, reader, config.out, number, within)
     if METHODS[config.method].family != "match" or done.from_first:

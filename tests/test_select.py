@@ -443,7 +443,7 @@ def test_dry_run_writes_nothing(run, tmp_path):
         ({"replay_tokens": "5%"}, "--replay-tokens: '5%' is not a number of tokens"),
         ({"group_by": "domain"}, "--group-by domain: .* has no such group column; it has language"),
         ({"budget": "300 samples"}, "there are only 280 samples to select from"),
-        ({"budget": "1 sample", "group_by": "language"}, r"group '\(none\)' gets no sample.*bigger --budget"),
+        ({"budget": "1 sample", "group_by": "language"}, r"group '\(none\)' gets no sample.*ask for more"),
         ({"budget": "20 tokens", "group_by": "language"}, "gets no sample"),
         ({"workers": 0}, "--workers 0"),
     ],

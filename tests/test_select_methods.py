@@ -26,6 +26,7 @@ NEEDS = {
     "interference": {"combine": "difference"},
     "full": {"budget": "100%"},
     "mix-review": {"phases": 2, "mix_decay": 0.5},
+    "gradmatch-batch": {"batch_size": 3},
 }
 
 
@@ -100,7 +101,7 @@ def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, inlin
     if method == "full" and budget != "20%":
         pytest.skip("full has no budget")
     out = tmp_path / "replay"
-    options = {"budget": budget, "batch_size": 3, **NEEDS.get(method, {})}
+    options = {"budget": budget, **NEEDS.get(method, {})}
     choose(runs_of(method, run, later), out, method=method, scope=scope, **options)
     verify(VerifyConfig(replay=str(out)))  # weights of every group and phase, repeats, ranks, counts
     header, rows = load_manifest(str(out)).header, read_samples(out)
@@ -122,8 +123,7 @@ def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, inlin
 def test_bytes_do_not_depend_on_blocks(run, later, tmp_path, inline, method, scope):
     other = build_run(tmp_path / "other", rows=ROWS, pool=True, block_rows=1000)
     for source, out in ((run, "a"), (other, "b")):
-        options = {"batch_size": 3, **NEEDS.get(method, {})}
-        choose(runs_of(method, source, later), tmp_path / out, method=method, scope=scope, **options)
+        choose(runs_of(method, source, later), tmp_path / out, method=method, scope=scope, **NEEDS.get(method, {}))
     assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
 
 

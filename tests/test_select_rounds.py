@@ -221,8 +221,9 @@ def test_fresh_draws_that_decay(run, tmp_path, inline):
 def test_the_mix_ratio_counts_the_new_domain(run, tmp_path, inline):
     new = build_run(tmp_path / "new", rows=(20,), prefix="new/")
     tokens = population(new)["n_tokens"].sum()
-    choose(run, tmp_path / "replay", method="mix-review", mix_ratio=1.5, new=str(new), group_by=None)
-    assert header_of(tmp_path / "replay")["selection"]["budget"]["amount"] == int(1.5 * tokens)
+    choose(run, tmp_path / "replay", method="mix-review", mix_ratio=1.5, new=str(new), group_by=None, budget="5%")
+    budget = header_of(tmp_path / "replay")["selection"]["budget"]
+    assert budget == {"requested": "--mix-ratio 1.5", "unit": "tokens", "amount": int(1.5 * tokens)}
 
 
 @pytest.mark.parametrize("phase_budget", ["25%", "400 tokens"])
@@ -358,6 +359,18 @@ def test_no_loss_that_rises(run, tmp_path, inline):
         choose((run, falling), tmp_path / "b", method="uniform", combine="difference", group_mass="interference")
 
 
+@pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch"])
+@pytest.mark.parametrize("combine", ["concat", "difference"])
+def test_methods_over_two_checkpoints(run, later, tmp_path, inline, method, combine):
+    """Residuals are of the gradients that were combined, in the same scale: a full selection leaves none."""
+    choose((run, later), tmp_path / "replay", method=method, combine=combine)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    (phase,) = header_of(tmp_path / "replay")["phases"]
+    assert 0 < phase["residual"] < 5
+    choose((run, later), tmp_path / "full", method="full", combine=combine, budget="100%")
+    assert header_of(tmp_path / "full")["phases"][0]["validation_residual"] < 1e-6
+
+
 def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
     shorter = build_run(tmp_path / "shorter", rows=(90, 60, 0, 120), pool=True, drift=0.5)
     for others, sentence in (
@@ -366,6 +379,8 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
     ):
         with pytest.raises(UsageError, match=sentence):
             choose((run, *others), tmp_path / "replay", combine="concat")
+    with pytest.raises(UsageError, match="are of the same checkpoint"):
+        choose((run, run), tmp_path / "replay", combine="difference")
     with pytest.raises(UsageError, match=r"fingerprint of the weights differs.*--combine"):
         choose((run, shorter), tmp_path / "replay")
 
@@ -382,9 +397,24 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"unit": "batch", "scope": "global"}, "--unit batch chooses inside shards"),
         ({"partition": "cluster"}, "--partition cluster .* needs --scope global"),
         ({"partitions": 3}, "--partitions counts those of --partition cluster"),
-        ({"history_mode": "cover"}, "--history-mode cover .* needs --history"),
+        ({"history_mode": "cover"}, "--history-mode is read with --history; leave it out"),
+        ({"method": "uniform", "neighbours": 5}, "--neighbours is read by craig and kmedoids; leave it out"),
+        ({"method": "gradmatch", "similarity": "cosine"}, "--similarity is read by craig and kmedoids"),
+        ({"method": "kmedoids", "refine": 7}, "--refine is read by craig; kmedoids refines until nothing moves"),
+        ({"ridge": 0.5}, "--ridge is read by gradmatch"),
+        ({"method": "gradient-coreset", "ridge": 0.5}, "--ridge is read by gradmatch and gradmatch-batch"),
+        ({"method": "importance", "tolerance": 0.5}, "--tolerance is read by gradmatch"),
+        ({"importance": "loss"}, "--importance is read by --method importance"),
+        ({"interference_beta": 2.0}, "--interference-beta is read by interference"),
+        ({"batch_size": 4}, "--batch-size is read with --unit batch"),
+        ({"group_alpha": 0.5, "group_by": None}, "--group-alpha is read with --group-by"),
+        ({"history_discount": 0.2}, "--history-discount is read with --history-mode discount"),
+        ({"curriculum_order": "descending"}, "--curriculum-order is read with --curriculum"),
+        ({"realisation": "loss", "max_repeats": 2}, "--max-repeats is read with --realisation repeat"),
+        ({"method": "temperature"}, "--method temperature needs --group-alpha below 1"),
+        ({"method": "mix-review", "mix_ratio": 1.0}, "--mix-ratio and --budget 20% both say how much is drawn"),
         ({"method": "uniform", "curriculum": "gain"}, "--method uniform has no gain"),
-        ({"curriculum_buckets": 3}, "--curriculum-buckets needs --curriculum"),
+        ({"curriculum_buckets": 3}, "--curriculum-buckets is read with --curriculum"),
         ({"curriculum": "loss", "realisation": "sampling"}, "leave out --curriculum"),
         ({"realisation": "loss", "replay_tokens": "5K"}, "leave out --replay-tokens"),
         ({"phases": 2}, "--method craig would choose the same in each"),
@@ -392,7 +422,7 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"phase_budget": "5%", "phases": 2, "phase_run": ("x",)}, "give one"),
         ({"phases": 4, "phase_run": ("x",)}, "with 1 --phase-run there are 2"),
         ({"method": "mix-review", "phase_budget": "5%", "phases": 2}, "mix-review draws every phase afresh"),
-        ({"mix_ratio": 2.0}, "--mix-ratio is the replay of mix-review"),
+        ({"mix_ratio": 2.0, "budget": "5%"}, "--mix-ratio is the replay of mix-review"),
         ({"mix_decay": 0.5}, "--mix-decay is of --method mix-review"),
         ({"method": "full", "budget": "20%"}, "--method full takes everything; leave out --budget"),
         ({"method": "full", "budget": "100%", "explore": 0.1}, "--explore sets a part of the budget aside"),

@@ -118,7 +118,8 @@ def match(
         ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``. 0 may leave budget unused, as
             weights that fall to 0 are dropped, and picks nothing for a target of 0.
         parts: Into how many clusters rows may be split; None to choose: one part up to m = 2k, and ``ATOMS_A_PART``.
-        tolerance: Stop where the relative residual on ``g`` is at most this, as fewer picks may do; 0 for never.
+        tolerance: Stop where the relative residual on ``g`` is at most this, and of the solutions that come so near
+            take the one of the fewest picks; 0 for never.
         uniform_weights: Equal weights A/s: gradient-coreset.
         candidates: Rows (n,), bool, that may be picked; None for all. All rows are in the target.
         gain_factor: Factors (n,) in (0, 1] of a row's correlation where atoms are compared.
@@ -151,7 +152,9 @@ def match(
         tried = [_measured(problem, [_first_rows(problem)], ridge or 0.0, False)]
     else:
         tried = _try(problem, ridge, _splits(problem, parts, seed))
-    return _result(problem, min(tried, key=lambda t: t.score), tried)  # ties to the first
+    enough = [t for t in tried if t.residual <= tolerance] if tolerance else []
+    best = min(enough, key=lambda t: len(t.picks)) if enough else min(tried, key=lambda t: t.score)  # ties to the first
+    return _result(problem, best, tried)
 
 
 def _splits(p: Problem, parts: int | None, seed: int) -> list[np.ndarray]:

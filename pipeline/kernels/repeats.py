@@ -32,18 +32,19 @@ def replay_rates(weight: np.ndarray, n_tokens: np.ndarray, target_tokens: float,
     """Find c with Σ min(cap, c·w_j)·n_j = target, exactly, by going through the samples from the heaviest down.
 
     Args:
-        weight: (m,) float64 above 0, weight a token.
+        weight: (m,) float64 not negative, weight a token; what weighs nothing is not played.
         n_tokens: (m,) int64 at least 1.
         target_tokens: tokens to be played by these samples together, not negative.
         cap: most plays of one sample.
     """
     weight = np.asarray(weight, dtype=np.float64)
     n_tokens = np.asarray(n_tokens, dtype=np.float64)
-    full = cap * n_tokens.sum()
+    some = weight > 0
+    full = cap * n_tokens[some].sum()
     if target_tokens >= full:
-        scale = cap / weight.min() if len(weight) else 0.0
-        return Rates(np.full(len(weight), float(cap)), float(scale), float(target_tokens - full))
-    order = np.argsort(-weight, kind="stable")
+        scale = cap / weight[some].min() if some.any() else 0.0
+        return Rates(np.where(some, float(cap), 0.0), float(scale), float(target_tokens - full))
+    order = np.argsort(-weight, kind="stable")[: int(some.sum())]
     w, n = weight[order], n_tokens[order]
     at_cap = cap * np.concatenate([[0.0], np.cumsum(n)[:-1]])  # tokens played by the heavier ones, were they at the cap
     mass_left = np.cumsum((w * n)[::-1])[::-1]  # Σ w·n of this one and the lighter ones

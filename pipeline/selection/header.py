@@ -13,12 +13,15 @@ from cptsel.pipeline.config import SelectConfig
 from cptsel.pipeline.kernels.weights import REQUIRED_FEATURES, effective_tokens
 from cptsel.pipeline.manifest import load_manifest
 from cptsel.pipeline.runs import EmbeddingRuns, run_fingerprint
+from cptsel.pipeline.selection.cells import CellReader
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reports import add_reports, summarise_reports
 from cptsel.pipeline.selection.weighting import QUANTILES, Weighing, Weighted, total
 
 _PACKAGES = ("apache-beam", "faiss-cpu", "numpy", "pyarrow")
+
+_AMOUNTS = ("replay_requested", "cut_tokens", "shortfall", "effective_tokens")
 
 # Options that say where and how a call runs, or that the header holds elsewhere; all others decide what is chosen.
 _NOT_OPTIONS = frozenset(
@@ -38,6 +41,7 @@ class Selected:
 
     Attributes:
         runs: what it was selected from.
+        reader: how its cells were read.
         work: directory with its picks.
         plan: budgets.
         weighted: weights of the picks.
@@ -47,6 +51,7 @@ class Selected:
     """
 
     runs: EmbeddingRuns
+    reader: CellReader
     work: str
     plan: Plan
     weighted: Weighted
@@ -80,7 +85,11 @@ def manifest_header(
         "selection": {
             "method": config.method,
             "scope": config.scope,
-            "budget": {"requested": config.budget, "unit": plan.unit, "amount": plan.budget},
+            "budget": {
+                "requested": config.budget if config.mix_ratio is None else f"--mix-ratio {config.mix_ratio:g}",
+                "unit": plan.unit,
+                "amount": plan.budget,
+            },
             "options": _options(config, exclude),
             "report": add_reports(by_group),
             "reports": by_group,
@@ -161,7 +170,7 @@ def _options(config: SelectConfig, exclude: frozenset[str]) -> dict[str, Any]:
 
 def _groups(selected: Selected) -> list[dict[str, Any]]:
     results = {result.group: result for result in selected.weighted.groups}
-    empty = {"plays": 0, "replay_tokens": 0, "replay_requested": 0.0, "shortfall": 0.0, "effective_tokens": 0.0}
+    empty = {**dict.fromkeys(("plays", "played_samples", "replay_tokens"), 0), **dict.fromkeys(_AMOUNTS, 0.0)}
     found = []
     for group in selected.plan.groups:
         result = results.get(group.group)

@@ -81,6 +81,7 @@ def settle(config: SelectConfig) -> SelectConfig:
         except ValueError as error:
             raise UsageError(f"{flag(name)}: {error}") from error
     config = _imply(config)
+    _check_read(config)
     _check_together(config)
     return config
 
@@ -113,6 +114,10 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _default(name: str) -> Any:
+    return next(field.default for field in fields(SelectConfig) if field.name == name)
+
+
 def _check_choice(config: SelectConfig, name: str) -> None:
     value = getattr(config, name)
     if value is not None and value not in CHOICES[name]:
@@ -132,18 +137,44 @@ def _check_range(name: str, value: Any, least: float, most: float, above: bool =
 
 def _imply(config: SelectConfig) -> SelectConfig:
     """Set what the method implies, and the options that only say more of what others say."""
-    defaults = {field.name: field.default for field in fields(SelectConfig)}
     for name, value in METHODS[config.method].implies.items():
-        if getattr(config, name) not in (value, defaults[name]):
+        if getattr(config, name) not in (value, _default(name)):
             raise UsageError(f"--method {config.method} has {flag(name)} {value}; leave the option out")
         config = replace(config, **{name: value})
     if config.method == "full":
-        if config.budget not in (defaults["budget"], "100%"):
+        if config.budget not in (_default("budget"), "100%"):
             raise UsageError(f"--method full takes everything; leave out --budget {config.budget}, or draw uniformly")
         config = replace(config, budget="100%")
     if config.phase_run and config.phases == 1:
         config = replace(config, phases=1 + len(config.phase_run))
     return config
+
+
+def _check_read(config: SelectConfig) -> None:
+    """Refuse options that nothing reads: whoever gives one expects it to matter."""
+    family, rises = METHODS[config.method].family, wants_rise(config)
+    readers: list[tuple[tuple[str, ...], bool, str]] = [
+        (("neighbours", "similarity", "refine"), family == "cover", "by craig and kmedoids"),
+        (("refine",), config.method != "kmedoids", "by craig; kmedoids refines until nothing moves"),
+        (("ridge", "parts", "tolerance"), family == "match", "by gradmatch, gradmatch-batch and gradient-coreset"),
+        (
+            ("ridge",),
+            config.method != "gradient-coreset",
+            "by gradmatch and gradmatch-batch; weights of gradient-coreset are equal",
+        ),
+        (("importance",), config.method == "importance", "by --method importance"),
+        (("interference_beta",), rises, "by interference (--method, --mass or --group-mass)"),
+        (("batch_size",), config.unit == "batch", "with --unit batch"),
+        (("group_alpha",), config.group_by is not None, "with --group-by"),
+        (("history_mode",), bool(config.history), "with --history"),
+        (("history_discount",), config.history_mode == "discount", "with --history-mode discount"),
+        (("curriculum_order", "curriculum_buckets"), config.curriculum is not None, "with --curriculum"),
+        (("max_repeats",), config.realisation == "repeat", "with --realisation repeat"),
+    ]
+    for names, read, reader in readers:
+        for name in names:
+            if not read and getattr(config, name) != _default(name):
+                raise UsageError(f"{flag(name)} is read {reader}; leave it out")
 
 
 def _check_together(config: SelectConfig) -> None:
@@ -196,10 +227,6 @@ def _check_together(config: SelectConfig) -> None:
             "--realisation sampling draws samples in no order; leave out --curriculum",
         ),
         (
-            config.curriculum_buckets is not None and config.curriculum is None,
-            "--curriculum-buckets needs --curriculum",
-        ),
-        (
             config.realisation in ("loss", "none") and config.replay_tokens is not None,
             f"--realisation {config.realisation} plays every chosen sample once; leave out --replay-tokens",
         ),
@@ -219,6 +246,10 @@ def _group_rules(config: SelectConfig) -> list[tuple[bool, str]]:
             config.method == "temperature" and config.group_by is None,
             "--method temperature tempers the shares of groups; name their column with --group-by, and give "
             "--group-alpha",
+        ),
+        (
+            config.method == "temperature" and config.group_alpha == 1.0,
+            "--method temperature needs --group-alpha below 1, such as 0.5: at 1 the shares stay as they are",
         ),
         (
             config.group_mass is not None and config.group_alpha != 1.0,
@@ -246,6 +277,10 @@ def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
             f"--phases {config.phases}: with {len(config.phase_run)} --phase-run there are {1 + len(config.phase_run)}",
         ),
         (mixes and more, "--method mix-review draws every phase afresh; leave out --phase-budget and --phase-run"),
+        (
+            config.mix_ratio is not None and config.budget != _default("budget"),
+            f"--mix-ratio and --budget {config.budget} both say how much is drawn; give one of them",
+        ),
         (
             config.mix_ratio is not None and (not mixes or config.new is None),
             "--mix-ratio is the replay of mix-review as a multiple of the new domain: give --method mix-review, and an "

@@ -33,7 +33,7 @@ class Phase:
         number: 0, 1, ...
         runs: what it is selected from.
         budget: of its picks.
-        text: the budget as a user would write it.
+        text: the options that set the budget, as a user would write them.
         from_first: whether it is drawn from the picks of phase 0.
     """
 
@@ -55,19 +55,23 @@ def open_phases(config: SelectConfig, new: EmbeddingRuns | None) -> list[Phase]:
         UsageError: runs that can't be read together, or a budget that decays to nothing.
     """
     runs = open_runs(config.runs) if config.combine is None else open_checkpoints(config.runs)
-    text = config.budget
+    budget, text = parse_budget(config.budget), f"--budget {config.budget}"
     if config.mix_ratio is not None and new is not None:
-        text = f"{int(Fraction(str(config.mix_ratio)) * sum(shard.n_tokens for shard in new.shards))} tokens"
-    phases = [Phase(0, runs, parse_budget(text), text)]
+        tokens = int(Fraction(str(config.mix_ratio)) * sum(shard.n_tokens for shard in new.shards))
+        budget, text = parse_budget(f"{tokens} tokens"), f"--mix-ratio {config.mix_ratio:g}"
+    phases = [Phase(0, runs, budget, text)]
     for number in range(1, config.phases):
         if config.phase_budget is not None:
-            later = Phase(number, runs, parse_budget(config.phase_budget), config.phase_budget, from_first=True)
+            later = Phase(
+                number, runs, parse_budget(config.phase_budget), f"--phase-budget {config.phase_budget}", True
+            )
         elif config.phase_run:
             other = open_runs([config.phase_run[number - 1]])
             check_same_samples(runs, other)
-            later = Phase(number, other, phases[0].budget, text)
+            later = Phase(number, other, budget, text)
         else:
-            later = Phase(number, runs, _decayed(phases[0].budget, config.mix_decay, number), text)
+            decayed = f"{text} --mix-decay {config.mix_decay:g} in phase {number}" if config.mix_decay < 1 else text
+            later = Phase(number, runs, _decayed(budget, config.mix_decay, number), decayed)
         phases.append(later)
     return phases
 
@@ -93,7 +97,7 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
     size = first.n_tokens if unit == "tokens" else np.ones(len(first.weight), np.int64)
     total = phase.budget.of(len(first.weight))
     if total > size.sum():
-        raise UsageError(f"--phase-budget {phase.text}: phase 0 has only {int(size.sum()):,} {unit}; ask for less")
+        raise UsageError(f"{phase.text}: phase 0 has only {int(size.sum()):,} {unit}; ask for less")
     score = first.weight * first.table["grad_norm"].to_numpy().astype(np.float64)
     members = {name: np.flatnonzero(pc.equal(groups, name).to_numpy()) for name in (g.group for g in first.groups)}
     caps = np.array([size[members[group.group]].sum() if group.group in members else 0 for group in plan.groups])
@@ -110,7 +114,7 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
         draw = priority_sample(score[mine], u, budget, size[mine] if unit == "tokens" else None)
         if not len(draw.picked):
             raise UsageError(
-                f"--phase-budget {phase.text}: group {group.group!r} gets no sample in phase {phase.number} (its share "
+                f"{phase.text}: group {group.group!r} gets no sample in phase {phase.number} (its share "
                 f"is {budget:,} {unit}); ask for more"
             )
         kept[mine[draw.picked]] = True

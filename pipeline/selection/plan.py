@@ -10,6 +10,7 @@ import numpy as np
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import Budget, divide
 from cptsel.pipeline.kernels.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
+from cptsel.pipeline.selection.rows import ALL
 
 Unit = Literal["samples", "tokens"]
 
@@ -123,7 +124,7 @@ def make_plan(
     groups = _sum_groups(cells)
     total = budget.of(sum(cell.candidates for cell in cells))
     if total > there:
-        raise UsageError(f"--budget {text}: there are only {there:,} {unit} to select from; 100% selects all")
+        raise UsageError(f"{text}: there are only {there:,} {unit} to select from; 100% selects all")
     targets = _targets(groups, mix)
     budgets = _group_budgets(groups, targets, total, unit, text, mix)
     groups = [
@@ -175,9 +176,9 @@ def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
         cause += " and no sample fits into what a cell has of them"
     elif group.longest > 1 and group.budget:
         cause += f" and no batch, of up to {group.longest}, fits into what a cell has of them"
+    remedy = "" if group.group == ALL else ", or give a smaller --group-alpha, a --group-floor or coarser groups"
     return UsageError(
-        f"--budget {text}: group {group.group!r} gets no sample ({cause} of {group.samples:,} samples); "
-        "ask for a bigger --budget, a smaller --group-alpha, a --group-floor, --scope global or coarser groups"
+        f"{text}: group {group.group!r} gets no sample ({cause} of {group.samples:,} samples); ask for more{remedy}"
     )
 
 
@@ -230,19 +231,19 @@ def _group_budgets(
     limits = {}
     for name, limit in (("floor", mix.floor), ("cap", mix.cap)):
         if limit is not None and limit.kind not in ("fraction", unit):
-            raise UsageError(f"--group-{name}: --budget {text} counts {unit}, so give it in {unit} or as a share of it")
+            raise UsageError(f"--group-{name}: {text} counts {unit}, so give it in {unit} or as a share of it")
         limits[name] = None if limit is None else limit.of(total)
     if limits["cap"] is not None:
         sizes = np.minimum(sizes, limits["cap"])
         if sizes[targets > 0].sum() < total:
             raise UsageError(
-                f"--group-cap leaves {sizes[targets > 0].sum():,} of the {total:,} {unit} of --budget {text}; raise it"
+                f"--group-cap leaves {sizes[targets > 0].sum():,} of the {total:,} {unit} of {text}; raise it"
             )
     try:
         floors = None if limits["floor"] is None else np.full(len(groups), limits["floor"])
         return divide(total, targets, sizes, unit, floors)
     except ValueError as error:
-        raise UsageError(f"--group-floor: {error}; lower it, or raise --budget {text}") from error
+        raise UsageError(f"--group-floor: {error}; lower it, or raise {text}") from error
 
 
 def _divide_cells(

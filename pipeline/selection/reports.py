@@ -27,7 +27,7 @@ def add_reports(reports: Sequence[Report]) -> Report:
     """Several reports of one method as one: of cells, or of groups again."""
     if not reports:
         return {}
-    mass = [report["mass"] for report in reports]
+    mass: list[float] = [report["mass"] for report in reports]
     whole: Report = {"mass": float(sum(mass)), "cells": sum(report.get("cells", 1) for report in reports)}
     return whole | (_add_coverage if "mean_distance" in reports[0] else _add_matching)(reports, mass)
 
@@ -37,7 +37,9 @@ def _add_coverage(reports: Sequence[Report], mass: Sequence[float]) -> Report:
     whole: Report = {name: float(sum(report[name] for report in reports)) for name in _COVER_ADDED}
     whole |= {name: float(np.average([report[name] for report in reports], weights=mass)) for name in _COVER_MEAN}
     if any("covered_distance" in report for report in reports):
-        covered = [report.get("covered_distance", report["mean_distance"]) for report in reports]
+        covered = [
+            report["covered_distance" if "covered_distance" in report else "mean_distance"] for report in reports
+        ]
         whole["covered_distance"] = float(np.average(covered, weights=mass))
     gains = [report["gain_over_random"] * report["random_distance"] * report["mass"] for report in reports]
     whole["neighbours_advised"] = max(report.get("neighbours_advised", 0) for report in reports)

@@ -13,6 +13,7 @@ _BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured o
 _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
 _CELLS_SHOWN = 20
 _NOISE = 2.0  # a target shorter than so many times its sampling noise is called noise
+_CUT = 0.05  # a larger share of the replay that the cap moves to other samples is worth a warning
 
 
 def select_summary(
@@ -37,12 +38,18 @@ def select_summary(
         "selected tokens": totals["selected_tokens"],
         "effective tokens": totals["effective_tokens"],
     }
-    if config.realisation in ("repeat", "sampling"):
+    if config.mass != "corpus":
+        shown["mass"] = config.mass
+    asked = header["weighting"]["replay_tokens"]["requested"]
+    if config.realisation == "sampling":
+        shown["replay tokens, to be drawn"] = asked
+    elif config.realisation == "repeat":
         shown |= {
             "replay tokens": totals["replay_tokens"],
-            "replay tokens asked for": header["weighting"]["replay_tokens"]["requested"],
+            "replay tokens asked for": asked,
+            "plays": totals["plays"],
+            "samples that are played": sum(group["played_samples"] for group in header["groups"]),
         }
-    shown["plays"] = totals["plays"]
     if "mean_distance" in report:
         shown |= {
             "mean distance": report["mean_distance"],
@@ -143,6 +150,13 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
         found.append(
             f"{replay['shortfall']:,.0f} of {replay['requested']:,} replay tokens can't be played: "
             f"samples are at the cap of {header['weighting']['max_repeats']} repeats"
+        )
+    cut = sum(group["cut_tokens"] for group in header["groups"])
+    if cut > _CUT * replay["requested"]:
+        found.append(
+            f"weights ask for {cut:,.0f} of the {replay['requested']:,} replay tokens beyond "
+            f"--max-repeats {config.max_repeats}, and other samples are played in their place: raise it, or let the "
+            "trainer weigh losses or draw by weight (--realisation loss or sampling)"
         )
     if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
         found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")

@@ -69,8 +69,10 @@ class GroupResult:
     samples: int
     tokens: int
     plays: int
+    played_samples: int  # that are played at all
     replay_tokens: int
     replay_requested: float
+    cut_tokens: float  # that samples at the cap would play beyond it, and others play in their place, or nothing
     shortfall: float
     effective_tokens: float
     weight_quantiles: list[float]
@@ -140,8 +142,10 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
                 samples=len(mine),
                 tokens=int(n_tokens[mine].sum()),
                 plays=int(realised.repeat[mine].sum()),
+                played_samples=int((realised.repeat[mine] > 0).sum()),
                 replay_tokens=int(realised.repeat[mine].astype(np.int64) @ n_tokens[mine]),
                 replay_requested=float(share.replay_tokens),
+                cut_tokens=_cut(weight[mine], n_tokens[mine], share.replay_tokens, weighing),
                 shortfall=float(shortfall),
                 effective_tokens=effective_tokens(weight[mine], n_tokens[mine]),
                 weight_quantiles=[float(q) for q in np.quantile(weight[mine], QUANTILES)],
@@ -150,6 +154,14 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
         )
     rank = _order_rank(table, number, weighing)
     return Weighted(number, offsets, table, weight, realised.loss_weight, realised.repeat, rank, results, requested)
+
+
+def _cut(weight: np.ndarray, n_tokens: np.ndarray, replay_tokens: float, weighing: Weighing) -> float:
+    """Tokens that plays in proportion to the weights would play beyond the cap."""
+    if weighing.realisation != "repeat":
+        return 0.0
+    plays = weight * (replay_tokens / (weight @ n_tokens))
+    return float(np.maximum(plays - weighing.max_repeats, 0.0) @ n_tokens)
 
 
 def _order_rank(table: pa.Table, number: int, weighing: Weighing) -> np.ndarray:
