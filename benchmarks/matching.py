@@ -5,12 +5,12 @@
 
 Windows of at most 64 tokens of the old corpus are embedded with two independent sketches of 256 numbers. Every method
 sees the first (``gradmatch`` and ``gradient-coreset`` choose figures by the second, as ``cptsel select`` does) and runs
-in a process of its own. What is measured is ‖Σ_i g_i − Σ_j u_j g_j‖ / ‖Σ_i g_i‖: on the sketch that was fitted,
-on the second, on the TRUE gradient of the LM head, never sketched, and on that at a LATER checkpoint, which is the same
-model after ``--steps`` steps of AdamW along the new domain. Least squares shrinks what it can't match, down to weights
-that add up to a small part of the corpus; so the last two stand there once more for weights scaled to add up to all of
-it, as the weights of a manifest are. The target's own noise depends on the data, and with it what random choices do; it
-is printed first.
+in a process of its own. What is measured is ‖Σ_i g_i − Σ_j u_j g_j‖ / ‖Σ_i g_i‖: on the sketch that was fitted, on the
+second, on the TRUE gradient of the LM head, never sketched, and on that at a LATER checkpoint, which is the same model
+after ``--steps`` steps of AdamW along the new domain. Least squares shrinks what it can't match, down to weights that
+add up to a small part of the corpus; so the last two stand there once more for weights scaled to Σ u n = Σ n, the
+tokens of the corpus, as the weights of a manifest are. The target's own noise depends on the data, and with it what
+random choices do; it is printed first.
 
 ``cords`` is our own plain writing of what GRAD-MATCH does in the CORDS library on a CPU: OMP by the largest inner
 product, all weights solved anew in each step (ridge λ, toward 0), the most negative atom dropped until none is, an end
@@ -78,10 +78,15 @@ def cords(g: np.ndarray, m: int, ridge: float) -> Picked:
 
 
 def matched(g: np.ndarray, v: np.ndarray, n: np.ndarray, m: int, *, even: bool = False) -> Picked:
-    """Ours."""
+    """Ours, as ``cptsel select`` calls it: the tokens are one more coordinate."""
+    from cptsel.pipeline.kernels.match_mass import with_mass
     from cptsel.pipeline.kernels.matching import match
 
-    result = match(g, np.ones(len(g)), n, m, validation=v, uniform_weights=even)
+    mass = float(n.sum())
+    (g, target), (v, goal) = (with_mass(x, n, x.sum(axis=0, dtype=np.float64), mass, even=even) for x in (g, v))
+    result = match(
+        g, np.ones(len(g)), n, m, validation=v, target=target, validation_target=goal, counts=n, uniform_weights=even
+    )
     print(f"    {result.parts} parts, ridge {result.ridge:g}", file=sys.stderr)
     return result.picks, result.u
 
@@ -232,11 +237,12 @@ def measure(results: list[dict], cache: Path, g: np.ndarray, v: np.ndarray, args
     true = text.gradient_sums(model, windows, weights)
     model.model.load_state_dict(torch.load(cache / f"model-{args.steps}.pt", weights_only=True))
     later = text.gradient_sums(model, windows, weights)
+    tokens = read_sketches(cache)[2].astype(np.float64)
     goals = [np.load(cache / f"true-{step}.npy") for step in (0, args.steps)]
     for i, (result, u) in enumerate(zip(results, weights, strict=True)):
-        scale = len(g) / u.sum()
+        scale = tokens.sum() / (u @ tokens)
         result["atoms"] = int((u != 0).sum())
-        result["weight_sum"] = u.sum() / len(g)
+        result["mass"] = 1 / scale
         for name, rows in (("sketch", g), ("validation", v)):
             goal = rows.sum(axis=0, dtype=np.float64)
             result[name] = float(np.linalg.norm(goal - u @ rows) / np.linalg.norm(goal))
@@ -248,12 +254,12 @@ def measure(results: list[dict], cache: Path, g: np.ndarray, v: np.ndarray, args
 def print_table(results: list[dict]) -> None:
     """As Markdown."""
     columns = ["sketch", "validation", "true", "later", "true_scaled", "later_scaled"]
-    print("| budget | method | atoms | Σu/A | CPU s | MB | " + " | ".join(columns).replace("_", ", ") + " |")
+    print("| budget | method | atoms | Σun/Σn | CPU s | MB | " + " | ".join(columns).replace("_", ", ") + " |")
     print("| --- " * (6 + len(columns)) + "|")
     for r in results:
         figures = " | ".join(f"{r[column]:.3f}" for column in columns)
         print(
-            f"| {r['budget']} | {r['method']} | {r['atoms']} | {r['weight_sum']:.2f} | {r['cpu_s']:.1f} | "
+            f"| {r['budget']} | {r['method']} | {r['atoms']} | {r['mass']:.2f} | {r['cpu_s']:.1f} | "
             f"{r['peak_mb']:.0f} | {figures} |"
         )
 

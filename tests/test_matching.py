@@ -8,7 +8,7 @@ from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp
 
 from cptsel.pipeline.kernels import matching
-from cptsel.pipeline.kernels.match_mass import with_mass
+from cptsel.pipeline.kernels.match_mass import MASS, with_mass
 from cptsel.pipeline.kernels.matching import MatchResult, match
 
 
@@ -198,7 +198,7 @@ def test_mass_as_a_coordinate_keeps_the_sum_of_tokens() -> None:
     massive, goal = with_mass(g, n, target, total)
     assert massive.shape == (400, 17)
     np.testing.assert_allclose(massive.sum(axis=0, dtype=np.float64), goal, rtol=1e-5)
-    assert goal[-1] == pytest.approx(np.linalg.norm(target))
+    assert goal[-1] == pytest.approx(MASS * np.linalg.norm(target))
     plain = match(g, np.ones(400), n, 20, ridge=0.1, parts=1)
     with_it = match(massive, np.ones(400), n, 20, ridge=0.1, parts=1, target=goal)
     short = [abs(1 - found.u @ n[found.picks] / total) for found in (plain, with_it)]

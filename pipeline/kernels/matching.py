@@ -115,7 +115,8 @@ def match(
         budget: At most so many samples or tokens, >= 0. Tokens are a knapsack: the better of gain per token and gain.
         budget_kind: The unit of ``budget``.
         validation: The same gradients under an independent sketch (n, k'), float32; only ever used to compare results.
-        ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``. 0 may leave budget unused, as
+        ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``, with the parts that do best under
+            ``DEFAULT_RIDGE``. 0 may leave budget unused, as
             weights that fall to 0 are dropped, and picks nothing for a target of 0.
         parts: Into how many clusters rows may be split; None to choose: one part up to m = 2k, and ``ATOMS_A_PART``.
         tolerance: Stop where the relative residual on ``g`` is at most this, and of the solutions that come so near
@@ -180,16 +181,30 @@ def _splits(p: Problem, parts: int | None, seed: int) -> list[np.ndarray]:
 
 
 def _try(p: Problem, ridge: float | None, splits: list[np.ndarray]) -> list[_Tried]:
-    """Every solution that is compared; under a token budget the best once more by gain per token."""
-    ridges: tuple[float, ...] = RIDGES if p.validation is not None else (DEFAULT_RIDGE,)
-    if ridge is not None or p.uniform_weights:
-        ridges = (0.0 if ridge is None or p.uniform_weights else ridge,)
-    grid = [(labels, r) for labels in splits for r in ridges]
-    tried = [_measured(p, _solve(p, labels, r, False), r, False) for labels, r in grid]
+    """Every split under one ridge, the best split under the others, under a token budget the best by gain per token."""
+    first = DEFAULT_RIDGE if ridge is None else ridge
+    others: tuple[float, ...] = ()
+    if p.uniform_weights:
+        first = 0.0
+    elif ridge is None and p.validation is not None:
+        others = tuple(r for r in RIDGES if r != first)
+    tried: list[_Tried] = []
+    grid: list[tuple[np.ndarray, float]] = []
+
+    def attempt(labels: np.ndarray, r: float, per_token: bool = False) -> None:
+        grid.append((labels, r))
+        tried.append(_measured(p, _solve(p, labels, r, per_token), r, per_token))
+
+    def best() -> tuple[np.ndarray, float]:
+        return grid[min(range(len(tried)), key=lambda i: tried[i].score)]
+
+    for labels in splits:
+        attempt(labels, first)
+    labels, _ = best()
+    for r in others:
+        attempt(labels, r)
     if p.budget_kind == "tokens":
-        best = min(range(len(grid)), key=lambda i: tried[i].score)
-        labels, r = grid[best]
-        tried.append(_measured(p, _solve(p, labels, r, True), r, True))
+        attempt(*best(), per_token=True)
     return tried
 
 

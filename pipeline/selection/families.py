@@ -70,6 +70,11 @@ class Settings:
         """Arguments of kernels of coverage."""
         return {"neighbours": self.neighbours, "refine": self.refine, "seed": self.seed} | self.entry.settings
 
+    @property
+    def even(self) -> bool:
+        """Whether matching gives equal weights."""
+        return bool(self.entry.settings.get("uniform_weights"))
+
     def match_options(self) -> dict[str, Any]:
         """Arguments of kernels of matching."""
         options = {"ridge": self.ridge, "parts": self.parts, "tolerance": self.tolerance, "seed": self.seed}
@@ -142,8 +147,10 @@ def _match(cell: Cell, budget: int, settings: Settings) -> Picks:
     costs, budget, kind = budget_of(cell, budget, settings)
     n_tokens, mass = cell.columns["n_tokens"], float(cell.mass.sum())
     # The targets are those of the samples: batches whose samples came into the pool at different rates don't add up.
-    g, target = with_mass(cell.vectors[counted], n_tokens[counted], cell.targets[0], mass)
-    validation, validation_target = with_mass(cell.validation[counted], n_tokens[counted], cell.targets[1], mass)
+    (g, target), (validation, validation_target) = (
+        with_mass(x[counted], n_tokens[counted], goal, mass, even=settings.even)
+        for x, goal in zip((cell.vectors, cell.validation), cell.targets, strict=True)
+    )
     result = settings.entry.load()(
         g,
         (cell.mass / n_tokens)[counted],

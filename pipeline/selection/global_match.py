@@ -45,13 +45,13 @@ class MatchGroup:
     def __call__(self, task: MatchTask) -> dict[str, Any]:
         rows = read_candidates(self.work, task.number, task.parts)
         targets = [io.read_parquet(part_path(self.work, TARGETS, task.number, part)) for part in task.parts]
-        target, validation_target = (
+        goals = (
             np.sum([table[name][0].values.to_numpy() for table in targets], axis=0) for name in ("target0", "target1")
         )
         n_tokens = rows["n_tokens"].to_numpy().astype(np.int64)
-        g, target = with_mass(matrix(rows), n_tokens, target, task.group.choice_mass)
-        validation, validation_target = with_mass(
-            matrix(rows, "validation"), n_tokens, validation_target, task.group.choice_mass
+        (g, target), (validation, validation_target) = (
+            with_mass(x, n_tokens, goal, task.group.choice_mass, even=self.settings.even)
+            for x, goal in zip((matrix(rows), matrix(rows, "validation")), goals, strict=True)
         )
         result = self.settings.entry.load_merge()(
             g,
