@@ -171,7 +171,7 @@ def _selections_table(
     rows = []
     for name, manifest, phase in zip(names, manifests, phases, strict=True):
         selection = manifest.header["selection"]
-        report = selection.get("report") or {}
+        report = (selection.get("report") or {}) if phase["phase"] == 0 else {}  # measured for phase 0 alone
         effective = phase.get("effective_tokens")
         rows.append(
             [

@@ -32,8 +32,8 @@ _WRITTEN = {  # what each command writes below its output, finished or not
 _CHUNK = 1 << 20
 
 
-def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool) -> None:
-    """Make ``out`` ready for ``command``: empty but for its ``config.yaml``.
+def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool, keep: str | None = None) -> None:
+    """Make ``out`` ready for ``command``: empty but for its ``config.yaml`` and the directory ``keep``.
 
     What an earlier, unfinished call of the same command left is removed; a finished one only with ``overwrite``;
     anything else is never touched.
@@ -45,9 +45,16 @@ def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool) ->
         UsageError: ``out`` is finished and ``overwrite`` is off, or holds files that are not this command's.
     """
     check_output(out, command, overwrite)
-    if list_tree(out):
-        io.delete_tree(out)
-    write_config(out, command, config_yaml)
+    if keep is not None:
+        io.delete(io.join(out, SUCCESS))  # first: what is half deleted must not look finished
+        write_config(out, command, config_yaml)
+        for name in list_tree(out):
+            if name != CONFIG and not name.startswith(f"{keep}/"):
+                io.delete(io.join(out, name))
+    else:
+        if list_tree(out):
+            io.delete_tree(out)
+        write_config(out, command, config_yaml)
 
 
 def check_output(out: str, command: str, overwrite: bool) -> None:

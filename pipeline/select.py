@@ -38,6 +38,8 @@ from cptsel.pipeline.selection.weighting import Weighing, weigh
 from cptsel.pipeline.selection.writing import write_samples, write_shards
 from cptsel.pipeline.steps import Steps
 
+_WORK = ".work"
+
 
 def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:
     """Choose a coreset and write its manifest.
@@ -53,25 +55,21 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     config = settle(_absolute(config))
     task = _open(config)
     outputs.check_output(config.out, "select", config.overwrite)
-    steps = Steps(io.join(config.out, ".work"), config.beam_args, config.workers, progress)
+    steps = Steps(io.join(config.out, _WORK), config.beam_args, config.workers, progress)
     if config.dry_run:
         with ThreadPoolExecutor(max_workers=8) as pool:
             counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
         return dry_run_summary(config, task.phases, task.plan(counted), _unmatched(task.reader.exclude, counted))
-    counted = _begin(config, task, steps)
-    unmatched = _unmatched(task.reader.exclude, counted)
-    selected: list[Selected] = []
-    for phase in task.phases:
-        within = steps.within(f"phase-{phase.number}")
-        if phase.from_first:
-            first, reader = selected[0], selected[0].reader
-            plan = draw_from_first(first.weighted, first.work, first.plan, phase, config.seed, within.work)
-            reports: list[dict[str, Any]] = []
-        else:
-            plan, reader = _plan_phase(task, phase, counted, within)
-            reports = _choose(config, phase, plan, reader, within)
-        weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing)
-        selected.append(Selected(phase.runs, reader, within.work, plan, weighted, reports, {}, phase.from_first))
+    is_new = not outputs.list_tree(config.out)
+    if is_new:
+        outputs.write_config(config.out, "select", to_yaml(config))
+    _delete(steps.work)
+    try:
+        counted, selected = _select_phases(config, task, steps)
+    except BaseException:  # an interrupt too: what --overwrite is to replace stays as it was until all is chosen
+        _delete(config.out if is_new else steps.work)
+        raise
+    outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite, keep=_WORK)
     write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
     write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
     if not config.skip_residuals:
@@ -80,6 +78,7 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     _delete(steps.work)
     stats = _stats(time.monotonic() - began)
     header = finish_manifest(config.out, header, to_yaml(config), stats)
+    unmatched = _unmatched(task.reader.exclude, counted)
     return select_summary(config, header, selected[0].plan, unmatched, stats)
 
 
@@ -181,24 +180,30 @@ def _unmatched(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:
     return len({entry.lower() for entry in exclude} - matched)
 
 
-def _begin(config: SelectConfig, task: Task, steps: Steps) -> list[dict[str, Any]]:
-    """Count, plan, and only then clear the output directory: a budget that can't be must not cost an old manifest.
+def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list[dict[str, Any]], list[Selected]]:
+    """Count, plan, choose and weigh, phase by phase, under the work directory alone.
 
     Returns:
-        What ``CountCells`` says of the shards of phase 0.
+        What ``CountCells`` says of the shards of phase 0, and what was selected.
     """
-    is_new = not outputs.list_tree(config.out)
-    if is_new:
-        outputs.write_config(config.out, "select", to_yaml(config))
-    try:
-        counted = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
-        task.plan(counted)
-        _check_history(config, counted)
-    except BaseException:  # an interrupt too: what --overwrite has not replaced yet must stay as it was
-        _delete(config.out if is_new else steps.work)
-        raise
-    outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite)
-    return counted
+    counted: list[dict[str, Any]] = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
+    for phase in task.phases:  # a budget that can't be is told before hours of choosing
+        if phase.runs is task.phases[0].runs and not phase.from_first:
+            task.plan(counted, phase.number)
+    _check_history(config, counted)
+    selected: list[Selected] = []
+    for phase in task.phases:
+        within = steps.within(f"phase-{phase.number}")
+        if phase.from_first:
+            first, reader = selected[0], selected[0].reader
+            plan = draw_from_first(first.weighted, first.work, first.plan, phase, config.seed, within.work)
+            reports: list[dict[str, Any]] = []
+        else:
+            plan, reader = _plan_phase(task, phase, counted, within)
+            reports = _choose(config, phase, plan, reader, within)
+        weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing)
+        selected.append(Selected(phase.runs, reader, within.work, plan, weighted, reports, {}, phase.from_first))
+    return counted, selected
 
 
 def _check_history(config: SelectConfig, counted: list[dict[str, Any]]) -> None:

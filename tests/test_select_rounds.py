@@ -14,9 +14,11 @@ from test_select_methods import choose, population, read_samples
 from cptsel.pipeline import hashing, steps
 from cptsel.pipeline.config import OrderConfig, SelectConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.kernels import matching
 from cptsel.pipeline.kernels.budget import divide
 from cptsel.pipeline.kernels.draws import priority_sample
-from cptsel.pipeline.manifest import load_manifest
+from cptsel.pipeline.kernels.match_mass import MASS
+from cptsel.pipeline.manifest import load_manifest, manifest_id
 from cptsel.pipeline.order import order
 from cptsel.pipeline.runs import open_checkpoints, open_runs
 from cptsel.pipeline.select import select
@@ -194,6 +196,64 @@ def test_exploration(run, tmp_path, inline):
     assert read_samples(tmp_path / "c")["score"].null_count == 40
 
 
+def test_exploration_stands_for_what_it_drew(run, tmp_path, inline):
+    """Where less is fresh than was to be drawn, the few that are don't stand for the whole share."""
+    choose(run, tmp_path / "a", method="uniform", group_by=None, budget="270 samples", realisation="none")
+    options = {"history": (str(tmp_path / "a"),), "history_mode": "discount", "group_by": None, "budget": "40 samples"}
+    choose(run, tmp_path / "b", explore=0.5, method="craig", **options)
+    rows = read_samples(tmp_path / "b")
+    explored = rows.filter(pc.is_null(rows["score"]))
+    assert rows.num_rows == 40
+    assert 0 < explored.num_rows <= 10  # 280 samples less 270 are fresh, and half of 40 were to be explored
+    weight, n = (explored[name].to_numpy().astype(float) for name in ("weight", "n_tokens"))
+    assert weight @ n == pytest.approx(explored.num_rows / 40 * header_of(tmp_path / "b")["totals"]["population_mass"])
+
+
+@pytest.mark.parametrize("method", ["craig", "gradmatch"])
+@pytest.mark.parametrize("mode", ["exclude", "cover"])
+def test_a_shard_without_candidates_still_counts(run, tmp_path, inline, monkeypatch, method, mode):
+    """History takes all of the first shard: its samples stay clients, and their gradients stay in the target."""
+    if mode == "cover" and method != "craig":
+        pytest.skip("only coverage starts from what was replayed")
+    whole = choose(run, tmp_path / "a", method="full", budget="100%", realisation="none")["totals"]["samples"]
+    for path in sorted((tmp_path / "a" / "samples").iterdir())[1:]:  # a manifest of the first shard alone
+        path.unlink()
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    gone = [name for name in manifest["files"] if name.startswith("samples/") and name != "samples/000000.parquet"]
+    for name in gone:
+        del manifest["files"][name]
+    manifest["manifest_id"] = manifest_id(manifest)
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
+    options = {"method": method, "history": (str(tmp_path / "a"),), "history_mode": mode, "group_by": None}
+    options |= {"neighbours": 400} if method == "craig" else {}
+    targets, match = [], matching.match
+
+    def recorded(*args, **named):
+        targets.append(named["target"])
+        return match(*args, **named)
+
+    monkeypatch.setattr(matching, "match", recorded)
+    choose(run, tmp_path / "b", scope="global", **options)
+    report = header_of(tmp_path / "b")["selection"]["report"]
+    everything = population(run, group_by=None)
+    if method == "craig":
+        assert report["clients"] == whole
+        assert ("covered_distance" in report) == (mode == "cover")
+    else:
+        length = np.linalg.norm(everything["g"].T @ (everything["mass"] / everything["n_tokens"]))
+        assert np.linalg.norm(targets[-1][:-1]) == pytest.approx(length, rel=1e-3)  # that of the merge
+        assert targets[-1][-1] == pytest.approx(MASS * length, rel=1e-3)
+
+
+def test_a_history_named_twice_is_one_round(run, tmp_path, inline):
+    choose(run, tmp_path / "a", method="uniform")
+    order(OrderConfig(replay=str(tmp_path / "a"), out=str(tmp_path / "ordered")))
+    options = {"method": "importance", "history_mode": "discount", "history_discount": 0.1}
+    choose(run, tmp_path / "b", history=(str(tmp_path / "a"),), **options)
+    choose(run, tmp_path / "c", history=(str(tmp_path / "a"), str(tmp_path / "ordered")), **options)
+    assert ids(tmp_path / "b") == ids(tmp_path / "c")
+
+
 def test_a_history_that_is_none(run, tmp_path, inline):
     other = build_run(tmp_path / "other", rows=(40,), prefix="elsewhere/")
     choose(other, tmp_path / "a", method="uniform")
@@ -346,6 +406,33 @@ def test_groups_by_how_much_they_suffer(run, later, tmp_path, inline):
         assert group["target_mass"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_groups_suffer_alike_by_samples_and_by_batches(run, later, tmp_path, inline):
+    for unit in ("sample", "batch"):
+        options = {"combine": "difference", "group_mass": "interference", "unit": unit, "budget": "60%"}
+        choose((run, later), tmp_path / unit, method="uniform", **options)
+    targets = [[g["target_mass"] for g in header_of(tmp_path / unit)["groups"]] for unit in ("sample", "batch")]
+    assert targets[0] == pytest.approx(targets[1], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "mix-review", "phases": 4, "mix_decay": 0.1},
+        {"method": "uniform", "phases": 2, "phase_budget": "1 sample"},
+        {"method": "uniform", "budget": "60 tokens"},
+        {"method": "gradmatch", "history": ("{none}",)},
+    ],
+)
+def test_what_fails_leaves_the_old_manifest(run, tmp_path, inline, options):
+    choose(run, tmp_path / "replay", method="importance")
+    before = {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()}
+    with pytest.raises(UsageError):
+        choose(run, tmp_path / "replay", overwrite=True, **options)
+    assert {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()} == before
+    choose(run, tmp_path / "replay", overwrite=True, method="uniform")
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+
+
 def test_no_loss_that_rises(run, tmp_path, inline):
     falling = build_run(tmp_path / "falling", rows=ROWS, pool=True, drift=1e-9)  # losses as good as equal
     for path in (falling / "embeddings").iterdir():
@@ -428,7 +515,13 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"method": "full", "budget": "100%", "explore": 0.1}, "--explore sets a part of the budget aside"),
         ({"method": "gradmatch-batch", "scope": "global"}, "--unit batch chooses inside shards"),
         ({"explore": 1.5}, "--explore 1.5: must be a finite number between 0.0 and 1.0"),
-        ({"history_discount": 0.0}, "--history-discount 0.0: must be a finite number above 0.0"),
+        ({"history_discount": 0.0}, "--history-discount 0.0: must be a finite number between 1e-06 and 1.0"),
+        ({"explore": 0.2, "curriculum": "gain"}, "--explore draws at random, and what is drawn has no gain"),
+        ({"method": "gradmatch", "tolerance": 1.0}, "--tolerance 1 is reached without a pick"),
+        (
+            {"method": "interference", "new": "{new}", "phase_run": ("{new}",)},
+            "--phase-run selects at later checkpoints, and --new is embedded at the first",
+        ),
         ({"curriculum": "length"}, "--curriculum length: must be one of loss, norm, gain"),
         ({"group_floor": "lots"}, "--group-floor: 'lots' is not a budget"),
         ({"group_floor": "10 tokens"}, "--group-floor: --budget 20% counts samples"),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from cptsel.pipeline.kernels.neighbours import nearest
+
 _ITERATIONS, _POINTS = 6, 32  # of k-means, and rows a centroid it is trained on: parts need not be the best clusters
 
 
@@ -54,8 +56,7 @@ def absorb(labels: np.ndarray, centroids: np.ndarray, too_small: np.ndarray) -> 
     moved = np.arange(len(centroids))
     small = np.flatnonzero(too_small)
     if len(small):
-        distances = ((centroids[small, None].astype(np.float64) - centroids[None, kept]) ** 2).sum(axis=2)
-        moved[small] = kept[distances.argmin(axis=1)]
+        moved[small] = kept[nearest(centroids[small], centroids[kept], 1).indices[:, 0]]
     return np.unique(moved[labels], return_inverse=True)[1].astype(np.int64)
 
 

@@ -221,8 +221,9 @@ def _batches(cell: Cell, size: int) -> Cell:
     starts = np.cumsum(samples) - samples
     columns = {name: np.add.reduceat(values[order], starts) for name, values in cell.columns.items()}
     columns["pool_prob"] = columns["n_tokens"] / columns["corpus_mass"]
-    if "rise" in columns:
-        columns["rise"] /= samples
+    if "rise" in columns:  # its mean by mass, so that mass · rise adds up
+        rise = (cell.columns["rise"] * cell.columns["corpus_mass"])[order]
+        columns["rise"] = np.add.reduceat(rise, starts) / columns["corpus_mass"]
     return replace(
         cell,
         names=[cell.names[chunk[0]] for chunk in chunks],

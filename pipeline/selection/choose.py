@@ -37,8 +37,8 @@ def choose(
         reader: how cells are read.
         settings: the method and its options.
         steps: where steps run; picks go under its work directory.
-        explore: share of every group's budget that is first drawn uniformly from what was never replayed, and the share
-            of its mass that this draw stands for.
+        explore: share of every group's budget that is first drawn uniformly from what was never replayed; this draw
+            stands for the share of its mass that it really has of the budget, as there may be less that is fresh.
         scope: ``shard`` or ``global``.
         partitions: of ``--partition cluster``: how many a group has, 0 for as many as its size asks for; None to take
             the shards as parts.
@@ -51,7 +51,12 @@ def choose(
     _choose(shards, first, replace(reader, fresh=True, beta=None), uniform, drawn, scope, None)
     rest = replace(reader, taken=(*reader.taken, drawn.work))
     reports = _choose(shards, second, rest, settings, chosen, scope, partitions)
-    join_picks([(chosen.work, 1 - explore), (drawn.work, explore)], steps.work)
+    shares = {
+        group.group: given.budget / group.budget
+        for group, given in zip(plan.groups, first.groups, strict=True)
+        if group.budget
+    }
+    join_picks(chosen.work, drawn.work, shares, steps.work)
     return reports
 
 

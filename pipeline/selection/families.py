@@ -19,6 +19,7 @@ from cptsel.pipeline.selection.picks import PICKS
 from cptsel.pipeline.selection.plan import Unit
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
+_LEAST = 1e-100  # a discount of many rounds is never 0: what was played often may still be picked
 VECTORS: dict[Family, Vectors | None] = {"draw": None, "all": None, "cover": "cover", "match": "match"}
 
 
@@ -106,7 +107,12 @@ def draw_keys(cell: Cell, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Scores s, 0 for what may not be picked, and uniform variates u of the atoms, by their names alone."""
     scores = settings.entry.load()(cell.columns, settings.importance)
     # A rise of the loss counts as more of the sample, as does the pool's rate, which is in the scores already.
-    scores = scores * (cell.mass / cell.columns["corpus_mass"]) * settings.discount**cell.rounds * cell.free
+    scores = (
+        scores
+        * (cell.mass / cell.columns["corpus_mass"])
+        * np.maximum(settings.discount**cell.rounds, _LEAST)
+        * cell.free
+    )
     return scores, uniform(settings.seed, f"{settings.purpose} {settings.phase}", cell.names)
 
 
@@ -181,7 +187,7 @@ def played(free: np.ndarray, rounds: np.ndarray, settings: Settings, covers: boo
     if not free.all():
         options["candidates"] = free
     if settings.discount < 1 and rounds.any():
-        options["gain_factor"] = settings.discount**rounds
+        options["gain_factor"] = np.maximum(settings.discount**rounds, _LEAST)
     if covers and settings.cover_history and rounds.any():
         options["covered"] = np.flatnonzero(rounds > 0)
     return options

@@ -32,7 +32,7 @@ _MASSES = pa.schema([("group", pa.string()), ("pick", pa.int64()), ("mass", pa.f
 
 @dataclass(frozen=True)
 class MergeTask:
-    """A group and the parts that have candidates of it."""
+    """A group and the parts that have some of it."""
 
     number: int
     group: Share

@@ -28,7 +28,7 @@ MATCHED = "matched"
 
 @dataclass(frozen=True)
 class MatchTask:
-    """A group and the parts that have candidates of it."""
+    """A group and the parts that have some of it."""
 
     number: int
     group: Share

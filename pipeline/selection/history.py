@@ -48,7 +48,9 @@ def open_history(directories: Sequence[str], runs: EmbeddingRuns, mode: str, dis
             )
         for path, name in mine:
             entry = (manifest.path(name), manifest.header["files"][name]["sha256"])
-            files[number[path]] = (*files.get(number[path], ()), entry)
+            known = files.get(number[path], ())
+            if entry[1] not in {sha256 for _, sha256 in known}:  # a manifest and its ordered copy are one round
+                files[number[path]] = (*known, entry)
     return History(mode, discount, files)
 
 

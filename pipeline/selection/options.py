@@ -47,12 +47,12 @@ _REAL: dict[str, tuple[float, float]] = {  # least and most
     "interference_beta": (0.0, math.inf),
     "ridge": (0.0, math.inf),
     "tolerance": (0.0, 1.0),
-    "history_discount": (0.0, 1.0),
+    "history_discount": (1e-6, 1.0),
     "explore": (0.0, 1.0),
     "mix_ratio": (0.0, math.inf),
     "mix_decay": (0.0, 1.0),
 }
-_POSITIVE = ("history_discount", "mix_ratio", "mix_decay")
+_POSITIVE = ("mix_ratio", "mix_decay")
 _PARSED = {
     "budget": parse_budget,
     "group_floor": parse_budget,
@@ -215,6 +215,16 @@ def _check_together(config: SelectConfig) -> None:
             "--history-mode cover starts coverage from what was replayed: it needs --history and craig or kmedoids",
         ),
         (
+            config.explore > 0 and config.curriculum == "gain",
+            "--explore draws at random, and what is drawn has no gain; use --curriculum loss or norm",
+        ),
+        (
+            bool(config.phase_run) and config.new is not None and wants_rise(config),
+            "--phase-run selects at later checkpoints, and --new is embedded at the first; tell the rise of losses by "
+            "--combine difference, in one selection a checkpoint",
+        ),
+        (config.tolerance == 1, "--tolerance 1 is reached without a pick; ask for less"),
+        (
             config.history_mode == "discount" and family == "all",
             "--history-mode discount weighs choices, and --method full has none; leave it out",
         ),
@@ -308,6 +318,8 @@ def _read_shares(path: str) -> Mapping[str, float]:
     if not isinstance(loaded, dict) or not loaded:
         raise UsageError(f"--group-mass {path}: must be a mapping of groups to shares, such as 'de: 0.3'")
     for group, share in loaded.items():
+        if not isinstance(group, str):
+            raise UsageError(f"--group-mass {path}: the group {group!r} is no text to YAML; put its name in quotes")
         if isinstance(share, bool) or not isinstance(share, int | float) or not (math.isfinite(share) and share >= 0):
             raise UsageError(f"--group-mass {path}: the share of {group!r} is {share!r}, not a number of at least 0")
-    return {str(group): float(share) for group, share in loaded.items()}
+    return {group: float(share) for group, share in loaded.items()}

@@ -5,13 +5,14 @@ picks several times its share and hands the picks on in files, of coverage with 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.budget import divide
 from cptsel.pipeline.kernels.merge import part_budget
 from cptsel.pipeline.runs import RunShard
 from cptsel.pipeline.selection.cells import Cell, CellReader, read_cells
@@ -34,7 +35,7 @@ class Part:
     Attributes:
         number: of the part, unique among all.
         source: a shard with cells of any groups, or one routed cell.
-        budgets: what it picks for the merge, by group.
+        budgets: what it picks for the merge, by group; 0 where it has no candidate and only brings clients and target.
         client_rates: share of its samples that are clients, by group.
     """
 
@@ -55,7 +56,7 @@ class PickCandidates:
 
     def __call__(self, part: Part) -> None:
         for cell in self._cells(part):
-            if not part.budgets.get(cell.group):
+            if cell.group not in part.budgets:
                 continue
             picks = pick(cell, part.budgets[cell.group], self.settings)
             chosen = np.zeros(len(cell), dtype=bool)
@@ -90,15 +91,15 @@ class PickCandidates:
 
 
 def parts_of_shards(shards: Sequence[RunShard], plan: Plan) -> list[Part]:
-    """Every shard with candidates as a part."""
-    groups = {group.group: group for group in plan.groups}
-    cells = plan.by_shard()
+    """Every shard as a part."""
+    groups = {group.group: group for group in plan.groups if group.budget}
+    cells, rates = plan.by_shard(), client_rates(plan)
     return [
         Part(
             shard.shard_id,
             shard,
-            {name: _budget(cell, groups[name], plan) for name, cell in cells[shard.shard_id].items()},
-            client_rates(plan),
+            {name: _budget(cell, groups[name], plan) for name, cell in cells[shard.shard_id].items() if name in groups},
+            rates,
         )
         for shard in shards
         if shard.shard_id in cells
@@ -106,13 +107,21 @@ def parts_of_shards(shards: Sequence[RunShard], plan: Plan) -> list[Part]:
 
 
 def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan) -> list[Part]:
-    """Every routed cell as a part; budgets are by its mass, as those of shards are."""
-    groups = {group.group: group for group in plan.groups}
+    """Every routed cell as a part; its own budget is by mass and at most what it holds, as those of shards are."""
     rates = client_rates(plan)
-    return [
-        Part(number, cell, {cell.group: _budget(cell.share, groups[cell.group], plan)}, rates)
-        for number, cell in enumerate(cells)
-    ]
+    budgets: dict[tuple[str, ...], int] = {}
+    for group in plan.groups:
+        mine = [cell for cell in cells if cell.group == group.group]
+        shares = [cell.share for cell in mine]
+        own = divide(
+            group.budget,
+            np.array([share.choice_mass for share in shares]),
+            np.array([share.size(plan.unit) for share in shares], np.int64),
+            plan.unit,
+        )
+        for cell, share, budget in zip(mine, shares, own.tolist(), strict=True):
+            budgets[cell.files] = _budget(replace(share, budget=budget), group, plan)
+    return [Part(number, cell, {cell.group: budgets[cell.files]}, rates) for number, cell in enumerate(cells)]
 
 
 def client_rates(plan: Plan) -> dict[str, float]:
@@ -123,11 +132,11 @@ def client_rates(plan: Plan) -> dict[str, float]:
 def pick_candidates(
     parts: Sequence[Part], plan: Plan, reader: CellReader, settings: Settings, steps: Steps
 ) -> dict[str, tuple[int, ...]]:
-    """Let every part pick; returns the parts that have candidates of each group with a budget."""
+    """Let every part pick; returns the parts that have some of each group with a budget."""
     names = tuple(group.group for group in plan.groups)
     steps.run(CANDIDATES, PickCandidates(reader, settings, steps.work, names), parts)
     return {
-        group.group: tuple(part.number for part in parts if part.budgets.get(group.group))
+        group.group: tuple(part.number for part in parts if group.group in part.budgets)
         for group in plan.groups
         if group.budget
     }
@@ -150,9 +159,7 @@ def _budget(cell: Share, group: Share, plan: Plan) -> int:
     Never less than its own budget either, which is above its share by mass where another part is too small for its own:
     cells' budgets add up to the group's, and so the candidates suffice for it.
     """
-    if not group.budget:
-        return 0
     least = max(cell.budget, cell.longest)
     share = cell.choice_mass / group.choice_mass if group.choice_mass > 0 else 0.0
-    mean_cost = group.size(plan.unit) / group.samples
+    mean_cost = group.size(plan.unit) / group.candidates
     return min(cell.size(plan.unit), max(least, part_budget(group.budget, share, mean_cost)))

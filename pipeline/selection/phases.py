@@ -4,7 +4,7 @@ Every phase is selected anew, by fresh draws or from a later checkpoint's run, o
 phase 0 plays all cR of them, each later one R).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -58,6 +58,8 @@ def open_phases(config: SelectConfig, new: EmbeddingRuns | None) -> list[Phase]:
     budget, text = parse_budget(config.budget), f"--budget {config.budget}"
     if config.mix_ratio is not None and new is not None:
         tokens = int(Fraction(str(config.mix_ratio)) * sum(shard.n_tokens for shard in new.shards))
+        if not tokens:
+            raise UsageError(f"--mix-ratio {config.mix_ratio:g} of the new domain is less than one token; ask for more")
         budget, text = parse_budget(f"{tokens} tokens"), f"--mix-ratio {config.mix_ratio:g}"
     phases = [Phase(0, runs, budget, text)]
     for number in range(1, config.phases):
@@ -131,30 +133,30 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
     return replace(plan, unit=unit, budget=total, groups=tuple(drawn_groups))
 
 
-def join_picks(sources: Sequence[tuple[str, float]], work: str) -> None:
-    """Put the picks of several choices together: each stands for its share of every group's mass.
+def join_picks(chosen: str, drawn: str, shares: dict[str, float], work: str) -> None:
+    """Put the picks of two choices together.
 
     Args:
-        sources: directories with picks, and the share of each; in the scale of the first one's raw masses.
+        chosen: directory with the picks of the method, in the scale of whose raw masses the joined ones are.
+        drawn: directory with the picks of a draw beside it.
+        shares: by group, what share of its mass the draw stands for; all where nothing else was picked, and none where
+            it picked nothing.
         work: directory for the joined picks.
     """
-    files = [list_picks(source) for source, _ in sources]
-    sums: list[dict[str, float]] = []
-    for found in files:
-        of_group: dict[str, float] = {}
-        for path in found.values():
-            added = io.read_parquet(path, ["group", "raw"]).group_by("group").aggregate([("raw", "sum")])
-            for row in added.to_pylist():
-                of_group[row["group"]] = of_group.get(row["group"], 0.0) + row["raw_sum"]
-        sums.append(of_group)
+    files = [list_picks(source) for source in (chosen, drawn)]
+    first, second = (_sum_raw(found.values()) for found in files)
+    factors: list[dict[str, float]] = [{}, {}]
+    for group in first.keys() | second.keys():
+        share = shares[group] if group in first and group in second else 0.0
+        factors[0][group] = 1 - share
+        factors[1][group] = share * first[group] / second[group] if share else 1.0
 
     def join(shard: int) -> None:
         tables = []
-        for found, of_group, (_, share) in zip(files, sums, sources, strict=True):
+        for found, of_group in zip(files, factors, strict=True):
             if shard in found:
                 rows = io.read_parquet(found[shard])
-                factors = {name: _whole(sums[0], sources[0][1], name) * share / raw for name, raw in of_group.items()}
-                factor = np.array([factors[name] for name in rows["group"].to_pylist()])
+                factor = np.array([of_group.get(name, 1.0) for name in rows["group"].to_pylist()])
                 tables.append(with_column(rows, "raw", rows["raw"].to_numpy() * factor))
         rows = pa.concat_tables(tables).sort_by([("row_index", "ascending"), ("window", "ascending")])
         io.write_parquet(picks_path(work, shard), rows.combine_chunks())
@@ -163,9 +165,14 @@ def join_picks(sources: Sequence[tuple[str, float]], work: str) -> None:
         list(pool.map(join, sorted(set().union(*files))))
 
 
-def _whole(sums: dict[str, float], share: float, group: str) -> float:
-    """What all choices of a group come to, told by one of them and its share; 1 where that has none of it."""
-    return sums[group] / share if group in sums and share > 0 else 1.0
+def _sum_raw(paths: Iterable[str]) -> dict[str, float]:
+    """Σ raw of the picks of each group, above 0."""
+    sums: dict[str, float] = {}
+    for path in paths:
+        added = io.read_parquet(path, ["group", "raw"]).group_by("group").aggregate([("raw", "sum")])
+        for row in added.to_pylist():
+            sums[row["group"]] = sums.get(row["group"], 0.0) + row["raw_sum"]
+    return {group: raw for group, raw in sums.items() if raw > 0}
 
 
 def with_column(rows: pa.Table, name: str, values: np.ndarray) -> pa.Table:

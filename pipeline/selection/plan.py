@@ -140,11 +140,14 @@ def make_plan(
 def set_aside(plan: Plan, share: float) -> tuple[Plan, Plan]:
     """A share of every group's budget for a draw from what is fresh, and the plan of what is left."""
     drawn, rest = [], []
-    for group in plan.groups:
+    there = np.array([group.fresh_tokens if plan.unit == "tokens" else group.fresh for group in plan.groups], np.int64)
+    budgets = np.array([group.budget for group in plan.groups], np.int64)
+    wanted = divide(round(share * int(budgets.sum())), budgets.astype(float), np.minimum(there, budgets), plan.unit)
+    for group, total in zip(plan.groups, wanted.tolist(), strict=True):
         mine = [cell for cell in plan.cells if cell.group == group.group]
         fresh = [cell.fresh_tokens if plan.unit == "tokens" else cell.fresh for cell in mine]
         caps = np.minimum(fresh, [cell.budget for cell in mine])
-        given = divide(int(share * group.budget), np.array([cell.budget for cell in mine], float), caps, plan.unit)
+        given = divide(total, np.array([cell.budget for cell in mine], float), caps, plan.unit)
         for cell, budget in zip(mine, given.tolist(), strict=True):
             drawn.append(replace(cell, budget=budget))
             rest.append(replace(cell, budget=cell.budget - budget))

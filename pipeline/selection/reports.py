@@ -11,6 +11,7 @@ Report = dict[str, Any]
 # Figures of coverage that add up, and those whose mean by mass is the whole's.
 _COVER_ADDED = ("objective", "random_objective")
 _COVER_MEAN = ("mean_distance", "random_distance")
+_MERGE_ADDED = ("candidates", "clients")  # of a global selection
 _MATCH_ADDED = ("picks", "parts", "unused_budget", "dropped_atoms")
 
 
@@ -33,15 +34,21 @@ def add_reports(reports: Sequence[Report]) -> Report:
 
 
 def _add_coverage(reports: Sequence[Report], mass: Sequence[float]) -> Report:
-    """Objectives add up, distances are means by mass, and the gain over random follows from them."""
+    """Objectives add up, distances are means by mass, and the gain over random follows from them.
+
+    A cell whose budget fits no sample has no distances; picks of other cells stand for it.
+    """
+    if any(report.get("picks") for report in reports):
+        mass = [m if report.get("picks", 1) else 0.0 for m, report in zip(mass, reports, strict=True)]
     whole: Report = {name: float(sum(report[name] for report in reports)) for name in _COVER_ADDED}
+    whole |= {n: sum(r[n] for r in reports) for n in _MERGE_ADDED if all(n in r for r in reports)}
     whole |= {name: float(np.average([report[name] for report in reports], weights=mass)) for name in _COVER_MEAN}
     if any("covered_distance" in report for report in reports):
         covered = [
             report["covered_distance" if "covered_distance" in report else "mean_distance"] for report in reports
         ]
         whole["covered_distance"] = float(np.average(covered, weights=mass))
-    gains = [report["gain_over_random"] * report["random_distance"] * report["mass"] for report in reports]
+    gains = [r["gain_over_random"] * r["random_distance"] * m for r, m in zip(reports, mass, strict=True)]
     whole["neighbours_advised"] = max(report.get("neighbours_advised", 0) for report in reports)
     lost = whole["random_distance"] * sum(mass)
     whole["gain_over_random"] = float(sum(gains) / lost) if lost > 0 else 0.0

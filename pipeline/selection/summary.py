@@ -151,6 +151,13 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
             f"{replay['shortfall']:,.0f} of {replay['requested']:,} replay tokens can't be played: "
             f"samples are at the cap of {header['weighting']['max_repeats']} repeats"
         )
+    first = header["phases"][0]
+    picked = first[plan.unit]
+    if plan.budget - picked > (0.02 * plan.budget if plan.unit == "tokens" else 0):
+        found.append(
+            f"{picked:,} of the {plan.budget:,} {plan.unit} of the budget were picked: whole samples or batches don't "
+            "fill every cell, or the method has no use for more"
+        )
     cut = sum(group["cut_tokens"] for group in header["groups"])
     if cut > _CUT * replay["requested"]:
         found.append(
@@ -160,7 +167,6 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
         )
     if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
         found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
-    first = header["phases"][0]
     if METHODS[config.method].family == "match" and first.get("target_norm", 0) < _NOISE * first.get("target_noise", 0):
         found.append(
             f"the sum of all gradients is {first['target_norm'] / first['target_noise']:.1f} times its own sampling "
