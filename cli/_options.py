@@ -8,13 +8,27 @@ from typing import Any
 
 import click
 
+from cptsel.pipeline.errors import UsageError
+
 
 class SectionOption(click.Option):
-    """An option that knows under which heading of the help page it stands."""
+    """An option that knows under which heading of the help page it stands, and is given once unless ``multiple``."""
 
     def __init__(self, *args: Any, section: str = "General", **kwargs: Any) -> None:
+        if not (kwargs.get("is_flag") or kwargs.get("multiple")):
+            kwargs |= {"multiple": True, "callback": _only_value}  # click itself would take the last
         super().__init__(*args, **kwargs)
         self.section = section
+
+
+def _only_value(_ctx: click.Context, option: click.Parameter, values: Sequence[Any] | None) -> Any:
+    """The value of an option that takes one, None where it is not given. Raises UsageError where it is given twice."""
+    if not values:
+        return None
+    if len(values) > 1:
+        times = "twice" if len(values) == 2 else f"{len(values)} times"
+        raise UsageError(f"{option.opts[0]} was given {times}; give it once")
+    return values[0]
 
 
 class HelpArgument(click.Argument):

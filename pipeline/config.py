@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -164,23 +165,11 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     """Build a config from a YAML file (or None) and flags; a flag that is not None wins.
 
     Raises:
-        UsageError: the file can't be read, is not a mapping, has an unknown key, or a required option is missing.
+        UsageError: the file can't be read, is not a mapping, has an unknown key or one twice, or a required option is
+            missing.
     """
-    values: dict[str, Any] = {}
     known = {field.name: field for field in dataclasses.fields(kind)}
-    if file is not None:
-        try:
-            with open(file, encoding="utf-8") as handle:
-                loaded = yaml.safe_load(handle) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"--config {file}: can't be read as YAML ({' '.join(str(error).split())})") from error
-        if not isinstance(loaded, dict):
-            raise UsageError(f"--config {file}: must be a mapping of option names to values")
-        for key, value in loaded.items():
-            name = str(key).replace("-", "_")
-            if name not in known:
-                raise UsageError(f"--config {file}: unknown option {key!r}; known: {', '.join(sorted(known))}")
-            values[name] = tuple(value) if isinstance(value, list) else value
+    values = {} if file is None else _read_file(file, known)
     for name, value in flags.items():
         if value is not None and value != ():
             values[name] = value
@@ -195,6 +184,28 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     for name, value in values.items():
         values[name] = _typed(name, value, known[name].type, file)
     return kind(**values)
+
+
+def _read_file(file: str, known: Collection[str]) -> dict[str, Any]:
+    """The options in a YAML file, by the names of their fields."""
+    try:
+        with open(file, encoding="utf-8") as handle:
+            loader = yaml.SafeLoader(handle)
+            node = loader.get_single_node()
+            pairs = loader.construct_pairs(node, deep=True) if isinstance(node, yaml.MappingNode) else []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {file}: can't be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(node, yaml.MappingNode | None):
+        raise UsageError(f"--config {file}: must be a mapping of option names to values")
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UsageError(f"--config {file}: unknown option {key!r}; known: {', '.join(sorted(known))}")
+        if name in values:  # YAML itself would take the last
+            raise UsageError(f"--config {file}: {name} was given twice; give it once")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return values
 
 
 def _typed(name: str, value: Any, annotation: Any, file: str | None) -> Any:

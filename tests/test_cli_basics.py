@@ -117,6 +117,40 @@ def test_a_flag_wins_over_yaml_and_yaml_over_the_default(stub, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("select run --out x --budget 10% --budget 20%", "--budget was given twice; give it once"),
+        ("select run --out x --group-by a --group-by b", "--group-by was given twice; give it once"),
+        ("select run --out x --method craig --method full", "--method was given twice; give it once"),
+        ("embed c --model m --out x --exclude a --exclude b --exclude c", "--exclude was given 3 times; give it once"),
+        ("order r --out x --out y", "--out was given twice; give it once"),
+        ("verify r --workers 1 --workers 1", "--workers was given twice; give it once"),
+        ("compare r s --phase 0 --phase 1", "--phase was given twice; give it once"),
+        ("export r --out x --root a --root=b", "--root was given twice; give it once"),
+        ("order r --config a.yaml --config b.yaml", "--config was given twice; give it once"),
+    ],
+)
+def test_an_option_of_one_value_is_given_once(stub, capsys, argv, sentence):
+    stub(argv.split()[0])
+    assert main(argv.split()) == 2
+    assert not stub.calls
+    assert capsys.readouterr().err == f"cptsel: error: {sentence}\n"
+
+
+@pytest.mark.parametrize("again", ["budget: 20%", "'budget': 20%"])
+def test_a_key_stands_in_the_file_once(stub, tmp_path, capsys, again):
+    stub("select")
+    file = tmp_path / "select.yaml"
+    file.write_text(f"runs: [one]\nout: x\nbudget: 10%\n{again}\n")
+    assert main(["select", "--config", str(file)]) == 2
+    assert capsys.readouterr().err == f"cptsel: error: --config {file}: budget was given twice; give it once\n"
+    file.write_text("runs: [one]\nout: x\nmax-repeats: 2\nmax_repeats: 3\n")
+    assert main(["select", "--config", str(file)]) == 2
+    assert "max_repeats was given twice" in capsys.readouterr().err
+    assert not stub.calls
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [(UsageError, 2), (BadInputError, 3), (VerificationError, 4), (PartialError, 5)],
 )

@@ -264,9 +264,10 @@ def test_a_rerun_that_asks_for_other_rows_is_refused_naming_the_difference(
     out = _copied(place, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     monkeypatch.chdir(changed)
-    given = flags if not flags[0].startswith("--") else (f"{place.corpus}/*", *flags)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIONS.items()]
-    code = main(["embed", f"--model={place.model}", f"--out={out}", *options, *given])
+    usual = {f"--{name.replace('_', '-')}": value for name, value in OPTIONS.items()} | {"--model": place.model}
+    asked = dict(flag.split("=") for flag in flags if flag.startswith("--"))
+    options = [f"{name}={value}" for name, value in (usual | asked).items()]
+    code = main(["embed", f"--out={out}", *options, f"{place.corpus}/*" if asked else flags[0]])
     error = capfd.readouterr().err
     assert code == 2
     assert error.startswith(f"cptsel: error: {out}: {sentence}")
