@@ -4,13 +4,14 @@
 """
 
 import dataclasses
+import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import yaml
 
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import UsageError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,15 @@ _POSITIONAL = {
     "replays": "REPLAY",
 }  # as the command line calls them
 
+_IN_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple[str, ...]": "a list of texts",
+}
+_BUDGETS = frozenset({"budget", "group_floor", "group_cap", "phase_budget"})
+
 NOT_SAVED = frozenset({"overwrite", "dry_run"})  # they speak of one call, and would do harm in the next
 
 
@@ -169,7 +179,7 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
             missing.
     """
     known = {field.name: field for field in dataclasses.fields(kind)}
-    values = {} if file is None else _read_file(file, known)
+    values = {} if file is None else _read_file(file, known, kind.__name__.removesuffix("Config").lower())
     for name, value in flags.items():
         if value is not None and value != ():
             values[name] = value
@@ -186,22 +196,27 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     return kind(**values)
 
 
-def _read_file(file: str, known: Collection[str]) -> dict[str, Any]:
+def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any]:
     """The options in a YAML file, by the names of their fields."""
     try:
         with open(file, encoding="utf-8") as handle:
             loader = yaml.SafeLoader(handle)
             node = loader.get_single_node()
             pairs = loader.construct_pairs(node, deep=True) if isinstance(node, yaml.MappingNode) else []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        reason = (error.strerror or first_line(error)).lower()
+        raise UsageError(f"--config {file}: can't be read ({reason}); name a YAML file of options") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--config {file}: can't be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(node, yaml.MappingNode | None):
-        raise UsageError(f"--config {file}: must be a mapping of option names to values")
+        raise UsageError(f"--config {file}: must be lines of an option and its value, such as 'seed: 1'")
     values: dict[str, Any] = {}
     for key, value in pairs:
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(f"--config {file}: unknown option {key!r}; known: {', '.join(sorted(known))}")
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"see cptsel {command} --help for those there are"
+            raise UsageError(f"--config {file}: unknown option {key}; {hint}")
         if name in values:  # YAML itself would take the last
             raise UsageError(f"--config {file}: {name} was given twice; give it once")
         values[name] = tuple(value) if isinstance(value, list) else value
@@ -227,7 +242,15 @@ def _typed(name: str, value: Any, annotation: Any, file: str | None) -> Any:
         return str(value)
     elif type(value).__name__ in allowed:
         return value
-    raise UsageError(f"{'--config ' + file + ': ' if file else ''}{name}: {value!r} is not of type {text}")
+    wanted = next(words for kind, words in _IN_WORDS.items() if kind in allowed)
+    place = f"--config {file}: {name}" if file else name
+    if value is None:
+        raise UsageError(f"{place} has no value; give it {wanted}, or leave it out")
+    written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+    hint = "; it takes one value" if isinstance(value, tuple) else ""
+    if name in _BUDGETS and isinstance(value, float):
+        hint = '; a share is written "5%"'
+    raise UsageError(f"{place}: {written[:60]} is not {wanted}{hint}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -151,6 +151,39 @@ def test_a_key_stands_in_the_file_once(stub, tmp_path, capsys, again):
 
 
 @pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("budget: 0.05", 'budget: 0.05 is not text; a share is written "5%"'),
+        ("group-floor: 0.01", 'group_floor: 0.01 is not text; a share is written "5%"'),
+        ("method:", "method has no value; give it text, or leave it out"),
+        ("exclude: [a, b]", "exclude: [a, b] is not text; it takes one value"),
+        ("phases: two", "phases: two is not a whole number"),
+        ("phases: '2'", "phases: '2' is not a whole number"),
+        ("seed: 1.5", "seed: 1.5 is not a whole number"),
+        ("tolerance: small", "tolerance: small is not a number"),
+        ("overwrite: 1", "overwrite: 1 is not true or false"),
+        ("new: true", "new: true is not text"),
+        ("history: [1, 2]", "history: [1, 2] is not a list of texts"),
+        ("buget: 5%", "unknown option buget; did you mean budget?"),
+        ("group-bye: x", "unknown option group-bye; did you mean group_by?"),
+        ("learning-rate: 1", "unknown option learning-rate; see cptsel select --help for those there are"),
+        ("- 5%", "must be lines of an option and its value, such as 'seed: 1'"),
+        ("seed: 2026-99-99", "can't be read as YAML (month must be in 1..12)"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_said_in_plain_words(stub, tmp_path, capsys, line, sentence):
+    stub("select")
+    file = tmp_path / "select.yaml"
+    file.write_text(line + "\n")
+    assert main(["select", "run", "--out", "x", "--config", str(file)]) == 2
+    assert not stub.calls
+    err = capsys.readouterr().err
+    assert err.startswith(f"cptsel: error: --config {file}")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [(UsageError, 2), (BadInputError, 3), (VerificationError, 4), (PartialError, 5)],
 )
@@ -191,7 +224,11 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         (["select", "run", "--method", "best"], "'best' is not one of 'uniform', 'full', "),
         (["embed", "x", "--sketch-dim", "many"], "'many' is not a valid integer; see cptsel embed --help"),
         (["chose"], "no command 'chose'; commands: embed, select, order, verify, compare, inspect, export"),
-        (["embed", "--config", "absent.yaml"], "--config absent.yaml: can't be read"),
+        (
+            ["embed", "--config", "absent.yaml"],
+            "--config absent.yaml: can't be read (no such file or directory); name a YAML file of options",
+        ),
+        (["embed", "--config", "/"], "--config /: can't be read (is a directory); name a YAML file of options"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(capsys, argv, sentence):
