@@ -17,6 +17,7 @@ from typing import Any
 import apache_beam as beam
 import grpc
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -31,21 +32,23 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     """Options from what follows ``--`` on the command line and from ``--workers``.
 
     Raises:
-        UsageError: an option that Beam does not know, or ``--workers`` together with another runner.
+        UsageError: an option or runner that Beam does not know, or ``--workers`` together with another runner.
     """
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
     args = list(beam_args)
     try:
-        local = is_local(PipelineOptions(args))
+        options = PipelineOptions(args)
     except SystemExit as error:  # argparse has already printed what is wrong
         raise UsageError(f"Beam does not accept these options: {' '.join(args)}") from error
-    if local:
+    if is_local(options):
         _refuse_unknown(args)
         if workers > 1:
             args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-    elif workers > 1:
-        raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
+    else:
+        _check_runner(options.view_as(StandardOptions).runner)
+        if workers > 1:
+            raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
     return PipelineOptions(args)
 
 
@@ -53,6 +56,18 @@ def is_local(options: PipelineOptions) -> bool:
     """Whether the workers are this process or children of it."""
     runner = options.view_as(StandardOptions).runner
     return runner is None or runner.lower() in _LOCAL_RUNNERS
+
+
+def _check_runner(name: str) -> None:
+    """Refuse a runner that Beam can't make, which would else be found only when the pipeline is built."""
+    try:
+        create_runner(name)
+    except ValueError as error:
+        known = [known for known in StandardOptions.KNOWN_RUNNER_NAMES if not known.startswith("Test")]
+        raise UsageError(f"--runner={name}: Beam has no such runner; use one of {', '.join(sorted(known))}") from error
+    except (AttributeError, ImportError, TypeError) as error:
+        detail = errors.first_line(error)
+        raise UsageError(f"--runner={name}: can't be loaded ({detail}); install it, or use another runner") from error
 
 
 def _refuse_unknown(args: list[str]) -> None:

@@ -58,6 +58,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, 
     out = io.absolute(config.out)
     outputs.check_apart(out, manifest.directory)
     outputs.check_output(out, "export", config.overwrite)
+    steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
     # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
     tasks = plan_export(manifest, read_visits(manifest), config.root)
     _check_corpus(tasks)
@@ -67,7 +68,6 @@ def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, 
             totals["files"] = sum(len(task.visits) for task in tasks)
         return _summary(config, manifest, out, totals, tasks)
     outputs.prepare_output(out, "export", to_yaml(config), config.overwrite)
-    steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
     write = WriteShard(out, steps.work, manifest.text_field, exclude, manifest.realisation == "loss")
     results = steps.run(STEP, write, tasks)
     files = merge_pieces(out, [file for result in results for file in result["files"]], steps)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cptsel.pipeline import io, outputs
+from cptsel.pipeline.beam import pipeline_options
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
@@ -23,10 +24,12 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
         The summary, of a manifest in which nothing is wrong.
 
     Raises:
-        UsageError: not a replay manifest, or of a version that can't be read.
+        UsageError: not a replay manifest, or of a version that can't be read, or options that Beam refuses.
         VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
     """
     directory = io.absolute(config.replay)
+    if config.sources:
+        pipeline_options(config.beam_args, config.workers)  # what it refuses is no fault of the manifest
     problems = Problems()
     checks: list[list[Any]] = []
     header = _read_header(directory, problems)

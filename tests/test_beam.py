@@ -60,3 +60,17 @@ def test_workers_are_for_the_local_runner():
         pipeline_options(["--runner=SparkRunner"], 2)
     with pytest.raises(UsageError, match="--workers 0: must be at least 1"):
         pipeline_options([], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("Nope", r"--runner=Nope: Beam has no such runner; use one of .*DirectRunner, .*SparkRunner"),
+        ("no_such.Runner", r"--runner=no_such\.Runner: can't be loaded \(No module named 'no_such'\)"),
+        ("apache_beam.Nope", r"--runner=apache_beam\.Nope: can't be loaded"),
+        ("os.path", r"--runner=os\.path: can't be loaded"),
+    ],
+)
+def test_a_runner_that_beam_does_not_have_is_a_usage_error(name, phrase):
+    with pytest.raises(UsageError, match=phrase):
+        pipeline_options([f"--runner={name}"], 1)

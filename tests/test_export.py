@@ -326,6 +326,14 @@ def test_damaged_or_lost_inputs_do_not_cost_an_older_export(built, ordered, expo
     assert tree(out) == before
 
 
+def test_a_runner_that_is_refused_does_not_cost_an_older_export(built, exported, tmp_path):
+    out = shutil.copytree(exported[0], tmp_path / "out")
+    before = tree(out)
+    with pytest.raises(UsageError, match="--runner=Nope"):
+        export(ExportConfig(replay=str(built.replay), out=str(out), overwrite=True, beam_args=("--runner=Nope",)))
+    assert tree(out) == before
+
+
 def test_outputs_and_formats_that_are_refused(built, exported, tmp_path):
     out, _ = exported
     with pytest.raises(UsageError, match="lies inside the input"):

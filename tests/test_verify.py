@@ -596,6 +596,12 @@ def test_what_is_no_manifest_is_a_usage_error(pristine, tmp_path):
             verify(VerifyConfig(replay=str(directory)))
 
 
+@pytest.mark.parametrize("options", [{"beam_args": ("--runner=Nope",)}, {"workers": 0}])
+def test_options_that_beam_refuses_are_a_usage_error(replay, options):
+    with pytest.raises(UsageError, match=r"--runner=Nope|--workers 0"):
+        verify(VerifyConfig(replay=str(replay), sources=True, **options))
+
+
 def test_an_unknown_feature_is_a_usage_error(replay):
     header = json.loads((replay / "manifest.json").read_text())
     (replay / "manifest.json").write_text(json.dumps(header | {"required_features": ["teleport"]}))
