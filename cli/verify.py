@@ -13,7 +13,11 @@ _running = partial(config_option, VerifyConfig, section="Running")
 PARAMETERS = [
     config_argument(VerifyConfig, "replay", "Directory written by cptsel select or cptsel order.", metavar="REPLAY"),
     _checks("sources", "Also read the corpus again and compare shard checksums and the text of every chosen sample."),
-    _checks("root", "Directory in which the corpus lies now; by default where it was embedded.", metavar="DIR"),
+    _checks(
+        "root",
+        "Directory in which the corpus lies now, for --sources; by default where it was embedded.",
+        metavar="DIR",
+    ),
     _running("workers", "Local processes, for --sources.", metavar="N"),
 ]
 

@@ -24,12 +24,15 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
         The summary, of a manifest in which nothing is wrong.
 
     Raises:
-        UsageError: not a replay manifest, or of a version that can't be read, or options that Beam refuses.
+        UsageError: not a replay manifest, or of a version that can't be read, ``root`` without ``sources``, or options
+            that Beam refuses.
         VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
     """
     directory = io.absolute(config.replay)
     if config.sources:
         pipeline_options(config.beam_args, config.workers)  # what it refuses is no fault of the manifest
+    elif config.root is not None:
+        raise UsageError("--root says where --sources finds the corpus; give --sources too")
     problems = Problems()
     checks: list[list[Any]] = []
     header = _read_header(directory, problems)

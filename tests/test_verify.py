@@ -596,6 +596,11 @@ def test_what_is_no_manifest_is_a_usage_error(pristine, tmp_path):
             verify(VerifyConfig(replay=str(directory)))
 
 
+def test_a_root_without_sources_is_a_usage_error(pristine):
+    with pytest.raises(UsageError, match="--root says where --sources finds the corpus; give --sources too"):
+        verify(VerifyConfig(replay=str(pristine.replay), root=str(pristine.corpus)))
+
+
 @pytest.mark.parametrize("options", [{"beam_args": ("--runner=Nope",)}, {"workers": 0}])
 def test_options_that_beam_refuses_are_a_usage_error(replay, options):
     with pytest.raises(UsageError, match=r"--runner=Nope|--workers 0"):
