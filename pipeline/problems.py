@@ -1,19 +1,27 @@
 """What ``verify`` finds wrong, kept in bounded memory and listed by file and row."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from cptsel.pipeline.errors import VerificationError
+
 KEPT = 20  # of one kind in one file, and in the list that is shown
+RESTORE = "restore the directory or make it again"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong in ``file`` (relative to the manifest, or a shard's uri), at ``row`` if it is about one."""
+    """Something wrong in ``file`` (relative to the manifest, or a shard's uri), at ``row`` if it is about one.
+
+    ``mend`` is what a user can do, empty where ``what`` says it.
+    """
 
     file: str
     row: int | None
     what: str
+    mend: str = RESTORE
 
     def __str__(self) -> str:
         place = self.file if self.row is None else f"{self.file} row {self.row}"
@@ -27,10 +35,10 @@ class Problems:
     total: int = 0
     kept: list[Problem] = field(default_factory=list)
 
-    def add(self, file: str, row: int | None, what: str) -> None:
+    def add(self, file: str, row: int | None, what: str, mend: str = RESTORE) -> None:
         """One problem."""
         self.total += 1
-        self.kept.append(Problem(file, row, what))
+        self.kept.append(Problem(file, row, what, mend))
 
     def add_rows(self, file: str, wrong: np.ndarray, what: str, values: np.ndarray | None = None) -> None:
         """One problem for each row where ``wrong`` (n,) holds; ``{}`` in ``what`` is filled from ``values`` (n,)."""
@@ -43,3 +51,11 @@ class Problems:
         """The first problems by file and row, those about a whole file first."""
         key = lambda problem: (problem.file, -1 if problem.row is None else problem.row, problem.what)  # noqa: E731
         return sorted(self.kept, key=key)[:most]
+
+    def error(self, directory: str, summary: dict[str, Any]) -> VerificationError:
+        """What a command raises at the first of them, with one mend; the summary lists the others."""
+        first = self.listed(1)[0]
+        count = "1 problem" if self.total == 1 else f"{self.total:,} problems, the first"
+        error = VerificationError("; ".join(filter(None, [f"{directory}: {count}: {first}", first.mend])))
+        error.summary = summary
+        return error

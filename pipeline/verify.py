@@ -5,7 +5,7 @@ from typing import Any
 from cptsel.pipeline import io, outputs
 from cptsel.pipeline.beam import pipeline_options
 from cptsel.pipeline.config import VerifyConfig
-from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.errors import CptselError, UsageError
 from cptsel.pipeline.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
 from cptsel.pipeline.order import read_visits
 from cptsel.pipeline.problems import Problems
@@ -53,11 +53,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
             checks.append(["the rest", "not checked: mend the files first", "-"])
     summary = _summary(directory, header, checks, problems)
     if problems.total:
-        first = problems.listed(1)[0]
-        count = "1 problem" if problems.total == 1 else f"{problems.total:,} problems, the first"
-        error = VerificationError(f"{directory}: {count}: {first}; restore the directory or make it again")
-        error.summary = summary
-        raise error
+        raise problems.error(directory, summary)
     return summary
 
 
@@ -95,7 +91,7 @@ def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> 
     try:
         extent = check()
     except CptselError as error:
-        problems.add(what, None, str(error))
+        problems.add(what, None, str(error), mend="")  # the sentence has one
         extent = "stopped"
     found = problems.total - before
     checks.append([what, extent, "ok" if not found else f"{found:,} problems"])

@@ -3,7 +3,7 @@
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from cptsel.pipeline import io, outputs
@@ -18,6 +18,7 @@ from cptsel.pipeline.progress import Progress
 from cptsel.pipeline.steps import Steps
 
 STEP = "corpus"
+_FIND = "restore the file, or pass --root where the corpus lies now"
 _COLUMNS = ["row_index", "byte_offset", "byte_length", "char_start", "char_end", "content_hash"]
 
 
@@ -31,7 +32,7 @@ class SourceTask:
 
 @dataclass(frozen=True)
 class CheckSource:
-    """SourceTask → [problems in all, [[file, row, what], ...] of the first]."""
+    """SourceTask → [problems in all, [[file, row, what, mend], ...] of the first]."""
 
     directory: str
     text_field: str
@@ -40,15 +41,15 @@ class CheckSource:
     def __call__(self, task: SourceTask) -> list[Any]:
         problems = Problems()
         if not io.exists(task.uri):
-            problems.add(task.uri, None, "is missing; restore the file, or pass --root where the corpus lies now")
+            problems.add(task.uri, None, "is missing", _FIND)
         else:
             digest, size = outputs.hash_file(task.uri)
             if (digest, size) != (task.shard["sha256"], task.shard["bytes"]):
                 found = f"{size:,} bytes, SHA-256 {digest[:12]}..."
-                problems.add(task.uri, None, f"is not the file that was embedded: {found}")
+                problems.add(task.uri, None, f"is not the file that was embedded: {found}", _FIND)
             self._check_texts(task, problems)
         io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
-        return [problems.total, [[p.file, p.row, p.what] for p in problems.listed()]]
+        return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
     def _check_texts(self, task: SourceTask, problems: Problems) -> None:
         """The text of every window has its content hash, found by its row and, where it has one, by its offset."""

@@ -546,7 +546,24 @@ def test_a_moved_corpus_is_found_by_root(moved):
     found = problems(replay, sources=True, root=str(corpus / "nowhere"))
     assert len(found) == 4
     assert found[0][0] == str(corpus / "nowhere" / "part-00.jsonl")
-    assert "is missing" in found[0][2]
+    assert found[0][2] == "is missing"
+
+
+def test_an_error_has_one_mend(moved):
+    replay, corpus = moved
+
+    def said(**options):
+        with pytest.raises(VerificationError) as error:
+            verify(VerifyConfig(replay=str(replay), sources=True, root=str(corpus), **options))
+        return str(error.value)
+
+    (corpus / "part-01.jsonl.gz").unlink()
+    assert said() == (
+        f"{replay}: 1 problem: {corpus}/part-01.jsonl.gz: is missing; "
+        "restore the file, or pass --root where the corpus lies now"
+    )
+    (replay / "shards.parquet").unlink()
+    assert said().endswith("shards.parquet is missing; restore it or make the manifest again")
 
 
 def test_a_changed_text_is_named_by_file_and_row(moved):
