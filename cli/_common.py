@@ -31,7 +31,6 @@ def pass_command(
 
     def decorate(function: Callable[..., Summary]) -> click.Command:
         def callback(config_file: str | None, as_json: bool, **flags: Any) -> None:
-            from cptsel.cli import _output
             from cptsel.pipeline.config import resolve
 
             invocation = current_invocation()
@@ -40,19 +39,26 @@ def pass_command(
             else:
                 refuse_beam_args(invocation)
             config = resolve(kind, config_file, flags)
-            try:
-                with _output.progress(invocation.debug) as progress:
-                    summary = function(config, progress)
-            except CptselError as error:
-                if error.summary is not None:  # what was found before it failed; the error itself follows on stderr
-                    _output.print_summary(error.summary, as_json)
-                raise
-            _output.print_summary(summary, as_json)
+            run_and_print(lambda progress: function(config, progress), invocation, as_json)
 
         options = [config_file_option(), json_option(), debug_option()]
         return make_command(function.__name__, function.__doc__, callback, [*parameters, *options], example)
 
     return decorate
+
+
+def run_and_print(run: Callable[[Any], Summary], invocation: Invocation, as_json: bool) -> None:
+    """Call ``run`` with a function that shows progress, and print the summary, be it that of what failed."""
+    from cptsel.cli import _output
+
+    try:
+        with _output.progress(invocation.debug) as progress:
+            summary = run(progress)
+    except CptselError as error:
+        if error.summary is not None:  # what was found before it failed; the error itself follows on stderr
+            _output.print_summary(error.summary, as_json)
+        raise
+    _output.print_summary(summary, as_json)
 
 
 def make_command(

@@ -1,6 +1,16 @@
 """``cptsel inspect``."""
 
-from cptsel.cli._common import current_invocation, debug_option, json_option, make_command, refuse_beam_args
+from typing import Any
+
+from cptsel.cli._common import (
+    Summary,
+    current_invocation,
+    debug_option,
+    json_option,
+    make_command,
+    refuse_beam_args,
+    run_and_print,
+)
 from cptsel.cli._options import HelpArgument
 
 
@@ -8,17 +18,17 @@ def _callback(directory: str, as_json: bool) -> None:
     """Say what a directory made by cptsel is.
 
     An embedding run, a replay manifest, ordered or not, or an export: what is in it, how it was made, and whether it
-    is complete.
+    is complete. Exits with 4 at one that is damaged, as far as names and sizes of files tell; verify reads them.
     """
-    from cptsel.cli import _output
+
+    def run(_progress: Any) -> Summary:
+        from cptsel.pipeline.inspect import inspect
+
+        return inspect(directory)
 
     invocation = current_invocation()
     refuse_beam_args(invocation)
-    with _output.progress(invocation.debug):
-        from cptsel.pipeline.inspect import inspect as run
-
-        summary = run(directory)
-    _output.print_summary(summary, as_json)
+    run_and_print(run, invocation, as_json)
 
 
 inspect = make_command(

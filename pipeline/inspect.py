@@ -1,10 +1,13 @@
 """``cptsel inspect``: say what a directory is, if cptsel wrote it."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from cptsel.pipeline import io, outputs
-from cptsel.pipeline.errors import CptselError, UsageError
+from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.manifest import MANIFEST, SHARDS, manifest_id
+from cptsel.pipeline.problems import RESTORE, Problems
 from cptsel.schemas.validation import validate
 
 Described = tuple[str, dict[str, Any], list[dict[str, Any]]]
@@ -16,28 +19,42 @@ _ROWS_SHOWN = 20
 def inspect(directory: str) -> dict[str, Any]:
     """What is in a directory: an embedding run, a replay manifest, an ordered one or an export, finished or not.
 
-    Only what is recorded is read; ``verify`` is what checks it.
+    Only what is recorded is read, and of a finished manifest the names and sizes of its files; ``verify`` is what
+    checks the whole.
 
     Returns:
         The summary; ``status`` is the kind of directory and whether it is finished.
 
     Raises:
         UsageError: there is no such directory, or cptsel did not write it.
+        VerificationError: it is damaged; the error's ``summary`` says all the same what can be told.
     """
     directory = io.absolute(directory)
     names = outputs.list_tree(directory)
+    if not names and io.exists(directory) and not os.path.isdir(directory):
+        raise UsageError(f"{directory} is a file, not a directory; name the output of embed, select, order or export")
     if not names:
         raise UsageError(f"{directory}: there is no such directory, or it is empty")
+    maker = outputs.made_by(directory)
     for file, form, schema, describe in _KINDS:
         if file in names:
-            header = io.read_json(io.join(directory, file))
+            try:
+                header = io.read_json(io.join(directory, file))
+            except UsageError as error:
+                if maker is None:
+                    raise
+                raise VerificationError(f"{directory} is damaged: {error}") from error
             if isinstance(header, dict) and header.get("format") == form:
                 return _inspect(directory, names, file, schema, header, describe)
-    maker = outputs.made_by(directory)
     if maker is None:
         raise UsageError(
             f"{directory} was not written by cptsel ({len(names):,} files, the first {names[0]}); name the output of "
             "embed, select, order or export"
+        )
+    if outputs.SUCCESS in names:
+        raise VerificationError(
+            f"{directory} is damaged: cptsel {maker} has finished it, and none of "
+            f"{', '.join(file for file, *_ in _KINDS)} says what it is; {RESTORE}"
         )
     return {
         "command": "inspect",
@@ -59,25 +76,45 @@ def _inspect(
 ) -> dict[str, Any]:
     """The summary of a directory whose header is ``file``."""
     warnings: list[str] = []
+    problems = Problems()
     described: Described = (schema, {}, [])
+    finished = outputs.SUCCESS in names
     try:
         validate(header, schema)
+        if finished and file == MANIFEST:
+            _check_manifest(directory, header, problems)
         described = describe(directory, names, header)
     except (ValueError, CptselError) as error:
-        warnings.append(f"{io.join(directory, file)} is damaged: {error}")
+        if not problems.total:  # else it follows from them
+            problems.add(file, None, str(error).removeprefix(f"{file}: "))
     kind, totals, tables = described
-    finished = outputs.SUCCESS in names
     if not finished:
         again = outputs.made_by(directory) or "the same command"
         warnings.append(f"{directory} is unfinished (no {outputs.SUCCESS}); run cptsel {again} again")
-    return {
+    state = "damaged" if problems.total else "finished" if finished else "unfinished"
+    summary = {
         "command": "inspect",
         "out": directory,
-        "status": f"{kind}, {'finished' if finished else 'unfinished'}",
+        "status": f"{kind}, {state}",
         "totals": totals,
-        "tables": tables,
+        "tables": [*tables, *problems.tables()],
         "warnings": warnings,
     }
+    if problems.total:
+        raise problems.error(f"{directory} is damaged", summary)
+    return summary
+
+
+def _check_manifest(directory: str, header: dict[str, Any], problems: Problems) -> None:
+    """Whether ``manifest.json`` is as it was written, and its files are there in their sizes."""
+    if manifest_id(header) != header["manifest_id"]:
+        problems.add(MANIFEST, None, "was changed after it was written: manifest_id does not match")
+    sizes = outputs.tree_sizes(directory)
+    for name, entry in sorted(header["files"].items()):
+        if name not in sizes:
+            problems.add(name, None, "is missing")
+        elif sizes[name] != entry["bytes"]:
+            problems.add(name, None, f"has {sizes[name]:,} bytes, and {entry['bytes']:,} were written")
 
 
 def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:
@@ -118,7 +155,7 @@ def _manifest(directory: str, names: list[str], header: dict[str, Any]) -> Descr
     rows = [[group[column] for column in columns] for group in header["groups"]]
     groups = _table("Groups", [column.replace("_", " ") for column in columns], rows)
     tables = [groups]
-    if outputs.SUCCESS in names:
+    if outputs.SUCCESS in names and SHARDS in names:
         tables.append(_shards_table(directory, ["path", "population_samples", "selected_samples", "replay_tokens"]))
     return "ordered replay manifest" if ordered else "replay manifest", shown, tables
 

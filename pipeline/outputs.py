@@ -113,13 +113,20 @@ def made_by(directory: str) -> str | None:
 def list_tree(directory: str) -> list[str]:
     """Paths, relative to it, of all files below a directory, sorted; none where it does not exist."""
     if io.is_remote(directory):
-        head = directory.rstrip("/") + "/"
-        return sorted(entry.path[len(head) :] for entry in io.match(head + "**"))
+        return sorted(tree_sizes(directory))
     found = []
     for folder, _, names in os.walk(directory):
         below = os.path.relpath(folder, directory).replace(os.sep, "/")
         found += [posixpath.normpath(posixpath.join(below, name)) for name in names]
     return sorted(found)
+
+
+def tree_sizes(directory: str) -> dict[str, int]:
+    """Bytes of all files below a directory, by their paths relative to it."""
+    if io.is_remote(directory):
+        head = directory.rstrip("/") + "/"
+        return {entry.path[len(head) :]: int(entry.size_in_bytes) for entry in io.match(head + "**")}
+    return {name: io.size(io.join(directory, name)) for name in list_tree(directory)}
 
 
 def is_temporary(path: str) -> bool:

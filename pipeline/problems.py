@@ -1,4 +1,4 @@
-"""What ``verify`` finds wrong, kept in bounded memory and listed by file and row."""
+"""What ``verify`` and ``inspect`` find wrong, kept in bounded memory and listed by file and row."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,10 +52,19 @@ class Problems:
         key = lambda problem: (problem.file, -1 if problem.row is None else problem.row, problem.what)  # noqa: E731
         return sorted(self.kept, key=key)[:most]
 
-    def error(self, directory: str, summary: dict[str, Any]) -> VerificationError:
-        """What a command raises at the first of them, with one mend; the summary lists the others."""
+    def tables(self) -> list[dict[str, Any]]:
+        """The table of a summary that lists them; none where there are none."""
+        if not self.total:
+            return []
+        listed = self.listed()
+        title = "Problems" if len(listed) == self.total else f"First {len(listed)} of {self.total:,} problems"
+        rows = [[problem.file, problem.row, problem.what] for problem in listed]
+        return [{"title": title, "columns": ["file", "row", "problem"], "rows": rows}]
+
+    def error(self, place: str, summary: dict[str, Any]) -> VerificationError:
+        """What a command raises at the first of them in ``place``, with one mend; the summary lists the others."""
         first = self.listed(1)[0]
         count = "1 problem" if self.total == 1 else f"{self.total:,} problems, the first"
-        error = VerificationError("; ".join(filter(None, [f"{directory}: {count}: {first}", first.mend])))
+        error = VerificationError("; ".join(filter(None, [f"{place}: {count}: {first}", first.mend])))
         error.summary = summary
         return error

@@ -108,12 +108,7 @@ def _summary(
             "tokens played in an epoch": header["totals"]["replay_tokens"],
             **totals,
         }
-    tables = [{"title": "Checks", "columns": ["check", "extent", "result"], "rows": checks}]
-    if problems.total:
-        listed = problems.listed()
-        title = "Problems" if len(listed) == problems.total else f"First {len(listed)} of {problems.total:,} problems"
-        rows = [[problem.file, problem.row, problem.what] for problem in listed]
-        tables.append({"title": title, "columns": ["file", "row", "problem"], "rows": rows})
+    tables = [{"title": "Checks", "columns": ["check", "extent", "result"], "rows": checks}, *problems.tables()]
     return {
         "command": "verify",
         "out": directory,

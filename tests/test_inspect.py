@@ -7,9 +7,10 @@ import pytest
 from manifest_builder import build_replay
 from test_schemas import RUN
 
+from cptsel.cli.main import main
 from cptsel.pipeline import outputs
 from cptsel.pipeline.config import ExportConfig, OrderConfig
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
@@ -77,17 +78,78 @@ def test_an_embedding_run_that_is_unfinished(tmp_path):
     assert "run cptsel embed again" in summary["warnings"][0]
 
 
-def test_a_damaged_header_is_a_warning(directories, tmp_path):
-    copied = shutil.copytree(directories[0] / "replay", tmp_path / "replay")
-    header = json.loads((copied / "manifest.json").read_text())
-    del header["groups"]
-    (copied / "manifest.json").write_text(json.dumps(header))
-    assert "'groups' is a required property" in inspect(str(copied))["warnings"][0]
+@pytest.fixture
+def copied(directories, tmp_path):
+    """A replay manifest to be damaged."""
+    return shutil.copytree(directories[0] / "replay", tmp_path / "replay")
+
+
+def damage(directory):
+    """The error and the (file, row, problem) that its summary lists."""
+    with pytest.raises(VerificationError, match=r"is damaged: .*; restore the directory or make it again$") as error:
+        inspect(str(directory))
+    json.dumps(error.value.summary)
+    assert error.value.summary["status"].endswith(", damaged")
+    return str(error.value), error.value.summary["tables"][-1]["rows"]
+
+
+def change_header(directory, change):
+    header = json.loads((directory / "manifest.json").read_text())
+    change(header)
+    (directory / "manifest.json").write_text(json.dumps(header))
+
+
+def test_a_header_that_breaks_its_schema_is_damage(copied):
+    change_header(copied, lambda header: header.pop("groups"))
+    assert "'groups' is a required property" in damage(copied)[0]
+
+
+def test_a_changed_header_is_damage(copied, capsys):
+    change_header(copied, lambda header: header["totals"].update(plays=7))
+    said, rows = damage(copied)
+    assert said.startswith(f"{copied} is damaged: 1 problem: manifest.json: was changed after it was written")
+    assert rows == [["manifest.json", None, "was changed after it was written: manifest_id does not match"]]
+    assert main(["inspect", str(copied)]) == 4
+    out, err = capsys.readouterr()
+    assert "cptsel inspect: replay manifest, damaged" in out
+    assert err == f"cptsel: error: {said}\n"
+
+
+def test_files_that_are_lost_or_of_another_size_are_damage(copied):
+    (copied / "samples/000001.parquet").unlink()
+    (copied / "samples/000002.parquet").write_bytes(b"PAR1")
+    size = json.loads((copied / "manifest.json").read_text())["files"]["samples/000002.parquet"]["bytes"]
+    assert damage(copied)[1] == [
+        ["samples/000001.parquet", None, "is missing"],
+        ["samples/000002.parquet", None, f"has 4 bytes, and {size:,} were written"],
+    ]
+
+
+@pytest.mark.parametrize("content", [None, b"cut sh"])
+def test_a_lost_or_cut_table_of_shards_is_damage_and_the_rest_is_told(copied, content):
+    (copied / "shards.parquet").unlink()
+    if content is not None:
+        (copied / "shards.parquet").write_bytes(content)
+    assert [row[0] for row in damage(copied)[1]] == ["shards.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("content", "phrase"),
+    [(None, "none of run.json, manifest.json, export.json says what it is"), ("{", "manifest.json: not valid JSON")],
+)
+def test_a_lost_or_cut_header_is_damage(copied, content, phrase):
+    (copied / "manifest.json").unlink()
+    if content is not None:
+        (copied / "manifest.json").write_text(content)
+    with pytest.raises(VerificationError, match=f"is damaged: .*{phrase}"):
+        inspect(str(copied))
 
 
 def test_other_directories_are_a_usage_error(directories, tmp_path):
     with pytest.raises(UsageError, match=r"was not written by cptsel \(3 files, the first part-00"):
         inspect(str(directories[1].corpus))
+    with pytest.raises(UsageError, match=r"config\.yaml is a file, not a directory; name the output"):
+        inspect(str(directories[1].replay / "config.yaml"))
     with pytest.raises(UsageError, match="no such directory"):
         inspect(str(tmp_path / "nowhere"))
     (tmp_path / "manifest.json").write_text('{"format": "webextension"}')
