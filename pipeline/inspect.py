@@ -145,19 +145,37 @@ def _manifest(directory: str, names: list[str], header: dict[str, Any]) -> Descr
     shown = {
         "manifest_id": header["manifest_id"],
         "parent": header["parent"],
-        "method": header["selection"]["method"],
+        **_chosen(header),
         "weights realised by": header["weighting"]["realisation"],
         "order": _order(order) if ordered else _unscheduled(header),
         "corpus": header["corpus"]["root"],
         **{key.replace("_", " "): value for key, value in totals.items()},
     }
     columns = ["group", "population_mass", "target_mass", "selected_samples", "selected_tokens", "replay_tokens"]
-    rows = [[group[column] for column in columns] for group in header["groups"]]
+    if len(header["phases"]) > 1:
+        columns = ["phase", *columns]
+    rows = [[{"phase": 0, **group}[column] for column in columns] for group in header["groups"]]
     groups = _table("Groups", [column.replace("_", " ") for column in columns], rows)
     tables = [groups]
     if outputs.SUCCESS in names and SHARDS in names:
         tables.append(_shards_table(directory, ["path", "population_samples", "selected_samples", "replay_tokens"]))
     return "ordered replay manifest" if ordered else "replay manifest", shown, tables
+
+
+def _chosen(header: dict[str, Any]) -> dict[str, Any]:
+    """How the samples were chosen, as far as the manifest says."""
+    selection, provenance = header["selection"], header["provenance"]
+    budget, options, history = selection.get("budget"), selection["options"], provenance.get("history")
+    names = ["group_by", "mass", "seed", *(["history_mode"] if history else [])]
+    return {
+        "method": selection["method"],
+        **({"budget": f"{budget['requested']} ({budget['amount']:,} {budget['unit']})"} if budget else {}),
+        **({"scope": selection["scope"]} if "scope" in selection else {}),
+        **{name.replace("_", " "): options[name] for name in names if name in options},
+        **({"history": ", ".join(name[:16] for name in history)} if history else {}),
+        "phases": len(header["phases"]),
+        "runs": len(provenance["runs"]),
+    }
 
 
 def _unscheduled(header: dict[str, Any]) -> str:

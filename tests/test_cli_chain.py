@@ -74,6 +74,8 @@ def test_inspect_knows_every_directory(results):
     folder, _ = results
     said = [run("inspect", folder / name)["status"] for name in ("run", "replay", "ordered", "corpus")]
     assert len(set(said)) == 4
+    totals = run("inspect", folder / "ordered")["totals"]
+    assert {"budget", "scope", "group by", "mass", "seed", "phases", "runs"} <= set(totals)
 
 
 def test_a_finished_run_is_not_done_again_and_a_finished_manifest_not_replaced(results, sample_data, tiny_lm):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from manifest_builder import build_replay
+from manifest_builder import build_replay, reseal
 from test_schemas import RUN
 
 from cptsel.cli.main import main
@@ -23,6 +23,12 @@ def directories(tmp_path_factory):
     order(OrderConfig(replay=str(built.replay), out=str(base / "ordered"), epochs=2, world_size=3))
     export(ExportConfig(replay=str(built.replay), out=str(base / "export")))
     return base, built
+
+
+@pytest.fixture
+def copied(directories, tmp_path):
+    """A replay manifest to be changed."""
+    return shutil.copytree(directories[0] / "replay", tmp_path / "replay")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,32 @@ def test_what_is_told_of_a_manifest(directories):
     assert sum(row[2] for row in shards["rows"]) == len(built.samples)
 
 
+def test_how_a_manifest_was_made_is_told(copied):
+    def made(header):
+        header["selection"] |= {"budget": {"requested": "5%", "unit": "samples", "amount": 1234}, "scope": "global"}
+        header["selection"]["options"] |= {"group_by": None, "mass": "corpus", "history_mode": "cover"}
+        header["provenance"] |= {"runs": [{"fingerprint": "a"}, {"fingerprint": "b"}]}
+
+    reseal(copied, made)
+    totals = inspect(str(copied))["totals"]
+    said = {"method": "uniform", "budget": "5% (1,234 samples)", "scope": "global", "group by": None, "mass": "corpus"}
+    said |= {"seed": 0, "phases": 1, "runs": 2}
+    assert {name: totals[name] for name in said} == said
+    assert not {"history", "history mode"} & set(totals)
+    reseal(copied, lambda header: header["provenance"].update(history=["1" * 64, "2" * 64]))
+    totals = inspect(str(copied))["totals"]
+    assert (totals["history"], totals["history mode"]) == ("1" * 16 + ", " + "2" * 16, "cover")
+
+
+def test_groups_of_several_phases_are_told_apart(tmp_path):
+    replay = build_replay(tmp_path, shards=2, phases=2).replay
+    summary = inspect(str(replay))
+    assert summary["totals"]["phases"] == 2
+    groups = summary["tables"][0]
+    assert groups["columns"][:2] == ["phase", "group"]
+    assert [row[:2] for row in groups["rows"]] == [[0, "even"], [0, "odd"], [1, "even"], [1, "odd"]]
+
+
 @pytest.mark.parametrize(("name", "again"), [("replay", "select"), ("ordered", "order"), ("export", "export")])
 def test_unfinished_directories(directories, tmp_path, name, again):
     copied = shutil.copytree(directories[0] / name, tmp_path / name)
@@ -76,12 +108,6 @@ def test_an_embedding_run_that_is_unfinished(tmp_path):
     assert summary["status"] == "embedding run, unfinished"
     assert summary["totals"]["blocks written"] == 1
     assert "run cptsel embed again" in summary["warnings"][0]
-
-
-@pytest.fixture
-def copied(directories, tmp_path):
-    """A replay manifest to be damaged."""
-    return shutil.copytree(directories[0] / "replay", tmp_path / "replay")
 
 
 def damage(directory):
