@@ -32,6 +32,7 @@ from cptsel.pipeline.progress import Progress
 from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
 
 _ROWS_SHOWN = 20
+_MOST = {"rows": 100_000_000, "files": 100_000}  # of all schedules together
 _PLAYED_COLUMNS = ["phase", "repeat", "loss_weight", "n_tokens", "grad_norm"]
 
 
@@ -72,6 +73,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     outputs.check_output(out, "order", config.overwrite)
     # All of the parent is read and judged before anything is deleted: one that fails must not cost an older output.
     visits = read_visits(manifest, progress)
+    _check_size(config, visits)
     shards = manifest.shards()
     paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
     names = {phase: [paths[key] for key in played.ids.tolist()] for phase, played in visits.items()}
@@ -84,7 +86,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     for phase, played in visits.items():
         q = proposals[phase]
         summary.add_phase(phase, q, played)
-        for epoch in range(config.epochs):
+        for epoch in range(min(config.epochs, _ROWS_SHOWN) if config.dry_run else config.epochs):
             priority = q / uniform(config.seed, f"order/{phase}/{epoch}", names[phase])
             plan = plan_epoch(
                 played.passes, played.tokens, priority[played.shard], played.ids[played.shard], config.world_size
@@ -119,6 +121,17 @@ def _check_schedulable(manifest: Manifest) -> None:
             "and no schedule can be kept; train as its CONSUMING.md says, or make it again with another cptsel select "
             "--realisation"
         )
+
+
+def _check_size(config: OrderConfig, visits: dict[int, PhaseVisits]) -> None:
+    """Refuse schedules that would take days to write, and to list in ``manifest.json``."""
+    rows = config.epochs * sum(len(played.shard) for played in visits.values())
+    for count, what in ((rows, "rows"), (config.epochs * len(visits), "files")):
+        if count > _MOST[what]:
+            raise UsageError(
+                f"--epochs {config.epochs}: the schedules would have {count:,} {what}, and may have {_MOST[what]:,}; "
+                "ask for fewer epochs"
+            )
 
 
 def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[int, PhaseVisits]:

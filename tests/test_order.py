@@ -7,10 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from manifest_builder import build_replay, change_samples, reseal
 
+from cptsel.pipeline import order as order_module
 from cptsel.pipeline import outputs
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.shard_order import plan_epoch
 from cptsel.pipeline.manifest import load_manifest
 from cptsel.pipeline.order import order
 
@@ -124,6 +126,24 @@ def test_a_shard_that_plays_nothing_is_not_scheduled(tmp_path):
 def test_dry_run_writes_nothing(built, tmp_path):
     summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), dry_run=True))
     assert summary["status"] == "dry-run"
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_costs_no_more_for_more_epochs(built, tmp_path, monkeypatch):
+    plans = []
+    monkeypatch.setattr(order_module, "plan_epoch", lambda *args: plans.append(plan_epoch(*args)) or plans[-1])
+    summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), epochs=100_000, dry_run=True))
+    assert len(plans) == len(summary["tables"][1]["rows"]) == 20
+    per_epoch = summary["totals"]["tokens per epoch"]
+    assert summary["totals"]["tokens in all epochs"] == 100_000 * per_epoch
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(("epochs", "phrase"), [(100_000_000, "rows, and may have 100,000,000"), (100_001, "files")])
+def test_schedules_without_end_are_refused(built, tmp_path, epochs, phrase, dry_run):
+    config = OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), epochs=epochs, dry_run=dry_run)
+    with pytest.raises(UsageError, match=f"--epochs {epochs}: the schedules would have [0-9,]+ {phrase}"):
+        order(config)
     assert not (tmp_path / "o").exists()
 
 
