@@ -100,6 +100,9 @@ def test_floors_and_caps_change_budgets_only(run, tmp_path, inline):
     assert sum(budgets["floor"].values()) == sum(budgets["cap"].values()) == 56
     with pytest.raises(UsageError, match="--group-floor: the floors come to 80, more than the 56"):
         choose(run, tmp_path / "x", group_floor="20 samples")
+    for floor in ("12 samples", "50%"):
+        with pytest.raises(UsageError, match=r"--group-floor of \d+ samples is above the --group-cap of 10; lower it"):
+            choose(run, tmp_path / "x", group_floor=floor, group_cap="10")
     with pytest.raises(UsageError, match="--group-cap leaves 20 of the 56 samples"):
         choose(run, tmp_path / "x", group_cap="5 samples")
 

@@ -237,6 +237,11 @@ def _group_budgets(
             raise UsageError(f"--group-{name}: {text} counts {unit}, so give it in {unit} or as a share of it")
         limits[name] = None if limit is None else limit.of(total)
     if limits["cap"] is not None:
+        if limits["floor"] is not None and limits["floor"] > limits["cap"]:
+            raise UsageError(
+                f"--group-floor of {limits['floor']:,} {unit} is above the --group-cap of {limits['cap']:,}; lower it, "
+                "or raise the cap"
+            )
         sizes = np.minimum(sizes, limits["cap"])
         if sizes[targets > 0].sum() < total:
             raise UsageError(
