@@ -143,5 +143,19 @@ def summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: 
         "status": status,
         "totals": shown,
         "tables": tables,
-        "warnings": warnings,
+        "warnings": warnings + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
     }
+
+
+def _no_group(column: str) -> str:
+    return f"--group-by {column}: no row has it, so all samples are one group"
+
+
+def _without_value(folder: str, columns: list[str]) -> list[str]:
+    """Those of the columns in which all embeddings have null; one file with a value ends the search for a column."""
+    for name in io.list_names(folder, ".parquet"):
+        if not columns:
+            break
+        table = io.read_parquet(io.join(folder, name), columns)
+        columns = [column for column in columns if table[column].null_count == len(table)]
+    return columns

@@ -47,6 +47,18 @@ def vectors(table, name):
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
 
 
+def test_a_group_column_without_a_value_is_a_warning(tiny_lm, corpus, tmp_path):
+    lines = [json.loads(line) for line in (corpus / "a.jsonl").read_text().splitlines()]
+    lines[3]["rare"] = "x"
+    (corpus / "c.jsonl").write_text("".join(json.dumps(line | {"none": None}) + "\n" for line in lines))
+    columns = ("lang", "nosuch", "rare", "none")
+    for _ in ("done", "already done"):
+        summary, _table = run(tiny_lm, corpus, tmp_path / "run", pattern="[ac].jsonl", group_by=columns)
+        assert summary["warnings"] == [
+            f"--group-by {name}: no row has it, so all samples are one group" for name in ("nosuch", "none")
+        ]
+
+
 def test_rows_are_windows_that_tile_their_documents(tiny_lm, corpus, tmp_path):
     summary, table = run(tiny_lm, corpus, tmp_path / "run")
     assert arrow.check_schema(table.schema, arrow.embeddings_schema(1024, 256, "float16", ["lang"])) is None
