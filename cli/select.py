@@ -68,17 +68,23 @@ PARAMETERS = [
         metavar="L",
     ),
     _vectors("parts", "Clusters that matching is split into; by default what validates best.", metavar="N"),
-    _vectors("tolerance", "Relative residual at which matching stops, even below its budget.", metavar="T"),
+    _vectors(
+        "tolerance",
+        "Matching of a cell stops, even below its budget, once it misses at most this share of its gradient and "
+        "mass on the selection sketch; 0 for never.",
+        metavar="T",
+    ),
     _interference(
         "combine",
         "Several RUNs are the same samples at several checkpoints: concat puts their gradients side by side, "
         "difference takes the second's minus the first's.",
         choices=("concat", "difference"),
     ),
-    _interference("new", "Embedding run of the new domain, at the first checkpoint.", metavar="RUN"),
+    _interference("new", "Embedding run of the new domain, by the model that RUN was embedded with.", metavar="RUN"),
     _interference(
         "mass",
-        "What a sample stands for: its part of the corpus, or that times how much the new domain raises its loss.",
+        "What a sample stands for: its part of the corpus, or that times how much the new domain raises its loss; "
+        "interference is implied by --method interference.",
         choices=("corpus", "interference"),
     ),
     _interference("interference_beta", "Exponent of that rise, of samples and of groups.", metavar="B"),
@@ -95,7 +101,7 @@ PARAMETERS = [
         metavar="FILE",
     ),
     _groups("group_floor", "The least that each group gets of the budget, such as 1% or '100 samples'.", metavar="B"),
-    _groups("group_cap", "The most that each group gets of the budget.", metavar="B"),
+    _groups("group_cap", "The most that each group gets; both leave what a group stands for as it is.", metavar="B"),
     _groups(
         "cell_shares",
         "What shards share a group's budget by: mass, or the sum of gradient norms.",

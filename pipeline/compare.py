@@ -68,8 +68,20 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> dict[str
             "tokens of the corpus": totals["population_tokens"],
         },
         "tables": tables,
-        "warnings": [],
+        "warnings": _target_warnings(names, phases),
     }
+
+
+def _target_warnings(names: Sequence[str], phases: Sequence[dict[str, Any]]) -> list[str]:
+    """Residuals are relative to a target, which the mix of groups, --mass, --new and --combine may change."""
+    known = [(name, phase["target_norm"]) for name, phase in zip(names, phases, strict=True) if "target_norm" in phase]
+    others = [name for name, norm in known if not math.isclose(norm, known[0][1], rel_tol=1e-6)]
+    if not others:
+        return []
+    return [
+        f"residuals of {', '.join(others)} are against another target than that of {known[0][0]} (another mix of "
+        "groups, --mass, --new or --combine): they tell nothing of which matches better"
+    ]
 
 
 def _check_alike(first: Manifest, other: Manifest) -> None:
@@ -179,7 +191,7 @@ def _selections_table(
                 selection["method"],
                 phase["samples"],
                 phase["tokens"],
-                (phase.get("replay_tokens") or {}).get("realised"),
+                _played(manifest, phase),
                 None if effective is None or not phase["tokens"] else effective / phase["tokens"],
                 phase.get("residual"),
                 phase.get("validation_residual"),
@@ -206,7 +218,7 @@ def _overlap_table(
     for (a, b), overlap in zip(pairs, overlaps, strict=True):
         mine, its = phases[a]["samples"], phases[b]["samples"]
         union = mine + its - overlap.samples
-        played = [(phases[i].get("replay_tokens") or {}).get("realised", 0) for i in (a, b)]
+        played = [(phases[i].get("replay_tokens") or {}).get("realised", 0) for i in (a, b)]  # as overlaps count them
         mass = manifests[a].header["totals"]["population_mass"]
         rows.append(
             [
@@ -229,11 +241,12 @@ def _overlap_table(
 
 def _groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int) -> dict[str, Any]:
     """Share of every group in the corpus and in what each selection plays."""
-    played: list[dict[str, int]] = []
+    played: list[dict[str, float]] = []
     mass: dict[str, float] = {}
     for manifest in manifests:
         groups = [group for group in manifest.header["groups"] if group.get("phase", 0) == phase]
-        played.append({group["group"]: group["replay_tokens"] for group in groups})
+        drawn = manifest.realisation == "sampling"
+        played.append({group["group"]: group["target_mass" if drawn else "replay_tokens"] for group in groups})
         for group in groups:
             mass.setdefault(group["group"], group["population_mass"])
     whole = manifests[0].header["totals"]["population_mass"]
@@ -247,7 +260,13 @@ def _groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: in
     return {"title": "Groups, by share of the tokens played", "columns": ["group", "corpus", *names], "rows": rows}
 
 
-def _share(played: dict[str, int], groups: Sequence[str]) -> float | None:
+def _played(manifest: Manifest, phase: dict[str, Any]) -> int | None:
+    """Tokens that a phase plays; of samples that a trainer draws by weight, as many as were asked for."""
+    tokens: dict[str, int] = phase.get("replay_tokens") or {}
+    return tokens.get("requested" if manifest.realisation == "sampling" else "realised")
+
+
+def _share(played: dict[str, float], groups: Sequence[str]) -> float | None:
     """Share of some groups in all that is played; None where a selection knows none of them."""
     if not any(name in played for name in groups):
         return None

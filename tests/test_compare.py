@@ -38,6 +38,20 @@ def side_by_side(*paths, **options):
     return compare(CompareConfig(replays=tuple(str(path) for path in paths), **options))
 
 
+def test_residuals_against_other_targets_are_named(run, tmp_path, inline):
+    choose(run, tmp_path / "a", method="uniform")
+    choose(run, tmp_path / "b", method="gradmatch")
+    choose(run, tmp_path / "c", method="uniform", group_alpha=0.3, realisation="sampling", replay_tokens="9K")
+    assert side_by_side(tmp_path / "a", tmp_path / "b")["warnings"] == []
+    summary = side_by_side(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    (warning,) = summary["warnings"]
+    assert warning.startswith("residuals of c are against another target than that of a")
+    assert table(summary, "Selections")[2]["played tokens"] == 9000
+    targets = {g["group"]: g["target_mass"] for g in load_manifest(str(tmp_path / "c")).header["groups"]}
+    for row in table(summary, "Groups"):
+        assert row["c"] == pytest.approx(targets[row["group"]] / sum(targets.values()))
+
+
 def test_overlap_and_mix_are_those_of_the_samples(run, tmp_path, inline):
     choose(run, tmp_path / "a", method="uniform", budget="40%")
     choose(run, tmp_path / "b", method="craig", budget="30%", group_alpha=0.5)
