@@ -8,9 +8,9 @@ sees the first (``gradmatch`` and ``gradient-coreset`` choose figures by the sec
 in a process of its own. What is measured is ‖Σ_i g_i − Σ_j u_j g_j‖ / ‖Σ_i g_i‖: on the sketch that was fitted, on the
 second, on the TRUE gradient of the LM head, never sketched, and on that at a LATER checkpoint, which is the same model
 after ``--steps`` steps of AdamW along the new domain. Least squares shrinks what it can't match, down to weights that
-add up to a small part of the corpus; so the last two stand there once more for weights scaled to Σ u n = Σ n, the
-tokens of the corpus, as the weights of a manifest are. The target's own noise depends on the data, and with it what
-random choices do; it is printed first.
+add up to a small part of the corpus; so the last two stand there twice more: under the *best* scale that there is,
+which tells how far the directions are apart, and *scaled* to Σ u n = Σ n, the tokens of the corpus, as the weights of a
+manifest are. The target's own noise depends on the data, and with it what random choices do; it is printed first.
 
 ``cords`` is our own plain writing of what GRAD-MATCH does in the CORDS library on a CPU: OMP by the largest inner
 product, all weights solved anew in each step (ridge λ, toward 0), the most negative atom dropped until none is, an end
@@ -249,11 +249,13 @@ def measure(results: list[dict], cache: Path, g: np.ndarray, v: np.ndarray, args
         for name, goal, sums in (("true", goals[0], true[i]), ("later", goals[1], later[i])):
             result[name] = float(np.linalg.norm(goal - sums) / np.linalg.norm(goal))
             result[f"{name}_scaled"] = float(np.linalg.norm(goal - scale * sums) / np.linalg.norm(goal))
+            cosine = float(np.vdot(goal, sums) / (np.linalg.norm(goal) * np.linalg.norm(sums)))
+            result[f"{name}_best"] = (1 - cosine**2) ** 0.5
 
 
 def print_table(results: list[dict]) -> None:
     """As Markdown."""
-    columns = ["sketch", "validation", "true", "later", "true_scaled", "later_scaled"]
+    columns = ["sketch", "validation", "true", "true_best", "true_scaled", "later", "later_best", "later_scaled"]
     print("| budget | method | atoms | Σun/Σn | CPU s | MB | " + " | ".join(columns).replace("_", ", ") + " |")
     print("| --- " * (6 + len(columns)) + "|")
     for r in results:

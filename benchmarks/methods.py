@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-COMMAND = [sys.executable, "-c", "import sys; from cptsel.cli.main import main; sys.exit(main())", "select"]
+COMMAND = [sys.executable, "-c", "from cptsel.cli.main import run; run()", "select"]
 OPTIONS = {"temperature": ["--group-alpha", "0.5"]}
 COLUMNS = ("samples", "tokens", "effective", "residual", "validation", "random", "gain", "CPU s", "s", "MB")
 

@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
-COMMAND = "from cptsel.cli.main import main; main()"
+COMMAND = "from cptsel.cli.main import run; run()"
 PEERS = ("apricot", "submodlib", "fasterpam")
 Method = Callable[[np.ndarray, int, argparse.Namespace], np.ndarray]
 

@@ -3,12 +3,15 @@
 Only click is imported here; a command's module loads when that command is asked for.
 """
 
+import atexit
+import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -76,6 +79,20 @@ def cli() -> None:
     `embed` turns a corpus into gradient embeddings, `select` chooses a weighted subset of them, `order` schedules it
     for a trainer. What follows the first -- goes to Apache Beam.
     """
+
+
+def run() -> NoReturn:
+    """Run the command line and end the process with its exit code.
+
+    The interpreter is not left to end by itself: a thread that a native library (Arrow, gRPC, torch) still holds then
+    aborts the process every few hundred calls, after all work is done, and whoever waits for it is told of a failure.
+    """
+    code = main()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # whoever read the output may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

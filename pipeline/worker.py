@@ -22,6 +22,7 @@ def main(lifeline: str) -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main([])
+    os._exit(0)  # see cli.main.run
 
 
 def _end_with(lifeline: str) -> None:

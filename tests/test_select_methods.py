@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from run_builder import build_run
 
@@ -228,6 +229,21 @@ def test_partitions_by_cluster(run, tmp_path, inline, monkeypatch, method):
     assert parts["totals"]["selected_samples"] == pytest.approx(whole["selected samples"], abs=3)
     if method == "craig":
         assert parts["selection"]["report"]["mean_distance"] <= 1.1 * whole["mean distance"]
+
+
+@pytest.mark.parametrize("method", ["craig", "kmedoids"])
+def test_partitions_of_little_mass_offer_enough(tmp_path, inline, method):
+    """Most samples of a partition may be short: its share of the mass is then less than its share of the samples."""
+    run = build_run(tmp_path / "run", rows=(600, 600))
+    for path in (run / "embeddings").iterdir():
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("n_tokens")
+        heap = np.asarray(table["direction"].combine_chunks().flatten()).reshape(table.num_rows, -1)[:, 0] > 0
+        values = pa.array(np.where(heap, 1, 200).astype(np.int32))
+        pq.write_table(table.set_column(place, table.schema.field(place), values), path)
+    options = {"scope": "global", "partition": "cluster", "partitions": 6, "group_by": None, "budget": "90%"}
+    choose(run, tmp_path / "replay", method=method, **options)
+    assert load_manifest(str(tmp_path / "replay")).header["totals"]["selected_samples"] == 1080
 
 
 @pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch", "gradient-coreset"])

@@ -1,8 +1,6 @@
 """``python -m cptsel`` is ``cptsel``."""
 
-import sys
-
-from cptsel.cli.main import main
+from cptsel.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
