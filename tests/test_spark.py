@@ -27,7 +27,12 @@ from cptsel.pipeline.run_plan import plan_model
 from cptsel.pipeline.select import select
 
 EMBED = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 10_000, "group_by": ("source",)}
-SELECT = {"method": "craig", "budget": "20%", "neighbours": 16}
+SELECT = [
+    {"method": "craig", "budget": "20%", "neighbours": 16},
+    {"method": "craig", "budget": "20%", "neighbours": 16, "scope": "global"},
+    {"method": "gradmatch", "budget": "20%", "scope": "global", "partition": "cluster", "partitions": 2},
+    {"method": "mix-review", "budget": "20%", "phases": 2, "explore": 0.5},
+]
 LIMIT_S = 600  # of one command, which takes half a minute: a Spark job whose workers do not come up waits for ever
 
 Run = Callable[..., tuple[int, str]]
@@ -108,11 +113,11 @@ def test_embed_writes_the_same_bytes(spark, corpus, tiny_lm, local_run, tmp_path
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("scope", ["shard", "global"])
-def test_select_writes_the_same_bytes(spark, local_run, tmp_path, scope):
+@pytest.mark.parametrize("options", SELECT)
+def test_select_writes_the_same_bytes(spark, local_run, tmp_path, options):
     here, there = tmp_path / "here", tmp_path / "there"
-    select(SelectConfig(runs=(str(local_run),), out=str(here), scope=scope, **SELECT))
-    code, log = spark("select", local_run, "--out", there, f"--scope={scope}", *_flags(SELECT))
+    select(SelectConfig(runs=(str(local_run),), out=str(here), **options))
+    code, log = spark("select", local_run, "--out", there, *_flags(options))
     assert code == 0, log[-3000:]
     assert _contents(there) == _contents(here)
 
