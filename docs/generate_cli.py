@@ -24,7 +24,7 @@ Progress and warnings go to stderr, the summary to stdout. Exit codes:
 | 0 | done |
 | 1 | an internal error; `--debug` shows the traceback |
 | 2 | an option, path or combination that can't be used |
-| 3 | more bad input data than allowed |
+| 3 | more bad input data than allowed, or a file of it is damaged |
 | 4 | a directory is not what it says it is |
 | 5 | some shards failed and the others are done; the same command resumes |
 | 130 | interrupted |

@@ -54,6 +54,8 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     began = time.monotonic()
     config = settle(_absolute(config))
     task = _open(config)
+    for path in (*map(io.absolute, config.runs), *config.phase_run, *config.history, *filter(None, [config.new])):
+        outputs.check_apart(config.out, path)
     outputs.check_output(config.out, "select", config.overwrite)
     steps = Steps(io.join(config.out, _WORK), config.beam_args, config.workers, progress)
     if config.dry_run:

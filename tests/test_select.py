@@ -469,7 +469,7 @@ def test_output_directories(run, tmp_path, inline):
     (out / "_SUCCESS").unlink()  # as a killed call leaves it: the same call begins anew
     choose(run, out, method="uniform")
     assert data_bytes(out) == before
-    with pytest.raises(UsageError, match=r"did not write|was written by"):
+    with pytest.raises(UsageError, match=r"did not write|was written by|is the input itself"):
         choose(run, run, method="uniform", overwrite=True)
     foreign = tmp_path / "foreign"
     foreign.mkdir()

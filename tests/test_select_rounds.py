@@ -551,3 +551,10 @@ def test_a_dry_run_of_every_family(run, tmp_path):
         config = SelectConfig(runs=(str(run),), out=str(tmp_path / "x"), method=method, dry_run=True, **options)
         assert select(config)["status"] == "dry-run"
     assert not (tmp_path / "x").exists()
+
+
+def test_an_output_apart_from_what_is_read(run, tmp_path, inline):
+    for out in (run, run / "replay", run.parent):
+        with pytest.raises(UsageError, match=r"--out .* (is the input itself|lies inside the input|holds the input)"):
+            choose(run, out, method="uniform", overwrite=True)
+    assert (run / "_SUCCESS").exists()
