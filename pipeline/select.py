@@ -54,7 +54,7 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     began = time.monotonic()
     config = settle(_absolute(config))
     task = _open(config)
-    for path in (*map(io.absolute, config.runs), *config.phase_run, *config.history, *filter(None, [config.new])):
+    for path in (*config.runs, *config.phase_run, *config.history, *filter(None, [config.new])):
         outputs.check_apart(config.out, path)
     outputs.check_output(config.out, "select", config.overwrite)
     steps = Steps(io.join(config.out, _WORK), config.beam_args, config.workers, progress)
@@ -135,6 +135,7 @@ def _absolute(config: SelectConfig) -> SelectConfig:
     """Paths as workers elsewhere must see them."""
     return replace(
         config,
+        runs=tuple(io.absolute(path) for path in config.runs),
         out=io.absolute(config.out),
         exclude=config.exclude and io.absolute(config.exclude),
         new=config.new and io.absolute(config.new),

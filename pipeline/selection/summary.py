@@ -4,9 +4,10 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.kernels.shortlist import CELL_ROWS, FEW
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.phases import Phase
-from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.rows import NO_GROUP
 
 _BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured on text corpora
@@ -194,6 +195,11 @@ def _unmatched_warning(unmatched: int) -> list[str]:
     ]
 
 
+def _pairs(cell: Share) -> float:
+    """Pairs of samples that are compared, roughly: coverage splits large cells, and matching compares no more."""
+    return cell.samples * min(cell.samples, CELL_ROWS + FEW * cell.budget)
+
+
 def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> dict[str, Any]:
     """What would be done: counts, budgets of phase 0 by group and cell, and estimates of bytes and time."""
     runs = phases[0].runs
@@ -201,7 +207,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
     samples = sum(group.samples for group in plan.groups)
     tokens = sum(group.tokens for group in plan.groups)
     picks = plan.budget if plan.unit == "samples" else round(plan.budget * samples / tokens)
-    stored = sum(io.size(path) for shard in runs.shards for path in shard.files)
+    stored = sum(io.size(path) for shard in runs.shards for one in (shard, *shard.later) for path in one.files)
     k = runs.headers[0]["projection"]["k"]
     totals: dict[str, Any] = {
         "method": config.method,
@@ -217,7 +223,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
     }
     if reads_vectors:
         largest = max((shard.samples for shard in runs.shards), default=0)
-        totals["core seconds, about"] = round(sum(cell.samples**2 for cell in plan.cells) * k / _PAIRS_A_SECOND, 1)
+        totals["core seconds, about"] = round(sum(map(_pairs, plan.cells)) * k / _PAIRS_A_SECOND, 1)
         totals["bytes of memory a worker, about"] = largest * k * 10
     rows = [
         [g.group, g.samples, g.tokens, g.mass / plan.mass, g.target_mass / plan.mass, g.budget] for g in plan.groups
