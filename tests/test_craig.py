@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels import craig as module
+from cptsel.pipeline.kernels import random_choice as module
 from cptsel.pipeline.kernels import shortlist
 from cptsel.pipeline.kernels.craig import CraigResult, craig, kmedoids
 

@@ -20,13 +20,11 @@ import numpy as np
 
 from cptsel.pipeline.kernels import medoids
 from cptsel.pipeline.kernels.facility_location import Greedy, cover, farthest_first, maximise
-from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest
+from cptsel.pipeline.kernels.neighbours import Links, knn_graph
+from cptsel.pipeline.kernels.random_choice import Clients, mean_distance, random_choice
 from cptsel.pipeline.kernels.shortlist import candidate_links, links_wanted
 
 BudgetKind = Literal["samples", "tokens"]
-
-_RANDOM_DRAWS = 3
-_RANDOM_ROWS = 2_048  # rows on which random choices are measured where the graph isn't exact and can't help
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,13 +199,15 @@ def choose(
     assignment = refined.assignment if len(picks) == len(started) else medoids.assign(x, picks, graph)
     gains = np.concatenate([greedy.gains, np.zeros(len(picks) - len(greedy.gains))])
     cluster_mass = np.bincount(assignment.owner, mass, len(picks)) if len(picks) else np.empty(0)
-    clients = _Clients(mass, reach.astype(np.float64), served)
+    clients = Clients(mass, reach.astype(np.float64), served)
     objective, loss = clients.measure(assignment.distance)
-    random_objective, random_loss = _random_choice(cell, clients, picks, assignment, graph, seed)
+    random_objective, random_loss = random_choice(
+        x, cell.costs, cell.budget, np.flatnonzero(worth), clients, picks, assignment, graph, seed
+    )
     figures: dict[str, Any] = {
         "objective": objective,
         "random_objective": random_objective,
-        "mean_distance": _mean(mass, assignment.distance),
+        "mean_distance": mean_distance(mass, assignment.distance),
         "random_distance": random_loss,
         "gain_over_random": (random_loss - loss) / random_loss if random_loss > 0 else 0.0,
     }
@@ -245,62 +245,3 @@ def _fill(cell: Cell, free: np.ndarray, picks: np.ndarray, graph: Links | None) 
         return picks
     distance = medoids.assign(cell.x, np.concatenate([picks, cell.already]), graph).distance
     return np.concatenate([picks, farthest_first(cell.x, cell.mass, distance, cell.costs, left, free)])
-
-
-@dataclass(frozen=True, eq=False)
-class _Clients:
-    """What choices are measured on."""
-
-    mass: np.ndarray  # (n,) float64
-    reach: np.ndarray  # (n,) float64, distance at which a pick begins to be worth anything
-    served: np.ndarray  # (n,) float32, distance to the nearest covered row, or infinite
-
-    def measure(self, distance: np.ndarray) -> tuple[float, float]:
-        """Objective, and mean distance to picks and covered rows, of picks at ``distance`` (n,)."""
-        gain = float(self.mass @ np.maximum(self.reach - distance, 0))
-        return gain, _mean(self.mass, np.minimum(distance, self.served))
-
-    def __getitem__(self, rows: np.ndarray) -> _Clients:
-        return _Clients(self.mass[rows], self.reach[rows], self.served[rows])
-
-
-def _mean(mass: np.ndarray, distance: np.ndarray) -> float:
-    """Mass-weighted mean distance; 0 where there is no mass, or nothing to be distant from."""
-    total = mass.sum()
-    return float(mass @ distance.astype(np.float64) / total) if total > 0 and np.isfinite(distance[0]) else 0.0
-
-
-def _random_choice(
-    cell: Cell, clients: _Clients, picks: np.ndarray, assignment: medoids.Assignment, graph: Links | None, seed: int
-) -> tuple[float, float]:
-    """Objective and mean distance of random choices of the budget among the candidates, the mean of a few draws.
-
-    Without an exact graph they are measured on a random part of the rows, and their ratio to the coreset's own figures
-    on the same rows is carried over to all rows.
-    """
-    if not len(picks):
-        return 0.0, 0.0
-    random = np.random.default_rng(seed)
-    rows = np.arange(len(cell.x))
-    candidates = np.flatnonzero(cell.worth)
-    exact = graph is not None and graph.among is None
-    if not exact and len(rows) > _RANDOM_ROWS:
-        rows = np.sort(random.choice(len(rows), _RANDOM_ROWS, replace=False))
-    some = clients[rows]
-    drawn = []
-    for _ in range(_RANDOM_DRAWS):
-        order = candidates[random.permutation(len(candidates))]
-        fitting = int(np.searchsorted(np.cumsum(cell.costs[order]), cell.budget, side="right"))
-        choice = order[: max(1, fitting)]
-        if not exact:
-            distance = nearest(cell.x[rows], cell.x[choice], 1).distances[:, 0]
-        else:
-            distance = medoids.assign(cell.x, choice, graph).distance
-        drawn.append(some.measure(distance))
-    mean = np.mean(drawn, axis=0).tolist()
-    if len(rows) == len(cell.x):
-        return mean[0], mean[1]
-    whole = clients.measure(assignment.distance)
-    part = some.measure(assignment.distance[rows])
-    scaled = [w * m / p if p > 0 else m for w, m, p in zip(whole, mean, part, strict=True)]
-    return scaled[0], scaled[1]
