@@ -70,8 +70,8 @@ PARAMETERS = [
     _vectors("parts", "Clusters that matching is split into; by default what validates best.", metavar="N"),
     _vectors(
         "tolerance",
-        "Matching of a cell stops, even below its budget, once it misses at most this share of its gradient and "
-        "mass on the selection sketch; 0 for never.",
+        "Matching of a cell stops, even below its budget, once it misses at most this share of the length of its "
+        "gradient on the selection sketch; 0 for never.",
         metavar="T",
     ),
     _interference(

@@ -196,13 +196,23 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     return kind(**values)
 
 
+def _pairs(loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[Any, Any]]:
+    """Keys and values as they stand in the file, and after them those of a merge key (<<) that it doesn't have."""
+    own = [key.value for key, _ in node.value]
+    loader.flatten_mapping(node)  # puts what is merged first
+    pairs = loader.construct_pairs(node, deep=True)
+    merged = len(pairs) - len([name for name in own if name != "<<"])
+    names = {str(key) for key, _ in pairs[merged:]}
+    return [*pairs[merged:], *(pair for pair in pairs[:merged] if str(pair[0]) not in names)]
+
+
 def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any]:
     """The options in a YAML file, by the names of their fields."""
     try:
         with open(file, encoding="utf-8") as handle:
             loader = yaml.SafeLoader(handle)
             node = loader.get_single_node()
-            pairs = loader.construct_pairs(node, deep=True) if isinstance(node, yaml.MappingNode) else []
+            pairs = _pairs(loader, node) if isinstance(node, yaml.MappingNode) else []
     except OSError as error:
         reason = (error.strerror or first_line(error)).lower()
         raise UsageError(f"--config {file}: can't be read ({reason}); name a YAML file of options") from error

@@ -32,6 +32,7 @@ from cptsel.pipeline.progress import Progress
 from cptsel.schemas.arrow import REPLAY_SHARDS, SCHEDULE
 
 _ROWS_SHOWN = 20
+_MOST_RANKS = 1_000_000
 _MOST = {"rows": 100_000_000, "files": 100_000}  # of all schedules together
 _PLAYED_COLUMNS = ["phase", "repeat", "loss_weight", "n_tokens", "grad_norm"]
 
@@ -108,8 +109,8 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
 def _check_options(config: OrderConfig) -> None:
     if config.epochs < 1:
         raise UsageError(f"--epochs {config.epochs}: must be at least 1")
-    if config.world_size < 1:
-        raise UsageError(f"--world-size {config.world_size}: must be at least 1")
+    if not 1 <= config.world_size <= _MOST_RANKS:
+        raise UsageError(f"--world-size {config.world_size}: must be between 1 and {_MOST_RANKS}")
     if not (math.isfinite(config.staleness) and config.staleness >= 0):
         raise UsageError(f"--staleness {config.staleness}: must be a finite number of at least 0")
 

@@ -19,6 +19,7 @@ SUCCESS = "_SUCCESS"
 CONFIG = "config.yaml"
 SUMS = "SHA256SUMS"
 STATS = "stats.json"
+WORK = ".work"  # below a selection, while it is made: what steps hand to each other
 UNSUMMED = frozenset({SUCCESS, CONFIG, SUMS, STATS})  # files that SHA256SUMS leaves out
 
 _ALWAYS = r"config\.yaml|stats\.json|_SUCCESS|SHA256SUMS"

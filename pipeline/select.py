@@ -4,6 +4,7 @@ Reads like the drawing: count the cells, divide the budget, choose in every shar
 once for every phase.
 """
 
+import contextlib
 import resource
 import time
 from collections.abc import Sequence
@@ -38,8 +39,6 @@ from cptsel.pipeline.selection.weighting import Weighing, weigh
 from cptsel.pipeline.selection.writing import write_samples, write_shards
 from cptsel.pipeline.steps import Steps
 
-_WORK = ".work"
-
 
 def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:
     """Choose a coreset and write its manifest.
@@ -57,21 +56,27 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     for path in (*config.runs, *config.phase_run, *config.history, *filter(None, [config.new])):
         outputs.check_apart(config.out, path)
     outputs.check_output(config.out, "select", config.overwrite)
-    steps = Steps(io.join(config.out, _WORK), config.beam_args, config.workers, progress)
+    steps = Steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
     if config.dry_run:
         with ThreadPoolExecutor(max_workers=8) as pool:
             counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
+        _check_plans(config, task, counted)
         return dry_run_summary(config, task.phases, task.plan(counted), _unmatched(task.reader.exclude, counted))
-    is_new = not outputs.list_tree(config.out)
+    was_there, is_new = io.exists(config.out), not outputs.list_tree(config.out)
     if is_new:
         outputs.write_config(config.out, "select", to_yaml(config))
     _delete(steps.work)
     try:
         counted, selected = _select_phases(config, task, steps)
     except BaseException:  # an interrupt too: what --overwrite is to replace stays as it was until all is chosen
-        _delete(config.out if is_new else steps.work)
+        with contextlib.suppress(OSError):  # which must not hide what went wrong
+            _delete(steps.work)
+            if is_new:
+                io.delete(io.join(config.out, outputs.CONFIG))
+            if not was_there:
+                io.delete_tree(config.out)
         raise
-    outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite, keep=_WORK)
+    outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite, keep=outputs.WORK)
     write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
     write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
     if not config.skip_residuals:
@@ -190,10 +195,7 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
         What ``CountCells`` says of the shards of phase 0, and what was selected.
     """
     counted: list[dict[str, Any]] = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
-    for phase in task.phases:  # a budget that can't be is told before hours of choosing
-        if phase.runs is task.phases[0].runs and not phase.from_first:
-            task.plan(counted, phase.number)
-    _check_history(config, counted)
+    _check_plans(config, task, counted)
     selected: list[Selected] = []
     for phase in task.phases:
         within = steps.within(f"phase-{phase.number}")
@@ -209,7 +211,11 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
     return counted, selected
 
 
-def _check_history(config: SelectConfig, counted: list[dict[str, Any]]) -> None:
+def _check_plans(config: SelectConfig, task: Task, counted: list[dict[str, Any]]) -> None:
+    """Tell of a budget that can't be, and of a history of something else, before hours of choosing."""
+    for phase in task.phases:
+        if phase.runs is task.phases[0].runs and not phase.from_first:
+            task.plan(counted, phase.number)
     played = sum(cell["played"] for shard in counted for cell in shard["cells"])
     if config.history and not played:
         raise UsageError(

@@ -60,6 +60,8 @@ class Steps:
                     _ = numbered | "RunTasks" >> RunTasks(function) | "GatherResults" >> GatherResults(path)
             except (RuntimeError, OSError, MemoryError, grpc.RpcError) as error:  # of the runner, or what it reads
                 cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+                if cause[0].startswith("KeyboardInterrupt"):  # Beam may wrap it
+                    raise KeyboardInterrupt from error
                 sentence = (
                     f"the step {what!r} failed: {cause[0][:300]}; run the command again, with --debug to see more"
                 )

@@ -9,7 +9,9 @@ from cptsel.schemas.validation import validate
 
 def check_files(manifest: Manifest, problems: Problems) -> str:
     """Hold the directory against SHA256SUMS and the files listed in ``manifest.json``. Returns what was looked at."""
-    present = {name for name in outputs.list_tree(manifest.directory) if not outputs.is_temporary(name)}
+    beside = f"{outputs.WORK}/"  # of a selection that is to replace this one, or was broken off
+    names = outputs.list_tree(manifest.directory)
+    present = {name for name in names if not (outputs.is_temporary(name) or name.startswith(beside))}
     named: dict[str, dict] = manifest.header["files"]
     expected = set(named) | {MANIFEST, CONSUMING}
     for name in sorted((expected | outputs.UNSUMMED) - present):

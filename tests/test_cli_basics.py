@@ -10,6 +10,7 @@ import pytest
 
 from cptsel.cli import _output
 from cptsel.cli.main import COMMANDS, main
+from cptsel.pipeline.config import SelectConfig, resolve
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError, VerificationError
 
 SUMMARY = {
@@ -148,6 +149,13 @@ def test_a_key_stands_in_the_file_once(stub, tmp_path, capsys, again):
     assert main(["select", "--config", str(file)]) == 2
     assert "max_repeats was given twice" in capsys.readouterr().err
     assert not stub.calls
+
+
+def test_a_file_may_merge_keys(tmp_path):
+    file = tmp_path / "select.yaml"
+    file.write_text("runs: [one]\nout: x\nseed: 1\n<<: {budget: 7%, seed: 2}\n")
+    config = resolve(SelectConfig, str(file), {})
+    assert (config.budget, config.seed) == ("7%", 1)
 
 
 @pytest.mark.parametrize(

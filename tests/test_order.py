@@ -251,3 +251,9 @@ def test_zero_norms_without_staleness_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"part-01\.jsonl\.gz has gradient norm 0"):
         order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), staleness=0))
     order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+
+
+@pytest.mark.parametrize("world_size", [0, -1, 1_000_001])
+def test_ranks_that_can_not_be(built, tmp_path, world_size):
+    with pytest.raises(UsageError, match=f"--world-size {world_size}: must be between 1 and 1000000"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), world_size=world_size, dry_run=True))

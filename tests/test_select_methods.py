@@ -184,6 +184,16 @@ def test_matching_beats_random_picks_on_what_it_never_saw(run, tmp_path, inline)
     assert figures["gradmatch"]["validation_residual"] < 0.5 * figures["gradmatch"]["random_validation_residual"]
 
 
+@pytest.mark.parametrize("method", ["gradmatch", "gradient-coreset"])
+def test_tolerance_is_of_the_gradient(run, tmp_path, inline, method):
+    """A cell whose picks stop short of its budget misses at most that share of its own gradient."""
+    options = {"method": method, "budget": "90%", "tolerance": 0.2, "group_by": None}
+    choose(run, tmp_path / "replay", **options)
+    (group,) = load_manifest(str(tmp_path / "replay")).header["groups"]
+    assert group["selected_samples"] < group["budget"]
+    assert group["method_residual"] <= 0.2 + 1e-6
+
+
 def test_everything_has_no_residual(run, tmp_path, inline):
     choose(run, tmp_path / "replay", method="full", budget="100%")
     assert load_manifest(str(tmp_path / "replay")).header["phases"][0]["residual"] < 1e-6

@@ -23,6 +23,7 @@ from cptsel.pipeline.order import order
 from cptsel.pipeline.runs import open_checkpoints, open_runs
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.cells import CellReader, read_cells
+from cptsel.pipeline.selection.history import open_history
 from cptsel.pipeline.verify import verify
 
 ROWS = (90, 60, 0, 130)
@@ -257,6 +258,40 @@ def test_a_history_named_twice_is_one_round(run, tmp_path, inline):
     assert ids(tmp_path / "b") == ids(tmp_path / "c")
 
 
+def test_equal_rounds_are_two_rounds(run, tmp_path, inline):
+    """Rounds that chose the same are told apart by what they were selected with."""
+    choose(run, tmp_path / "a", method="craig")
+    choose(run, tmp_path / "b", method="craig", mass="corpus", skip_residuals=True, seed=7, realisation="none")
+    runs = open_runs([str(run)])
+    paths = [str(tmp_path / name) for name in "ab"]
+    assert ids(tmp_path / "a") == ids(tmp_path / "b")
+    for count in (1, 2):
+        history = open_history(paths[:count], runs, "discount", 0.5)
+        assert {len(files) for files in history.files.values()} == {count}
+
+
+def test_exploration_takes_no_more_of_a_group_than_its_share(run, tmp_path, inline):
+    rest = {"group_by": "language", "realisation": "none", "budget": "100%"}
+    choose(run, tmp_path / "all", method="full", **rest)
+    groups = {row["sample_id"]: row["group"] for row in read_samples(tmp_path / "all").to_pylist()}
+    fresh = max(set(groups.values()), key=list(groups.values()).count)
+    shares = tmp_path / "shares.yaml"
+    shares.write_text(json.dumps({group: float(group != fresh) for group in set(groups.values())}))
+    names = sorted(name for name, group in groups.items() if group != fresh)
+    choose(
+        run,
+        tmp_path / "a",
+        method="uniform",
+        group_mass=str(shares),
+        budget=f"{len(names)} samples",
+        **{name: value for name, value in rest.items() if name != "budget"},
+    )
+    history = {"history": (str(tmp_path / "a"),), "history_mode": "discount", "budget": "40%"}
+    choose(run, tmp_path / "b", method="craig", explore=0.1, **history)
+    mine = read_samples(tmp_path / "b").filter(pc.equal(read_samples(tmp_path / "b")["group"], fresh))
+    assert 0 < mine["score"].null_count <= np.ceil(0.1 * mine.num_rows)
+
+
 def test_a_history_that_is_none(run, tmp_path, inline):
     other = build_run(tmp_path / "other", rows=(40,), prefix="elsewhere/")
     choose(other, tmp_path / "a", method="uniform")
@@ -429,11 +464,27 @@ def test_groups_suffer_alike_by_samples_and_by_batches(run, later, tmp_path, inl
 def test_what_fails_leaves_the_old_manifest(run, tmp_path, inline, options):
     choose(run, tmp_path / "replay", method="importance")
     before = {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()}
+    if options["method"] == "mix-review":
+        with pytest.raises(UsageError, match=r"--mix-decay 0\.1 in phase"):
+            choose(run, tmp_path / "replay", overwrite=True, dry_run=True, **options)
     with pytest.raises(UsageError):
         choose(run, tmp_path / "replay", overwrite=True, **options)
     assert {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()} == before
+    (tmp_path / "replay" / ".work").mkdir()
+    (tmp_path / "replay" / ".work" / "left").write_text("by a call that was killed")
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
     choose(run, tmp_path / "replay", overwrite=True, method="uniform")
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    assert not (tmp_path / "replay" / ".work").exists()
+
+
+def test_what_fails_leaves_a_directory_that_was_there(run, tmp_path, inline):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for name in ("real", "link"):
+        with pytest.raises(UsageError, match="gets no sample"):
+            choose(run, tmp_path / name, method="uniform", budget="60 tokens")
+    assert list((tmp_path / "real").iterdir()) == []
 
 
 def test_no_loss_that_rises(run, tmp_path, inline):

@@ -8,10 +8,20 @@ of the mass as well, and scaled to it is worse than random picks where those are
 alike. Equal weights can only choose longer samples to meet the mass, and want more of it.
 """
 
+import math
+
 import numpy as np
 
 #: Weight of the mass against the gradient, and where weights are equal.
 MASS, EVEN_MASS = 4.0, 10.0
+
+
+def whole_tolerance(tolerance: float, *, even: bool = False) -> float:
+    """What share of the joined target may be missed where at most ``tolerance`` of the gradient's own length may.
+
+    The target with its mass is sqrt(1 + MASS²) times as long as without.
+    """
+    return tolerance / math.hypot(1.0, EVEN_MASS if even else MASS)
 
 
 def with_mass(

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.draws import PriorityDraw, priority_sample
-from cptsel.pipeline.kernels.match_mass import with_mass
+from cptsel.pipeline.kernels.match_mass import whole_tolerance, with_mass
 from cptsel.pipeline.selection.cells import Cell, Vectors
 from cptsel.pipeline.selection.methods import METHODS, Family, Method
 from cptsel.pipeline.selection.picks import PICKS
@@ -78,7 +78,8 @@ class Settings:
 
     def match_options(self) -> dict[str, Any]:
         """Arguments of kernels of matching."""
-        options = {"ridge": self.ridge, "parts": self.parts, "tolerance": self.tolerance, "seed": self.seed}
+        tolerance = whole_tolerance(self.tolerance, even=self.even)
+        options = {"ridge": self.ridge, "parts": self.parts, "tolerance": tolerance, "seed": self.seed}
         return options | self.entry.settings
 
 

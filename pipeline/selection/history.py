@@ -36,8 +36,13 @@ def open_history(directories: Sequence[str], runs: EmbeddingRuns, mode: str, dis
     """
     number = {shard.source["path"]: shard.shard_id for shard in runs.shards}
     files: dict[int, tuple[tuple[str, str], ...]] = {}
+    rounds: set[str] = set()
     for directory in directories:
         manifest = load_manifest(directory)
+        chosen = manifest.header["parent"] or manifest.manifest_id  # a manifest and its ordered copy are one round
+        if chosen in rounds:
+            continue
+        rounds.add(chosen)
         shards = manifest.shards().select(["shard_id", "path"]).to_pylist()
         paths = {shard["shard_id"]: shard["path"] for shard in shards}
         mine = [(paths[key], name) for key, name in manifest.sample_files().items() if paths[key] in number]
@@ -48,9 +53,7 @@ def open_history(directories: Sequence[str], runs: EmbeddingRuns, mode: str, dis
             )
         for path, name in mine:
             entry = (manifest.path(name), manifest.header["files"][name]["sha256"])
-            known = files.get(number[path], ())
-            if entry[1] not in {sha256 for _, sha256 in known}:  # a manifest and its ordered copy are one round
-                files[number[path]] = (*known, entry)
+            files[number[path]] = (*files.get(number[path], ()), entry)
     return History(mode, discount, files)
 
 

@@ -138,11 +138,15 @@ def make_plan(
 
 
 def set_aside(plan: Plan, share: float) -> tuple[Plan, Plan]:
-    """A share of every group's budget for a draw from what is fresh, and the plan of what is left."""
+    """A share of every group's budget for a draw from what is fresh, and the plan of what is left.
+
+    Groups get their share to within one sample, and no more of it than they have that is fresh.
+    """
     drawn, rest = [], []
     there = np.array([group.fresh_tokens if plan.unit == "tokens" else group.fresh for group in plan.groups], np.int64)
     budgets = np.array([group.budget for group in plan.groups], np.int64)
-    wanted = divide(round(share * int(budgets.sum())), budgets.astype(float), np.minimum(there, budgets), plan.unit)
+    most = np.minimum(there, np.ceil(share * budgets).astype(np.int64))
+    wanted = divide(round(share * int(budgets.sum())), budgets.astype(float), most, plan.unit)
     for group, total in zip(plan.groups, wanted.tolist(), strict=True):
         mine = [cell for cell in plan.cells if cell.group == group.group]
         fresh = [cell.fresh_tokens if plan.unit == "tokens" else cell.fresh for cell in mine]
