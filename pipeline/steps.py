@@ -102,9 +102,12 @@ class _CallDoFn(beam.DoFn):
         self.function = function
 
     def setup(self) -> None:
+        """Parallelism is the runner's: one thread for FAISS and BLAS, and the same bytes whatever a worker's cores."""
         import faiss
+        from threadpoolctl import threadpool_limits
 
-        faiss.omp_set_num_threads(1)  # parallelism is the runner's; and the same bytes whatever the worker's cores
+        faiss.omp_set_num_threads(1)
+        threadpool_limits(1, user_api="blas")
 
     def process(self, element: tuple[int, Any]) -> Iterator[tuple[int, str | None, Any]]:
         number, task = element

@@ -1,6 +1,7 @@
 """Steps: what becomes of errors of tasks, of the runner, and of this code."""
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cptsel.pipeline import steps
 from cptsel.pipeline.errors import BadInputError, PartialError
@@ -51,3 +52,14 @@ def test_only_failures_of_the_runner_are_reported_as_such(tmp_path, monkeypatch,
         make(tmp_path).run("double", double, [1])
     if expected is type(raised):
         assert caught.value is raised
+
+
+def threads(task):
+    return sorted({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+
+
+def test_blas_has_one_thread(tmp_path):
+    """Its sums hang on the number of threads."""
+    with threadpool_limits(2, user_api="blas"):
+        assert threads(None) == [2]
+        assert make(tmp_path).run("threads", threads, [1]) == [[1]]
