@@ -8,7 +8,7 @@ from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp
 
 from cptsel.pipeline.kernels import matching
-from cptsel.pipeline.kernels.match_mass import MASS, with_mass
+from cptsel.pipeline.kernels.match_mass import MASS, tokens_of_atoms, with_mass
 from cptsel.pipeline.kernels.matching import MatchResult, match
 
 
@@ -199,11 +199,13 @@ def test_mass_as_a_coordinate_keeps_the_sum_of_tokens() -> None:
     target, total = g.sum(axis=0, dtype=np.float64), float(n.sum())
     massive, goal = with_mass(g, n, target, total)
     assert massive.shape == (400, 17)
-    np.testing.assert_allclose(massive.sum(axis=0, dtype=np.float64), goal, rtol=1e-5)
+    each = tokens_of_atoms(n)
+    np.testing.assert_allclose((n / each) @ massive.astype(np.float64), goal, rtol=1e-5)
+    np.testing.assert_allclose(massive[:, -1] / each, goal[-1] / total, rtol=1e-5)
     assert goal[-1] == pytest.approx(MASS * np.linalg.norm(target))
     plain = match(g, np.ones(400), n, 20, ridge=0.1, parts=1)
-    with_it = match(massive, np.ones(400), n, 20, ridge=0.1, parts=1, target=goal)
-    short = [abs(1 - found.u @ n[found.picks] / total) for found in (plain, with_it)]
+    with_it = match(massive, n / each, n, 20, ridge=0.1, parts=1, target=goal, counts=each)
+    short = [abs(1 - u / total) for u in (plain.u @ n[plain.picks], with_it.u @ each[with_it.picks])]
     assert short[1] < 0.5 * short[0]
     nothing, zero = with_mass(g, n, np.zeros(16), total)
     assert not nothing[:, -1].any()
@@ -232,3 +234,16 @@ def test_arguments_are_checked(change: dict, message: str) -> None:
     arguments = {"g": gradients(5, 0), "a": np.ones(5), "n_tokens": tokens(5, 0), "budget": 2, "budget_kind": "samples"}
     with pytest.raises(ValueError, match=message):
         match(**(arguments | change))
+
+
+@pytest.mark.parametrize("kind", ["samples", "tokens"])
+def test_a_strong_ridge_makes_weights_even_by_token(kind: str) -> None:
+    """Then u is one number, whatever the lengths: as many tokens as the mass asks of those picked."""
+    g, n = gradients(300, 12), np.random.default_rng(12).integers(20, 200, 300)
+    target, total = g.sum(axis=0, dtype=np.float64), float(n.sum())
+    atoms, goal = with_mass(g, n, target, total)
+    each = tokens_of_atoms(n)
+    budget = 30 if kind == "samples" else int(n.sum() * 0.1)
+    found = match(atoms, n / each, n, budget, kind, ridge=1e6, parts=1, target=goal, counts=each)
+    u = found.u * (each / n)[found.picks]
+    np.testing.assert_allclose(u, u.mean(), rtol=1e-2)

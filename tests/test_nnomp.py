@@ -16,10 +16,10 @@ def ones(g: np.ndarray) -> np.ndarray:
     return np.ones(len(g), np.int64)
 
 
-def ridge_nnls(g: np.ndarray, target: np.ndarray, ridge: float, centre: float) -> np.ndarray:
+def ridge_nnls(g: np.ndarray, target: np.ndarray, ridge: float, centre: np.ndarray) -> np.ndarray:
     """min ‖b − u g‖² + λ Σ (u − c)² over u >= 0, as plain NNLS with rows √λ I below."""
     stacked = np.vstack([g.T.astype(np.float64), np.sqrt(ridge) * np.eye(len(g))])
-    return nnls(stacked, np.concatenate([target, np.full(len(g), np.sqrt(ridge) * centre)]))[0]
+    return nnls(stacked, np.concatenate([target, np.sqrt(ridge) * centre]))[0]
 
 
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 9), max_size=30))
@@ -76,21 +76,22 @@ def test_recovers_a_planted_combination(seed: int) -> None:
     np.testing.assert_allclose(found.u[np.argsort(found.picks)], weights[np.argsort(planted)], rtol=1e-6)
 
 
-@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.01, 1.0, 100.0]), st.integers(1, 40))
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.01, 1.0, 100.0]), st.integers(1, 40), st.booleans())
 @settings(max_examples=120, deadline=None)
-def test_weights_are_the_ridge_nnls_solution_on_the_support(seed: int, ridge: float, m: int) -> None:
+def test_weights_are_the_ridge_nnls_solution_on_the_support(seed: int, ridge: float, m: int, each: bool) -> None:
     random = np.random.default_rng(seed)
     g = (random.standard_normal((60, 16)) + random.uniform(0, 1)).astype(np.float32)
     a = random.uniform(0.5, 2, 60)
     target = a @ g.astype(np.float64)
-    found = pursue(g, target, ones(g), m, ridge=ridge, centre=a.sum() / m)
+    centre = a.sum() / m * (random.uniform(0, 2, 60) if each else np.ones(60))
+    found = pursue(g, target, ones(g), m, ridge=ridge, centre=centre if each else centre[0])
     assert len(found.picks) <= m
     assert len(np.unique(found.picks)) == len(found.picks) == len(found.u) == len(found.gains)
     assert (found.u > 0).all()
     assert (found.gains > 0).all()
-    expected = ridge_nnls(g[found.picks], target, ridge, a.sum() / m)
+    expected = ridge_nnls(g[found.picks], target, ridge, centre[found.picks])
     np.testing.assert_allclose(found.u, expected, rtol=1e-5, atol=1e-6 * a.sum())
-    slope = g[found.picks] @ (target - found.u @ g[found.picks]) + ridge * (a.sum() / m - found.u)
+    slope = g[found.picks] @ (target - found.u @ g[found.picks]) + ridge * (centre[found.picks] - found.u)
     assert np.abs(slope).max() <= 1e-6 * np.linalg.norm(target) * np.linalg.norm(g, axis=1).max()  # KKT on the support
 
 

@@ -1,6 +1,6 @@
 """Gradient matching: a few weighted samples whose gradients add up to those of all (DESIGN section 6, "gradmatch").
 
-    min over S, u >= 0 of  ‖Σ_i a_i g_i − Σ_{j∈S} u_j g_j‖² + λ Σ (u − A/m)²,   A = Σ a_i,   |S| <= m
+    min over S, u >= 0 of  ‖Σ_i a_i g_i − Σ_{j∈S} u_j g_j‖² + λ Σ_{j∈S} (u_j − w c_j)²,   Σ w c² = Σ a c,   |S| <= m
 
 by non-negative OMP (``nnomp``; GRAD-MATCH, Killamsetty et al. 2021), or with equal weights (Balles et al. 2022). A
 residual near 0 on a sketch of k numbers says nothing once m nears k: k + 1 atoms match any mean exactly (Carathéodory).
@@ -118,7 +118,7 @@ def match(
         ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``, with the parts that do best under
             ``DEFAULT_RIDGE``. 0 may leave budget unused, as
             weights that fall to 0 are dropped, and picks nothing for a target of 0.
-        parts: Into how many clusters rows may be split; None to choose: one part up to m = 2k, and ``ATOMS_A_PART``.
+        parts: Into how many clusters rows may be split; None to choose: one part up to m = k, and ``ATOMS_A_PART``.
         tolerance: Stop where the relative residual on ``g`` is at most this, and of the solutions that come so near
             take the one of the fewest picks; 0 for never.
         uniform_weights: Equal weights A/s: gradient-coreset.
@@ -164,7 +164,7 @@ def _splits(p: Problem, parts: int | None, seed: int) -> list[np.ndarray]:
     wanted = {parts} if parts else set()
     if not wanted:
         atoms = ATOMS_A_PART if p.validation is not None else (DEFAULT_ATOMS,)
-        whole = m <= 2 * p.g.shape[1] if p.validation is not None else 2 * m <= p.g.shape[1]
+        whole = m <= p.g.shape[1] if p.validation is not None else 2 * m <= p.g.shape[1]
         split = whole and p.validation is None
         wanted = ({1} if whole else set()) | (set() if split else {max(1, m // size) for size in atoms})
     labels, centroids = cluster(p.g, max(wanted), seed) if max(wanted) > 1 else (np.zeros(len(p.g), np.int64), None)
@@ -240,11 +240,13 @@ def _solve(p: Problem, labels: np.ndarray, ridge: float, per_token: bool) -> lis
             part = even_pursuit(g, target, costs, capacity, total=mass[c], **options)
         else:
             squares = float(np.einsum("ij,ij->", g, g, dtype=np.float64)) / len(g)
+            counts = np.ones(len(g)) if p.counts is None else p.counts[rows].astype(np.float64)
             picks = max(1, min(int(free.sum()), int(capacity / costs[free].mean())))
-            part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=mass[c] / picks, **options)
+            even = counts * (float(a @ counts) / (picks * np.square(counts[free]).mean()))
+            part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=even, **options)
             if per_token and len(part.picks) > picks:  # short samples were taken, so an even share is less
-                picks = len(part.picks)
-                part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=mass[c] / picks, **options)
+                even *= picks / len(part.picks)
+                part = pursue(g, target, costs, capacity, ridge=ridge * squares, centre=even, **options)
         left -= int(costs[part.picks].sum())
         found.append(part._replace(picks=rows[part.picks]))
     return found

@@ -1,13 +1,13 @@
 """Non-negative orthogonal matching pursuit with a ridge: which few atoms, with what weights, add up to a target.
 
-    J(u) = ‖b − Σ_j u_j g_j‖² + λ Σ_slots (u − c)²,   u >= 0, at most m atoms
+    J(u) = ‖b − Σ_j u_j g_j‖² + λ Σ_j ((u_j − c_j)² − c_j²),   u >= 0, at most m atoms
 
-The penalty runs over the m slots of the budget, filled or not: an unused one costs λc², the same as an atom of weight
-0, so that J never rises when an atom enters. It pulls weights to c (an even share), not to 0, which would shrink their
-sum. Each step takes the atom of the largest correlation with the residual; then all weights are optimised by the active
-set method of Lawson & Hanson (1974, chapter 23), which lets atoms go whose weight would fall below 0. The normal matrix
-K = G_S G_Sᵀ + λI is never factored again: its inverse Cholesky factor gains a row with each atom that enters (OMP as in
-Rubinstein, Zibulevsky & Elad 2008) and loses one, by a reflection, with each that leaves.
+An atom of weight 0 costs nothing, so that J never rises when an atom enters. The ridge pulls weights to c (even
+shares), not to 0, which would shrink their sum. Each step takes the atom of the largest correlation with the residual;
+then all weights are optimised by the active set method of Lawson & Hanson (1974, chapter 23), which lets atoms go whose
+weight would fall below 0. The normal matrix K = G_S G_Sᵀ + λI is never factored again: its inverse Cholesky factor
+gains a row with each atom that enters (OMP as in Rubinstein, Zibulevsky & Elad 2008) and loses one, by a reflection,
+with each that leaves.
 
 Sums over atoms are float64; float32 correlations only preselect, and what they can't tell apart is compared in float64.
 """
@@ -84,7 +84,7 @@ class InverseFactor:
 class _Active:
     """The atoms that have weight, their weights, and the residual b − Σ u g."""
 
-    def __init__(self, target: np.ndarray, ridge: float, centre: float):
+    def __init__(self, target: np.ndarray, ridge: float, centre: np.ndarray):
         self.target, self.ridge, self.centre = target, ridge, centre
         self.factor = InverseFactor()
         self._rows = np.zeros((64, len(target)))
@@ -116,7 +116,7 @@ class _Active:
         """The u >= 0 that minimises J: go towards the unconstrained one until a weight is 0, drop it, and again."""
         while len(self.atoms):
             best = self._unconstrained()
-            floor = _ZERO * max(float(np.abs(best).max()), self.centre)
+            floor = _ZERO * max(float(np.abs(best).max()), float(self.centre[self.atoms].max()))
             if (best > floor).all():
                 self.u = best
                 break
@@ -130,9 +130,9 @@ class _Active:
 
     def _unconstrained(self) -> np.ndarray:
         """K⁻¹ (G_S b + λc), with one step of iterative refinement."""
-        rows = self.rows
-        u = self.factor.solve(rows @ self.target + self.ridge * self.centre)
-        slope = rows @ (self.target - u @ rows) + self.ridge * (self.centre - u)
+        rows, centre = self.rows, self.centre[self.atoms]
+        u = self.factor.solve(rows @ self.target + self.ridge * centre)
+        slope = rows @ (self.target - u @ rows) + self.ridge * (centre - u)
         return u + self.factor.solve(slope)
 
     def _leave(self, i: int) -> None:
@@ -147,7 +147,7 @@ class _Scores:
     """Correlations of all rows with a residual, and the best of those that are free."""
 
     def __init__(
-        self, g: np.ndarray, pull: float, ridge: float, discount: np.ndarray | None, prices: np.ndarray | None
+        self, g: np.ndarray, pull: np.ndarray, ridge: float, discount: np.ndarray | None, prices: np.ndarray | None
     ):
         squares = np.einsum("ij,ij->i", g, g, dtype=np.float64)
         self.g, self.pull = g, pull
@@ -168,7 +168,8 @@ class _Scores:
             return None
         noise = _NEAR * (abs(top) + float(np.linalg.norm(residual)))
         near = np.flatnonzero(score >= top - noise)[:_RECHECKED]
-        slope = (self.g[near] * residual).sum(axis=1) + self.pull  # row by row, so that equal rows get equal numbers
+        # Row by row, so that equal rows get equal numbers.
+        slope = (self.g[near] * residual).sum(axis=1) + self.pull[near]
         exact = slope * self.scale[near]
         j = int(np.argmax(exact))
         return (int(near[j]), float(slope[j] ** 2 / self.squares[near[j]])) if exact[j] > 0 else None
@@ -181,7 +182,7 @@ def pursue(
     capacity: int,
     *,
     ridge: float,
-    centre: float,
+    centre: float | np.ndarray,
     free: np.ndarray | None = None,
     discount: np.ndarray | None = None,
     per_cost: bool = False,
@@ -195,7 +196,7 @@ def pursue(
         costs: What each atom takes of the budget (n,), int64 >= 1.
         capacity: The budget. An atom that leaves gives back what it took.
         ridge: λ >= 0, in units of ‖g‖². At 0 the pursuit ends at the rank of the atoms at the latest.
-        centre: c, what weights are pulled to.
+        centre: c, what weights are pulled to: one number, or one for each atom (n,), float64.
         free: Rows (n,), bool, that may be picked; None for all. Rows of 0 never are.
         discount: Factors (n,) in (0, 1] of the correlations where atoms are compared; None for 1.
         per_cost: Compare gain per cost instead of gain.
@@ -204,8 +205,9 @@ def pursue(
     Returns:
         The atoms that have weight, in the order they entered. For them u is the minimum of J over u >= 0.
     """
-    active = _Active(target, ridge, centre)
-    scores = _Scores(g, ridge * centre, ridge, discount, costs if per_cost else None)
+    centres = np.broadcast_to(np.asarray(centre, np.float64), len(g))
+    active = _Active(target, ridge, centres)
+    scores = _Scores(g, ridge * centres, ridge, discount, costs if per_cost else None)
     allowed = np.ones(len(g), bool) if free is None else free
     for _ in range(3 * min(len(g), capacity) + 16):  # each lowers J; a bound all the same, as rounding could go round
         if stop_at > 0 and np.linalg.norm(active.residual) <= stop_at:

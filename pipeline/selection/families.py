@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.draws import PriorityDraw, priority_sample
-from cptsel.pipeline.kernels.match_mass import whole_tolerance, with_mass
+from cptsel.pipeline.kernels.match_mass import tokens_of_atoms, whole_tolerance, with_mass
 from cptsel.pipeline.selection.cells import Cell, Vectors
 from cptsel.pipeline.selection.methods import METHODS, Family, Method
 from cptsel.pipeline.selection.picks import PICKS
@@ -147,32 +147,33 @@ def _cover(cell: Cell, budget: int, settings: Settings) -> Picks:
 
 
 def _match(cell: Cell, budget: int, settings: Settings) -> Picks:
-    """raw = u · n: the tokens that a pick's gradient is counted for, which the matching knows of (``match_mass``)."""
+    """raw: the tokens that a pick stands for, which the matching knows of (``match_mass``)."""
     assert cell.vectors is not None
     assert cell.validation is not None
     counted = np.flatnonzero(cell.mass > 0)  # what the new domain leaves alone is neither matched nor picked
     costs, budget, kind = budget_of(cell, budget, settings)
-    n_tokens, mass = cell.columns["n_tokens"], float(cell.mass.sum())
+    n_tokens, mass = cell.columns["n_tokens"][counted], float(cell.mass.sum())
+    tokens = tokens_of_atoms(n_tokens, even=settings.even)
     # The targets are those of the samples: batches whose samples came into the pool at different rates don't add up.
     (g, target), (validation, validation_target) = (
-        with_mass(x[counted], n_tokens[counted], goal, mass, even=settings.even)
+        with_mass(x[counted], n_tokens, goal, mass, even=settings.even)
         for x, goal in zip((cell.vectors, cell.validation), cell.targets, strict=True)
     )
     result = settings.entry.load()(
         g,
-        (cell.mass / n_tokens)[counted],
+        cell.mass[counted] / tokens,
         costs[counted],
         budget,
         kind,
         validation=validation,
         target=target,
         validation_target=validation_target,
-        counts=n_tokens[counted],
+        counts=tokens,
         **settings.match_options(),
         **played(cell.free[counted], cell.rounds[counted], settings, covers=False),
     )
     picks = counted[result.picks]
-    return Picks(picks, result.u * n_tokens[picks], np.ones(len(picks)), result.gains, result.report)
+    return Picks(picks, result.u * tokens[result.picks], np.ones(len(picks)), result.gains, result.report)
 
 
 def budget_of(cell: Cell, budget: int, settings: Settings) -> tuple[np.ndarray, int, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline import io
-from cptsel.pipeline.kernels.match_mass import with_mass
+from cptsel.pipeline.kernels.match_mass import tokens_of_atoms, with_mass
 from cptsel.pipeline.runs import RunShard
 from cptsel.pipeline.selection.cells import CellReader, read_cells
 from cptsel.pipeline.selection.families import Picks, Settings, picks_table, played
@@ -49,27 +49,28 @@ class MatchGroup:
             np.sum([table[name][0].values.to_numpy() for table in targets], axis=0) for name in ("target0", "target1")
         )
         n_tokens = rows["n_tokens"].to_numpy().astype(np.int64)
+        tokens = tokens_of_atoms(n_tokens, even=self.settings.even)
         (g, target), (validation, validation_target) = (
             with_mass(x, n_tokens, goal, task.group.choice_mass, even=self.settings.even)
             for x, goal in zip((matrix(rows), matrix(rows, "validation")), goals, strict=True)
         )
         result = self.settings.entry.load_merge()(
             g,
-            rows["u"].to_numpy(),
+            rows["u"].to_numpy() * n_tokens / tokens,
             n_tokens,
             task.group.budget,
             self.settings.unit,
             validation=validation,
             target=target,
             validation_target=validation_target,
-            counts=n_tokens,
+            counts=tokens,
             **self.settings.match_options(),
             **played(rows["free"].to_numpy(), rows["rounds"].to_numpy(), self.settings, covers=False),
         )
         order = np.argsort(result.picks)
         chosen = {
             "sample_id": rows["sample_id"].take(pa.array(result.picks[order])),
-            "raw": result.u[order] * n_tokens[result.picks[order]],
+            "raw": result.u[order] * tokens[result.picks[order]],
             "score": result.gains[order].astype(np.float32),
         }
         io.write_parquet(_matched_path(self.work, task.number), pa.table(chosen))
