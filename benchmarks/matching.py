@@ -79,7 +79,7 @@ def cords(g: np.ndarray, m: int, ridge: float) -> Picked:
 
 
 def matched(g: np.ndarray, v: np.ndarray, n: np.ndarray, m: int, *, even: bool = False) -> Picked:
-    """Ours, as ``cptsel select`` calls it: gradients a token, and the tokens are one more coordinate."""
+    """Ours, as ``cptsel select`` calls it: by the root of the tokens, which are one more coordinate."""
     from cptsel.pipeline.kernels.match_mass import tokens_of_atoms, with_mass
     from cptsel.pipeline.kernels.matching import match
 
@@ -100,10 +100,10 @@ def craig_counts(g: np.ndarray, v: np.ndarray, n: np.ndarray, m: int) -> Picked:
     return result.picks, result.cluster_mass / n[result.picks]
 
 
-#: Random choices are several, and their figures the means.
-DRAWS = 4
-METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Picked]] = {
-    **{f"random {seed}": partial(random_draw, seed=seed) for seed in range(DRAWS)},
+Method = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Picked]
+#: What stands as ``random`` in the table: the means of their figures.
+DRAWS: dict[str, Method] = {f"random {seed}": partial(random_draw, seed=seed) for seed in range(4)}
+METHODS: dict[str, Method] = DRAWS | {
     "sklearn-omp": sklearn_omp,
     "cords-0": lambda g, v, n, m: cords(g, m, 0.0),
     "cords-.5": lambda g, v, n, m: cords(g, m, 0.5),
@@ -128,7 +128,7 @@ def main() -> None:
     print(f"{len(g)} rows, ‖target‖ {length:.4g}, its noise {noise:.4g}", flush=True)
     results = []
     for m in args.picks:
-        for name in args.only or METHODS:
+        for name in METHODS if args.only is None else [n for n in METHODS if n.split()[0] in args.only]:
             results.append(call_child(name, args, m))
     measure(results, cache, g, v, args)
     results = average_draws(results)
@@ -150,7 +150,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=64, help="tokens of a window (default 64)")
     parser.add_argument("--steps", type=int, default=40, help="steps to the later checkpoint (default 40)")
     parser.add_argument("--picks", type=int, nargs="+", default=[500, 5_000])
-    parser.add_argument("--only", nargs="+", choices=list(METHODS), help="methods (default all)")
+    names = ["random", *list(METHODS)[len(DRAWS) :]]
+    parser.add_argument("--only", nargs="+", choices=names, help="methods (default all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -261,14 +262,14 @@ def average_draws(results: list[dict]) -> list[dict]:
     """One result of all random choices of a budget: the means of their figures."""
     drawn: dict[int, list[dict]] = {}
     for result in results:
-        if result["method"].startswith("random"):
+        if result["method"] in DRAWS:
             drawn.setdefault(result["budget"], []).append(result)
     means = [
         {"method": "random", "budget": m, "draws": len(same)}
         | {name: sum(r[name] for r in same) / len(same) for name in same[0] if name not in ("method", "budget")}
         for m, same in drawn.items()
     ]
-    others = [result for result in results if not result["method"].startswith("random")]
+    others = [result for result in results if result["method"] not in DRAWS]
     return sorted([*means, *others], key=lambda result: result["budget"])
 
 

@@ -8,8 +8,7 @@ as well, and scaled to it is worse than random picks where those are few; from 3
 
 An atom is g/√n and its weight u√n, pulled to an even share c√n of it: so the ridge is λ Σ n (u − c)², in which a token
 counts the same whatever the length of its sample. Under λ Σ (u − c)² short samples, whose gradients are small, are
-pulled as hard as long ones, and picked for it: on windows of up to 256 tokens that leaves a true residual larger by a
-twentieth than this does, for as many samples, and a little larger for as many tokens. Equal weights can only choose
+pulled as hard as long ones and picked for it, and more of the true gradient is missed. Equal weights can only choose
 longer samples to meet the mass, and want more of it.
 """
 

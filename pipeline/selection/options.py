@@ -156,12 +156,8 @@ def _check_read(config: SelectConfig) -> None:
     readers: list[tuple[tuple[str, ...], bool, str]] = [
         (("neighbours", "similarity", "refine"), family == "cover", "by craig and kmedoids"),
         (("refine",), config.method != "kmedoids", "by craig; kmedoids refines until nothing moves"),
-        (("ridge", "parts", "tolerance"), family == "match", "by gradmatch, gradmatch-batch and gradient-coreset"),
-        (
-            ("ridge",),
-            config.method != "gradient-coreset",
-            "by gradmatch and gradmatch-batch; weights of gradient-coreset are equal",
-        ),
+        (("ridge",), config.method in ("gradmatch", "gradmatch-batch"), "by gradmatch and gradmatch-batch"),
+        (("parts", "tolerance"), family == "match", "by gradmatch, gradmatch-batch and gradient-coreset"),
         (("importance",), config.method == "importance", "by --method importance"),
         (("interference_beta",), rises, "by interference (--method, --mass or --group-mass)"),
         (("batch_size",), config.unit == "batch", "with --unit batch"),
