@@ -53,15 +53,15 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from cptsel.pipeline.block import batches, cut_block
 from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.corpus.shards import inventory
-from cptsel.pipeline.kernels.head_gradient import CHUNK_ELEMENTS
-from cptsel.pipeline.model import FrozenModel
-from cptsel.pipeline.run_plan import ModelPlan, plan_model
-from cptsel.pipeline.tokenizer import load_tokenizer
+from cptsel.pipeline.embedding.block import batches, cut_block
+from cptsel.pipeline.embedding.plan import ModelPlan, plan_model
+from cptsel.pipeline.kernels.gradients.head import CHUNK_ELEMENTS
+from cptsel.pipeline.model.frozen import FrozenModel
+from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 PERCENTILES = (1, 25, 50, 75, 99)

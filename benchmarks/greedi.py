@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cptsel.pipeline.kernels.craig import CraigResult, craig
-from cptsel.pipeline.kernels.merge import merge, part_budget
+from cptsel.pipeline.kernels.coverage.craig import CraigResult, craig
+from cptsel.pipeline.kernels.coverage.merge import merge, part_budget
+from cptsel.pipeline.kernels.coverage.partition import route, train_centroids
 from cptsel.pipeline.kernels.neighbours import nearest
-from cptsel.pipeline.kernels.partition import route, train_centroids
 
 
 def main() -> None:

@@ -80,8 +80,8 @@ def cords(g: np.ndarray, m: int, ridge: float) -> Picked:
 
 def matched(g: np.ndarray, v: np.ndarray, n: np.ndarray, m: int, *, even: bool = False) -> Picked:
     """Ours, as ``cptsel select`` calls it: by the root of the tokens, which are one more coordinate."""
-    from cptsel.pipeline.kernels.match_mass import tokens_of_atoms, with_mass
-    from cptsel.pipeline.kernels.matching import match
+    from cptsel.pipeline.kernels.matching.gradmatch import match
+    from cptsel.pipeline.kernels.matching.mass import tokens_of_atoms, with_mass
 
     mass, tokens = float(n.sum()), tokens_of_atoms(n, even=even)
     (g, target), (v, goal) = (with_mass(x, n, x.sum(axis=0, dtype=np.float64), mass, even=even) for x in (g, v))
@@ -94,7 +94,7 @@ def matched(g: np.ndarray, v: np.ndarray, n: np.ndarray, m: int, *, even: bool =
 
 def craig_counts(g: np.ndarray, v: np.ndarray, n: np.ndarray, m: int) -> Picked:
     """CRAIG: each pick stands for its cluster's tokens."""
-    from cptsel.pipeline.kernels.craig import craig
+    from cptsel.pipeline.kernels.coverage.craig import craig
 
     result = craig((g / n[:, None]).astype(np.float32), n.astype(np.float64), n, m)
     return result.picks, result.cluster_mass / n[result.picks]

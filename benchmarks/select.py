@@ -109,7 +109,7 @@ def load_rows(args: argparse.Namespace) -> tuple[np.ndarray, str]:
     """Mean token gradients of the runs, or synthetic rows: (n, dim) float32, and where they come from."""
     if not args.run:
         return synthetic_rows(max(args.rows, args.peer_rows), args.dim, args.seed), "synthetic rows"
-    from cptsel.pipeline.runs import open_runs, read_directions, read_rows
+    from cptsel.pipeline.artifacts.run import open_runs, read_directions, read_rows
 
     runs = open_runs(args.run)
     blocks = []
@@ -219,7 +219,7 @@ def loss(x: np.ndarray, picks: np.ndarray) -> float:
 
 def craig(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray:
     """Ours, the report's random choices included."""
-    from cptsel.pipeline.kernels.craig import craig
+    from cptsel.pipeline.kernels.coverage.craig import craig
 
     ones = np.ones(len(x))
     result = craig(x, ones, ones.astype(np.int64), picks, neighbours=args.neighbours, refine=args.refine)

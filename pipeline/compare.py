@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, samples_name
 from cptsel.pipeline.config import CompareConfig
+from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.manifest import Manifest, load_manifest, samples_name
-from cptsel.pipeline.progress import Progress
 
 _GROUPS_SHOWN = 20
 _COLUMNS = ["sample_id", "phase", "n_tokens", "weight", "repeat"]

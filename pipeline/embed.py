@@ -16,25 +16,33 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from cptsel.pipeline import io, outputs
-from cptsel.pipeline.beam import is_local, make_pipeline, pipeline_options
-from cptsel.pipeline.block import RowOptions, check_counts
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Block, Shard, list_inputs
-from cptsel.pipeline.embed_report import check_damage, has_rejects, read_rejects, summary
-from cptsel.pipeline.embed_transforms import CollectSorted, EmbedGradients, InventoryShards, Unit, UnitResult, unit_path
-from cptsel.pipeline.errors import PartialError, UsageError
-from cptsel.pipeline.estimate import estimate
-from cptsel.pipeline.progress import Progress, Watch
-from cptsel.pipeline.run_plan import (
+from cptsel.pipeline.embedding.block import RowOptions, check_counts
+from cptsel.pipeline.embedding.estimate import estimate
+from cptsel.pipeline.embedding.plan import (
     ModelPlan,
     check_config,
     plan_model,
     refuse_difference,
     run_header,
 )
-from cptsel.pipeline.runs import run_fingerprint
+from cptsel.pipeline.embedding.report import check_damage, has_rejects, read_rejects, summary
+from cptsel.pipeline.embedding.transforms import (
+    CollectSorted,
+    EmbedGradients,
+    InventoryShards,
+    Unit,
+    UnitResult,
+    unit_path,
+)
+from cptsel.pipeline.engine.beam import is_local, make_pipeline, pipeline_options
+from cptsel.pipeline.engine.progress import Progress, Watch
+from cptsel.pipeline.errors import PartialError, UsageError
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate
 

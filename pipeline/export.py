@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cptsel.pipeline import io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.exclusion import read_exclusions
+from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, replay_tokens, source_uri
+from cptsel.pipeline.artifacts.visits import PhaseVisits, read_visits
 from cptsel.pipeline.config import ExportConfig, to_yaml
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError, VerificationError
-from cptsel.pipeline.exclusion import read_exclusions
-from cptsel.pipeline.export_merge import merge_pieces
-from cptsel.pipeline.export_shard import STEP, ExportTask, Visit, WriteShard, check_shard
+from cptsel.pipeline.exports.merge import merge_pieces
+from cptsel.pipeline.exports.shard import STEP, ExportTask, Visit, WriteShard, check_shard
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.pipeline.manifest import Manifest, load_manifest, replay_tokens, source_uri
-from cptsel.pipeline.order import PhaseVisits, read_visits
-from cptsel.pipeline.progress import Progress
-from cptsel.pipeline.steps import Steps
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.validation import validate
 

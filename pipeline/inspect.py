@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from cptsel.pipeline import io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
+from cptsel.pipeline.artifacts.problems import RESTORE, Problems
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
-from cptsel.pipeline.manifest import MANIFEST, SHARDS, manifest_id
-from cptsel.pipeline.problems import RESTORE, Problems
 from cptsel.schemas.validation import validate
 
 Described = tuple[str, dict[str, Any], list[dict[str, Any]]]

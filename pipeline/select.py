@@ -14,30 +14,31 @@ from typing import Any
 
 import numpy as np
 
-from cptsel.pipeline import io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.exclusion import read_exclusions
+from cptsel.pipeline.artifacts.manifest import finish_manifest
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs
 from cptsel.pipeline.config import SelectConfig, to_yaml
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.exclusion import read_exclusions
 from cptsel.pipeline.kernels.budget import parse_tokens
-from cptsel.pipeline.manifest import finish_manifest
-from cptsel.pipeline.progress import Progress
-from cptsel.pipeline.runs import EmbeddingRuns, RunShard, open_runs
-from cptsel.pipeline.selection.cells import CellReader, cell_statistics
 from cptsel.pipeline.selection.choose import choose
 from cptsel.pipeline.selection.families import Settings
-from cptsel.pipeline.selection.header import Selected, manifest_header
-from cptsel.pipeline.selection.history import open_history
 from cptsel.pipeline.selection.methods import METHODS
-from cptsel.pipeline.selection.new_domain import mean_token_gradient
 from cptsel.pipeline.selection.options import group_mix, settle, wants_rise
-from cptsel.pipeline.selection.phases import Phase, draw_from_first, open_phases
+from cptsel.pipeline.selection.outcome.header import Selected, manifest_header
+from cptsel.pipeline.selection.outcome.phases import Phase, draw_from_first, open_phases
+from cptsel.pipeline.selection.outcome.residuals import measure
+from cptsel.pipeline.selection.outcome.summary import dry_run_summary, select_summary
+from cptsel.pipeline.selection.outcome.weighting import Weighing, weigh
+from cptsel.pipeline.selection.outcome.writing import write_samples, write_shards
 from cptsel.pipeline.selection.plan import Plan, Share, make_plan
-from cptsel.pipeline.selection.residuals import measure
-from cptsel.pipeline.selection.rows import matched_exclusions
-from cptsel.pipeline.selection.summary import dry_run_summary, select_summary
-from cptsel.pipeline.selection.weighting import Weighing, weigh
-from cptsel.pipeline.selection.writing import write_samples, write_shards
-from cptsel.pipeline.steps import Steps
+from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics
+from cptsel.pipeline.selection.reading.history import open_history
+from cptsel.pipeline.selection.reading.new_domain import mean_token_gradient
+from cptsel.pipeline.selection.reading.rows import matched_exclusions
 
 
 def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:

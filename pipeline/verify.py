@@ -2,18 +2,19 @@
 
 from typing import Any
 
-from cptsel.pipeline import io, outputs
-from cptsel.pipeline.beam import pipeline_options
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
+from cptsel.pipeline.artifacts.problems import Problems
+from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.engine.beam import pipeline_options
+from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
-from cptsel.pipeline.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
-from cptsel.pipeline.order import read_visits
-from cptsel.pipeline.problems import Problems
-from cptsel.pipeline.progress import Progress
-from cptsel.pipeline.verify_files import check_files
-from cptsel.pipeline.verify_samples import check_samples
-from cptsel.pipeline.verify_schedules import check_schedules
-from cptsel.pipeline.verify_sources import check_sources
+from cptsel.pipeline.verification.files import check_files
+from cptsel.pipeline.verification.samples import check_samples
+from cptsel.pipeline.verification.schedules import check_schedules
+from cptsel.pipeline.verification.sources import check_sources
 from cptsel.schemas.validation import validate
 
 

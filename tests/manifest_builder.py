@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from cptsel.pipeline import io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.manifest import finish_manifest, load_manifest, manifest_id, samples_name
 from cptsel.pipeline.hashing import content_hash, doc_key, sample_id, uniform
-from cptsel.pipeline.kernels.curriculum import curriculum_rank
-from cptsel.pipeline.kernels.repeats import repeat_purpose
-from cptsel.pipeline.kernels.weights import REQUIRED_FEATURES, GroupShare, realise
-from cptsel.pipeline.manifest import finish_manifest, load_manifest, manifest_id, samples_name
+from cptsel.pipeline.kernels.sampling.curriculum import curriculum_rank
+from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
+from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, GroupShare, realise
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]

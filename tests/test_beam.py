@@ -5,7 +5,7 @@ import threading
 import apache_beam as beam
 import pytest
 
-from cptsel.pipeline.beam import make_pipeline, pipeline_options
+from cptsel.pipeline.engine.beam import make_pipeline, pipeline_options
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
 
 

@@ -7,11 +7,11 @@ from run_builder import build_run
 from test_select_methods import choose, read_samples
 
 from cptsel.cli.main import main
-from cptsel.pipeline import steps
+from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.compare import compare
 from cptsel.pipeline.config import CompareConfig
+from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError, VerificationError
-from cptsel.pipeline.manifest import load_manifest
 
 ROWS = (90, 60, 0, 130)
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from cptsel.pipeline.corpus import _streams
+from cptsel.pipeline.corpus import streams
 from cptsel.pipeline.corpus.documents import REASONS, ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import inventory
 
@@ -284,13 +284,13 @@ def test_bombs_are_read_in_bounded_pieces(tmp_path):
         path = tmp_path / ("a.jsonl" + suffix)
         path.write_bytes(PACK[suffix](b" " * (64 << 20)))
         with open(path, "rb") as handle:
-            sizes = [len(piece) for piece in _streams.decompress(handle, {".gz": "gzip", ".zst": "zstd"}[suffix])]
+            sizes = [len(piece) for piece in streams.decompress(handle, {".gz": "gzip", ".zst": "zstd"}[suffix])]
         assert sum(sizes) == 64 << 20
         assert max(sizes) <= 128 << 20
         assert [reject.reason for reject in read(path, max_line_bytes=1000)[1]] == ["line_too_long"]
 
 
 def test_every_reason_is_explained_and_every_explained_one_is_given():
-    source = "".join(path.read_text() for path in Path(_streams.__file__).parent.glob("_*.py"))
+    source = "".join(path.read_text() for path in Path(streams.__file__).parent.rglob("*.py"))
     given = set(re.findall(r'Damage\(\s*"(\w+)"', source)) | set(re.findall(r'_scalar\(.*"(\w+)"\)', source))
     assert given == set(REASONS)

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cptsel.pipeline.corpus._parquet import ParquetShard
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_texts
+from cptsel.pipeline.corpus.formats.parquet import ParquetShard
 from cptsel.pipeline.corpus.shards import inventory
 from cptsel.pipeline.errors import BadInputError
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels import random_choice as module
-from cptsel.pipeline.kernels import shortlist
-from cptsel.pipeline.kernels.craig import CraigResult, craig, kmedoids
+from cptsel.pipeline.kernels.coverage import random_choice as module
+from cptsel.pipeline.kernels.coverage import shortlist
+from cptsel.pipeline.kernels.coverage.craig import CraigResult, craig, kmedoids
 
 
 def cell(n: int, seed: int, distinct: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.curriculum import curriculum_rank
+from cptsel.pipeline.kernels.sampling.curriculum import curriculum_rank
 
 SCORES = st.lists(st.sampled_from([-2.0, 0.0, 0.5, 3.25, 1e300]) | st.floats(-10, 10), max_size=40)
 

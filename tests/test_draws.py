@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.draws import priority_sample
+from cptsel.pipeline.kernels.sampling.draws import priority_sample
 
 ROWS = st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.001, 1), st.integers(1, 50)), min_size=1, max_size=30)
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cptsel.pipeline import hashing, io
-from cptsel.pipeline.block import batches, cut_block, quantise
 from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock
 from cptsel.pipeline.embed import embed
+from cptsel.pipeline.embedding.block import batches, cut_block, quantise
 from cptsel.pipeline.errors import BadInputError, UsageError
-from cptsel.pipeline.tokenizer import Prefix, load_tokenizer
+from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate
 

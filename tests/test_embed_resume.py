@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cptsel.cli.main import main
-from cptsel.pipeline import embed_transforms, io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.embed import embed
+from cptsel.pipeline.embedding import transforms as embed_transforms
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
 
 # How the reference run was made; one row of the corpus is damaged.

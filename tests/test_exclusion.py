@@ -2,8 +2,8 @@
 
 import pytest
 
+from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.exclusion import read_exclusions
 
 
 def test_reads_ids_and_hashes(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.facility_location import Coverage, cover, farthest_first, lazy_greedy, maximise
+from cptsel.pipeline.kernels.coverage.facility_location import Coverage, cover, farthest_first, lazy_greedy, maximise
 from cptsel.pipeline.kernels.neighbours import Links, knn_graph
 
 

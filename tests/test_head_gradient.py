@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cptsel.pipeline.kernels import head_gradient
-from cptsel.pipeline.kernels.head_gradient import LogitMap, head_gradients
-from cptsel.pipeline.kernels.sketch import K_V, K_V_VALIDATION, HeadSketch
-from cptsel.pipeline.model import FrozenModel, ModelSpec
-from cptsel.pipeline.tokenizer import load_tokenizer
+from cptsel.pipeline.kernels.gradients import head as head_gradient
+from cptsel.pipeline.kernels.gradients.head import LogitMap, head_gradients
+from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch
+from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 MAPS = [LogitMap(), LogitMap(scale=0.25), LogitMap(softcap=3.0), LogitMap(scale=1.7, softcap=5.0)]
 

@@ -8,7 +8,7 @@ from manifest_builder import build_replay, reseal
 from test_schemas import RUN
 
 from cptsel.cli.main import main
-from cptsel.pipeline import outputs
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import ExportConfig, OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export

@@ -10,10 +10,11 @@ from collections import Counter
 import pytest
 from manifest_builder import build_replay, reseal
 
-from cptsel.pipeline import io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id, source_uri
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
-from cptsel.pipeline.manifest import load_manifest, manifest_id, source_uri
 from cptsel.pipeline.order import order
 
 

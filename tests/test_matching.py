@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp
 
-from cptsel.pipeline.kernels import matching
-from cptsel.pipeline.kernels.match_mass import MASS, tokens_of_atoms, with_mass
-from cptsel.pipeline.kernels.matching import MatchResult, match
+from cptsel.pipeline.kernels.matching import gradmatch as matching
+from cptsel.pipeline.kernels.matching.gradmatch import MatchResult, match
+from cptsel.pipeline.kernels.matching.mass import MASS, tokens_of_atoms, with_mass
 
 
 def gradients(n: int, seed: int, k: int = 16, drift: float = 0.4) -> np.ndarray:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cptsel.pipeline.kernels import medoids
-from cptsel.pipeline.kernels.medoids import assign, refine
+from cptsel.pipeline.kernels.coverage import medoids
+from cptsel.pipeline.kernels.coverage.medoids import assign, refine
 from cptsel.pipeline.kernels.neighbours import knn_graph
 
 

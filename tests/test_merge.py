@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cptsel.pipeline.kernels.craig import craig
-from cptsel.pipeline.kernels.medoids import assign
-from cptsel.pipeline.kernels.merge import LEAST, OVERSAMPLING, assign_part, merge, part_budget
+from cptsel.pipeline.kernels.coverage.craig import craig
+from cptsel.pipeline.kernels.coverage.medoids import assign
+from cptsel.pipeline.kernels.coverage.merge import LEAST, OVERSAMPLING, assign_part, merge, part_budget
 
 
 def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

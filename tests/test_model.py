@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from cptsel.pipeline import model as model_module
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.model import (
+from cptsel.pipeline.model import frozen as model_module
+from cptsel.pipeline.model.frozen import (
     FrozenModel,
     ModelSpec,
     describe,
@@ -20,7 +20,7 @@ from cptsel.pipeline.model import (
     resolve_dtype,
     weights_fingerprint,
 )
-from cptsel.pipeline.tokenizer import load_tokenizer, prefix_of, tokenizer_fingerprint
+from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of, tokenizer_fingerprint
 
 SMALL = {
     "vocab_size": 61,

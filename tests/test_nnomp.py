@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp
 
-from cptsel.pipeline.kernels.nnomp import InverseFactor, even_pursuit, pursue
+from cptsel.pipeline.kernels.matching.nnomp import InverseFactor, even_pursuit, pursue
 
 
 def ones(g: np.ndarray) -> np.ndarray:

@@ -8,12 +8,12 @@ import pytest
 from manifest_builder import build_replay, change_samples, reseal
 
 from cptsel.pipeline import order as order_module
-from cptsel.pipeline import outputs
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.shard_order import plan_epoch
-from cptsel.pipeline.manifest import load_manifest
+from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch
 from cptsel.pipeline.order import order
 
 

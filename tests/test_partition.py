@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels import partition as module
-from cptsel.pipeline.kernels.partition import Partitions, route, train_centroids
+from cptsel.pipeline.kernels.coverage import partition as module
+from cptsel.pipeline.kernels.coverage.partition import Partitions, route, train_centroids
 
 
 def heavy_tailed(n: int, seed: int, d: int = 6) -> np.ndarray:

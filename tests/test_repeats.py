@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.repeats import repeat_purpose, replay_rates, systematic_repeats
+from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose, replay_rates, systematic_repeats
 
 SAMPLES = st.lists(st.tuples(st.floats(0.01, 1000), st.integers(1, 2048)), min_size=1, max_size=40)
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from run_builder import K, build_run, run_header
 
+from cptsel.pipeline.artifacts.run import open_runs, read_directions, read_rows
 from cptsel.pipeline.errors import BadInputError, CptselError, UsageError
-from cptsel.pipeline.runs import open_runs, read_directions, read_rows
 
 
 @pytest.fixture

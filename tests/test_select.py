@@ -12,14 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from run_builder import build_run
 
-from cptsel.pipeline import hashing, io, steps
+from cptsel.pipeline import hashing, io
+from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.config import SelectConfig, VerifyConfig
+from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import BadInputError, UsageError
-from cptsel.pipeline.kernels.draws import priority_sample
-from cptsel.pipeline.manifest import load_manifest
-from cptsel.pipeline.runs import open_runs
+from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection import cells, global_draw, parts
+from cptsel.pipeline.selection import global_draw
+from cptsel.pipeline.selection.reading import cells
+from cptsel.pipeline.selection.scopes import parts
 from cptsel.pipeline.verify import verify
 
 ROWS = (90, 60, 0, 130)

@@ -10,15 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from run_builder import build_run
 
-from cptsel.pipeline import io, steps
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.config import SelectConfig, VerifyConfig
+from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.manifest import load_manifest
-from cptsel.pipeline.runs import open_runs
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection import routing
-from cptsel.pipeline.selection.cells import CellReader, read_cells
 from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.pipeline.selection.scopes import routing
 from cptsel.pipeline.verify import verify
 
 ROWS = (90, 60, 0, 130)

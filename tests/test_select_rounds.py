@@ -11,19 +11,20 @@ import pytest
 from run_builder import build_run
 from test_select_methods import choose, population, read_samples
 
-from cptsel.pipeline import hashing, steps
+from cptsel.pipeline import hashing
+from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id
+from cptsel.pipeline.artifacts.run import open_checkpoints, open_runs
 from cptsel.pipeline.config import OrderConfig, SelectConfig, VerifyConfig
+from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError, VerificationError
-from cptsel.pipeline.kernels import matching
 from cptsel.pipeline.kernels.budget import divide
-from cptsel.pipeline.kernels.draws import priority_sample
-from cptsel.pipeline.kernels.match_mass import MASS
-from cptsel.pipeline.manifest import load_manifest, manifest_id
+from cptsel.pipeline.kernels.matching import gradmatch as matching
+from cptsel.pipeline.kernels.matching.mass import MASS
+from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.order import order
-from cptsel.pipeline.runs import open_checkpoints, open_runs
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection.cells import CellReader, read_cells
-from cptsel.pipeline.selection.history import open_history
+from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.pipeline.selection.reading.history import open_history
 from cptsel.pipeline.verify import verify
 
 ROWS = (90, 60, 0, 130)

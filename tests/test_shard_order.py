@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.shard_order import (
+from cptsel.pipeline.kernels.sampling.shard_order import (
     assign_ranks,
     order_report,
     plan_epoch,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cptsel.pipeline.kernels import shortlist
+from cptsel.pipeline.kernels.coverage import shortlist
+from cptsel.pipeline.kernels.coverage.shortlist import candidate_links, cells
 from cptsel.pipeline.kernels.neighbours import nearest
-from cptsel.pipeline.kernels.shortlist import candidate_links, cells
 
 
 def rows(n: int, seed: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels import sketch as sketch_module
-from cptsel.pipeline.kernels.sketch import K_V, K_V_VALIDATION, HeadSketch, permutation, philox_words, signs
+from cptsel.pipeline.kernels.gradients import sketch as sketch_module
+from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch, permutation, philox_words, signs
 
 
 def dense_matrix(table: HeadSketch, vocab: int, hidden: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_numbers_are_the_same_in_every_release():
 
 def test_two_processes_draw_the_same_tables():
     program = (
-        "import hashlib; from cptsel.pipeline.kernels.sketch import HeadSketch as H\n"
+        "import hashlib; from cptsel.pipeline.kernels.gradients.sketch import HeadSketch as H\n"
         "t = H.create(5, 'head', 300, 16, 64, 32)\n"
         "tables = b''.join(x.numpy().tobytes() for x in (t.vocab_signs, t.take, t.take_signs))\n"
         "print(hashlib.sha256(tables).hexdigest())"

@@ -3,7 +3,7 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cptsel.pipeline import steps
+from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import BadInputError, PartialError
 
 

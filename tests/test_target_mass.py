@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.target_mass import target_mass
+from cptsel.pipeline.kernels.sampling.target_mass import target_mass
 
 MASSES = st.lists(st.floats(1e-3, 1e15), min_size=1, max_size=20)
 

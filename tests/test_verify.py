@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from manifest_builder import build_replay, change_samples, reseal
 
-from cptsel.pipeline import io, outputs
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.order import order

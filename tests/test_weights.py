@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.repeats import replay_rates, systematic_repeats
-from cptsel.pipeline.kernels.weights import (
+from cptsel.pipeline.kernels.sampling.repeats import replay_rates, systematic_repeats
+from cptsel.pipeline.kernels.sampling.weights import (
     REQUIRED_FEATURES,
     GroupShare,
     coreset_weights,

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from cptsel.pipeline import io
-from cptsel.pipeline.corpus._jsonl import read_plain_block, read_stream_blocks
-from cptsel.pipeline.corpus._parquet import read_parquet_block
-from cptsel.pipeline.corpus._texts import read_texts
-from cptsel.pipeline.corpus._types import (
+from cptsel.pipeline.corpus.formats.jsonl import read_plain_block, read_stream_blocks
+from cptsel.pipeline.corpus.formats.parquet import read_parquet_block
+from cptsel.pipeline.corpus.texts import read_texts
+from cptsel.pipeline.corpus.types import (
     REASONS,
     Block,
     Document,

@@ -3,11 +3,11 @@
 import hashlib
 
 from cptsel.pipeline import io
-from cptsel.pipeline.corpus._jsonl import BlockCounter
-from cptsel.pipeline.corpus._parquet import parquet_blocks
-from cptsel.pipeline.corpus._streams import chunks
-from cptsel.pipeline.corpus._types import Block, Shard
+from cptsel.pipeline.corpus.formats.jsonl import BlockCounter
+from cptsel.pipeline.corpus.formats.parquet import parquet_blocks
 from cptsel.pipeline.corpus.listing import file_format, list_inputs
+from cptsel.pipeline.corpus.streams import chunks
+from cptsel.pipeline.corpus.types import Block, Shard
 
 __all__ = ["Block", "Shard", "inventory", "list_inputs"]
 

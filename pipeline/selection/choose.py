@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cptsel.pipeline.runs import RunShard
-from cptsel.pipeline.selection.cells import CellReader
+from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.selection.families import Settings
 from cptsel.pipeline.selection.global_cover import cover_globally
 from cptsel.pipeline.selection.global_draw import draw_globally
 from cptsel.pipeline.selection.global_match import match_globally
-from cptsel.pipeline.selection.parts import parts_of_routed, parts_of_shards
-from cptsel.pipeline.selection.phases import join_picks
+from cptsel.pipeline.selection.outcome.phases import join_picks
 from cptsel.pipeline.selection.plan import Plan, set_aside
-from cptsel.pipeline.selection.routing import route_by_cluster
-from cptsel.pipeline.selection.scope_shard import select_in_shards
-from cptsel.pipeline.steps import Steps
+from cptsel.pipeline.selection.reading.cells import CellReader
+from cptsel.pipeline.selection.scopes.parts import parts_of_routed, parts_of_shards
+from cptsel.pipeline.selection.scopes.routing import route_by_cluster
+from cptsel.pipeline.selection.scopes.shard import select_in_shards
 
 
 def choose(

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.draws import PriorityDraw, priority_sample
-from cptsel.pipeline.kernels.match_mass import tokens_of_atoms, whole_tolerance, with_mass
-from cptsel.pipeline.selection.cells import Cell, Vectors
+from cptsel.pipeline.kernels.matching.mass import tokens_of_atoms, whole_tolerance, with_mass
+from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, priority_sample
 from cptsel.pipeline.selection.methods import METHODS, Family, Method
 from cptsel.pipeline.selection.picks import PICKS
 from cptsel.pipeline.selection.plan import Unit
+from cptsel.pipeline.selection.reading.cells import Cell, Vectors
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
 _LEAST = 1e-100  # a discount of many rounds is never 0: what was played often may still be picked
@@ -147,7 +147,7 @@ def _cover(cell: Cell, budget: int, settings: Settings) -> Picks:
 
 
 def _match(cell: Cell, budget: int, settings: Settings) -> Picks:
-    """raw: the tokens that a pick stands for, which the matching knows of (``match_mass``)."""
+    """raw: the tokens that a pick stands for, which the matching knows of (``kernels.matching.mass``)."""
     assert cell.vectors is not None
     assert cell.validation is not None
     counted = np.flatnonzero(cell.mass > 0)  # what the new domain leaves alone is neither matched nor picked

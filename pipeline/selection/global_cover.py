@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline import io
-from cptsel.pipeline.kernels.merge import assign_part
-from cptsel.pipeline.runs import RunShard
-from cptsel.pipeline.selection.cells import CellReader, read_cells
+from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.kernels.coverage.merge import assign_part
 from cptsel.pipeline.selection.families import Picks, Settings, picks_table, played
-from cptsel.pipeline.selection.parts import Part, pick_candidates, read_candidates
 from cptsel.pipeline.selection.picks import PICKS, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.selection.tables import matrix
-from cptsel.pipeline.steps import Steps
+from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.pipeline.selection.reading.tables import matrix
+from cptsel.pipeline.selection.scopes.parts import Part, pick_candidates, read_candidates
 
 MERGED, ASSIGNED, MASSES = "merged", "assigned", "masses"
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline import io
-from cptsel.pipeline.kernels.draws import PriorityDraw, priority_sample
-from cptsel.pipeline.runs import RunShard
-from cptsel.pipeline.selection.cells import Cell, CellReader, read_cells
+from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, priority_sample
 from cptsel.pipeline.selection.families import Picks, Settings, draw_keys, picks_table
 from cptsel.pipeline.selection.picks import PICKS, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.steps import Steps
+from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 
 STEP = "keys"
 

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline import io
-from cptsel.pipeline.kernels.match_mass import tokens_of_atoms, with_mass
-from cptsel.pipeline.runs import RunShard
-from cptsel.pipeline.selection.cells import CellReader, read_cells
+from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.kernels.matching.mass import tokens_of_atoms, with_mass
 from cptsel.pipeline.selection.families import Picks, Settings, picks_table, played
 from cptsel.pipeline.selection.global_cover import places
-from cptsel.pipeline.selection.parts import TARGETS, Part, part_path, pick_candidates, read_candidates
 from cptsel.pipeline.selection.picks import STEP, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.selection.tables import matrix
-from cptsel.pipeline.steps import Steps
+from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.pipeline.selection.reading.tables import matrix
+from cptsel.pipeline.selection.scopes.parts import TARGETS, Part, part_path, pick_candidates, read_candidates
 
 MATCHED = "matched"
 

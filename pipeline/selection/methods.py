@@ -56,36 +56,36 @@ def _load(name: str) -> Callable[..., Any]:
     return loaded
 
 
-_CRAIG: dict[str, Any] = {"kernel": "craig:craig", "merge": "merge:merge"}
-_MATCH: dict[str, Any] = {"kernel": "matching:match", "merge": "matching:match"}
+_CRAIG: dict[str, Any] = {"kernel": "coverage.craig:craig", "merge": "coverage.merge:merge"}
+_MATCH: dict[str, Any] = {"kernel": "matching.gradmatch:match", "merge": "matching.gradmatch:match"}
 
 METHODS: dict[str, Method] = {
-    "uniform": Method("draw", "draws at random", "baseline", "draws:uniform_scores"),
+    "uniform": Method("draw", "draws at random", "baseline", "sampling.draws:uniform_scores"),
     "full": Method("all", "takes everything", "baseline"),
     "temperature": Method(
         "draw",
         "draws at random from groups whose shares are tempered by --group-alpha",
         "Conneau et al. 2020 (XLM-R)",
-        "draws:uniform_scores",
+        "sampling.draws:uniform_scores",
         implies={"group_mass": None},
     ),
     "mix-review": Method(
         "draw",
         "draws afresh for every phase, fewer each time",
         "He et al. 2021",
-        "draws:uniform_scores",
+        "sampling.draws:uniform_scores",
     ),
     "importance": Method(
         "draw",
         "draws samples by the length of their gradient, or by their loss",
         "Katharopoulos & Fleuret 2018",
-        "draws:importance_scores",
+        "sampling.draws:importance_scores",
     ),
     "interference": Method(
         "draw",
         "draws samples by how much the new domain raises their loss",
         "Aljundi et al. 2019 (MIR), offline",
-        "draws:uniform_scores",
+        "sampling.draws:uniform_scores",
         implies={"mass": "interference"},
     ),
     "craig": Method(

@@ -9,8 +9,8 @@ import numpy as np
 
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import Budget, divide
-from cptsel.pipeline.kernels.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
-from cptsel.pipeline.selection.rows import ALL
+from cptsel.pipeline.kernels.sampling.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
+from cptsel.pipeline.selection.reading.rows import ALL
 
 Unit = Literal["samples", "tokens"]
 

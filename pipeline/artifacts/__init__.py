@@ -1,0 +1,1 @@
+"""What passes hand to each other on disk: runs, manifests, and the rules of an output directory."""

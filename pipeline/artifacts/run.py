@@ -1,0 +1,342 @@
+"""Reading embedding runs: one, several disjoint ones as their union, or one corpus at several checkpoints.
+
+``open_runs`` unites pools, which share one fingerprint; ``open_checkpoints`` lays runs of the same samples under other
+weights of the model beside each other (DESIGN sections 4 and 6). Both read the small files on the driver and refuse
+what can't be combined; a ``RunShard`` is what a worker gets, and all it needs to read that shard's rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.hashing import fingerprint
+from cptsel.schemas.arrow import RUN_SHARDS, SPEC_VERSION, UNITS, check_schema, embeddings_schema
+from cptsel.schemas.validation import validate
+
+FORMAT = "cptsel.run"
+
+# Options that say which rows a run holds, or how it was computed, but not what a row means: a union may mix them.
+_MAY_DIFFER = frozenset({"limit", "exclude", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"})
+
+_NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
+
+
+@dataclass(frozen=True)
+class RunShard:
+    """One shard of the corpus as embedded: its row of ``shards.parquet`` and its embedding files in corpus order.
+
+    Attributes:
+        shard_id: number in the union of the runs.
+        source: the row of ``shards.parquet``, with that number.
+        files: paths of the embedding files that hold rows.
+        rows: how many each holds, by ``units.parquet``.
+        n_tokens: predicted tokens of all rows.
+        later: the same samples, row by row, at the other checkpoints.
+    """
+
+    shard_id: int
+    source: dict[str, Any]
+    files: tuple[str, ...]
+    rows: tuple[int, ...]
+    n_tokens: int = 0
+    later: tuple["RunShard", ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return sum(self.rows)
+
+
+@dataclass(frozen=True)
+class EmbeddingRuns:
+    """One or several finished runs, read as one.
+
+    Attributes:
+        directories: the runs, in the order given.
+        headers: their ``run.json``.
+        shards: all shards, numbered 0, 1, ... run after run.
+        schema: required schema of every embedding file.
+        checkpoints: how many runs hold each sample: 1, but for ``open_checkpoints``.
+    """
+
+    directories: tuple[str, ...]
+    headers: tuple[dict[str, Any], ...]
+    shards: tuple[RunShard, ...]
+    schema: pa.Schema
+    checkpoints: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that shaped the rows, as of the first run."""
+        return dict(self.headers[0]["options"])
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the group columns."""
+        return list(self.options.get("group_by") or ())
+
+
+def open_runs(directories: Sequence[str]) -> EmbeddingRuns:
+    """Open one run, or several as their union.
+
+    Raises:
+        UsageError: none given, one is not a finished run, or they can't be united; the sentence names the difference.
+    """
+    if not directories:
+        raise UsageError("no embedding run given; name the output of cptsel embed")
+    paths = tuple(io.absolute(directory) for directory in directories)
+    headers = tuple(_open_header(path) for path in paths)
+    for path, header in zip(paths[1:], headers[1:], strict=True):
+        _check_alike(paths[0], headers[0], path, header)
+    shards: list[RunShard] = []
+    for path in paths:
+        shards += _open_shards(path, first_id=len(shards))
+    _check_disjoint(shards)
+    return EmbeddingRuns(paths, headers, tuple(shards), _schema(headers[0]))
+
+
+def open_checkpoints(directories: Sequence[str]) -> EmbeddingRuns:
+    """Open runs of the same samples under several weights of one model; the first gives all columns but the vectors.
+
+    Raises:
+        UsageError: fewer than two runs, one is not a finished run, or they do not hold the same samples in the same
+            terms; the sentence names the difference.
+    """
+    if len(directories) < 2:
+        raise UsageError(
+            "several checkpoints are several runs: name a second run of the same samples, or one run alone"
+        )
+    runs = [open_runs([directory]) for directory in directories]
+    first = runs[0]
+    for number, other in enumerate(runs):
+        if number:
+            check_same_samples(first, other)
+        for earlier in runs[:number]:
+            if earlier.headers[0]["fingerprints"]["weights"] == other.headers[0]["fingerprints"]["weights"]:
+                raise UsageError(
+                    f"{other.directories[0]} and {earlier.directories[0]} are of the same checkpoint: the model's "
+                    "weights are equal; name runs of different checkpoints, or one run alone"
+                )
+    shards = tuple(
+        replace(shard, later=tuple(other.shards[number] for other in runs[1:]))
+        for number, shard in enumerate(first.shards)
+    )
+    headers = tuple(run.headers[0] for run in runs)
+    return EmbeddingRuns(
+        tuple(run.directories[0] for run in runs), headers, shards, first.schema, checkpoints=len(directories)
+    )
+
+
+def check_same_samples(first: EmbeddingRuns, other: EmbeddingRuns) -> None:
+    """Refuse runs that do not hold the same samples in the same terms, but for the weights of the model.
+
+    Raises:
+        UsageError: the sentence names the difference.
+    """
+    path = other.directories[0]
+    _check_alike(first.directories[0], first.headers[0], path, other.headers[0], but=("weights",))
+    if problem := _other_samples(first, other):
+        raise UsageError(
+            f"{path} does not hold the samples of {first.directories[0]}: {problem}; embed the same corpus with the "
+            "same options at every checkpoint"
+        )
+
+
+def _other_samples(first: EmbeddingRuns, other: EmbeddingRuns) -> str | None:
+    """What shows, from the small files, that two runs hold other samples; workers compare every sample_id as well."""
+    for name in ("limit", "exclude", "exclude_sha256", "pool"):
+        mine, its = first.options.get(name), other.options.get(name)
+        if mine != its:
+            return f"option {name} is {its}, not {mine}"
+    if len(first.shards) != len(other.shards):
+        return f"it has {len(other.shards)} shards, not {len(first.shards)}"
+    for mine, its in zip(first.shards, other.shards, strict=True):
+        for name in ("path", "sha256"):
+            if mine.source[name] != its.source[name]:
+                return f"shard {mine.shard_id} has the {name} {its.source[name]}, not {mine.source[name]}"
+        if mine.samples != its.samples:
+            return f"shard {mine.source['path']} has {its.samples} samples, not {mine.samples}"
+    return None
+
+
+def _open_header(directory: str) -> dict[str, Any]:
+    """``run.json`` of a finished run."""
+    path = io.join(directory, "run.json")
+    if not io.exists(path):
+        maker = outputs.made_by(directory)
+        hint = f"it was written by cptsel {maker}" if maker not in {None, "embed"} else "it has no run.json"
+        raise UsageError(f"{directory} is not an embedding run: {hint}; name the output of cptsel embed")
+    header = io.read_json(path)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UsageError(f"{path}: its format is not {FORMAT!r}; name the output of cptsel embed")
+    version = header.get("spec_version")
+    if isinstance(version, int) and version > SPEC_VERSION:
+        raise UsageError(f"{path}: spec_version {version} is newer than this cptsel reads ({SPEC_VERSION}); upgrade it")
+    try:
+        validate(header, "run")
+    except ValueError as error:
+        raise UsageError(f"{directory}: {error}; restore the run or embed again") from error
+    if not io.exists(io.join(directory, outputs.SUCCESS)):
+        raise UsageError(
+            f"{directory}: this embedding run is not finished (no _SUCCESS); "
+            "run the same cptsel embed command again, it goes on where it stopped"
+        )
+    return header
+
+
+def _open_shards(directory: str, first_id: int) -> list[RunShard]:
+    """The shards of one run, numbered from ``first_id`` in order of their own numbers."""
+    tables = {}
+    for name, schema in (("shards.parquet", RUN_SHARDS), ("units.parquet", UNITS)):
+        path = io.join(directory, name)
+        tables[name] = io.read_parquet(path)
+        if problem := check_schema(tables[name].schema, schema):
+            raise UsageError(f"{path}: {problem}; restore the run or embed again")
+    units: dict[int, list[tuple[int, int, int]]] = {}
+    for unit in tables["units.parquet"].select(["shard_id", "block", "windows_embedded", "n_tokens"]).to_pylist():
+        if unit["windows_embedded"]:
+            counts = (unit["block"], unit["windows_embedded"], unit["n_tokens"])
+            units.setdefault(unit["shard_id"], []).append(counts)
+    there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
+    shards = []
+    rows = sorted(tables["shards.parquet"].select(RUN_SHARDS.names).to_pylist(), key=lambda row: row["shard_id"])
+    for number, row in enumerate(rows, first_id):
+        blocks = sorted(units.get(row["shard_id"], []))
+        names = [f"{row['shard_id']:06d}-{block:05d}.parquet" for block, *_ in blocks]
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise UsageError(f"{directory}/embeddings/{missing[0]} is missing; restore it, or embed again")
+        files = tuple(io.join(directory, "embeddings", name) for name in names)
+        held = tuple(count for _, count, _ in blocks)
+        tokens = sum(tokens for *_, tokens in blocks)
+        shards.append(RunShard(number, {**row, "shard_id": number}, files, held, tokens))
+    return shards
+
+
+def _check_alike(
+    first_path: str, first: dict[str, Any], path: str, header: dict[str, Any], but: Sequence[str] = ()
+) -> None:
+    """Refuse to put runs together whose rows do not mean the same, naming the first difference."""
+    differences = [
+        (f"fingerprint of the {name}", first["fingerprints"][name], header["fingerprints"][name])
+        for name in ("weights", "tokenizer", "projection")
+        if name not in but
+    ]
+    differences.append(("kind of norm", first["norm_kind"], header["norm_kind"]))
+    names = sorted((set(first["options"]) | set(header["options"])) - _MAY_DIFFER)
+    differences += [(f"option {name}", first["options"].get(name), header["options"].get(name)) for name in names]
+    for what, mine, other in differences:
+        if mine != other:
+            mine, other = (str(value)[:60] for value in (mine, other))
+            remedy = "select from one of them, or embed both corpora with the same model and options"
+            if what == "fingerprint of the weights":
+                remedy += "; runs of one corpus at several checkpoints go together with --combine"
+            raise UsageError(
+                f"{path} and {first_path} can't be united: the {what} differs ({other} and {mine}); {remedy}"
+            )
+
+
+def _check_disjoint(shards: list[RunShard]) -> None:
+    """Refuse two shards that could hold the same sample: a sample_id is a hash of relative path, row and span."""
+    seen: dict[tuple[str, str], RunShard] = {}
+    for shard in shards:
+        for name in ("path", "uri"):
+            other = seen.setdefault((name, shard.source[name]), shard)
+            if other is not shard:
+                raise UsageError(
+                    f"two of the runs have embedded a shard with the {name} {shard.source[name]} "
+                    f"({other.source['uri']} and {shard.source['uri']}), so a sample would stand there twice; "
+                    "give disjoint runs, embedded with one --root"
+                )
+
+
+def run_fingerprint(header: dict[str, Any]) -> str:
+    """Names what a run holds, by everything in ``run.json`` that decides the bytes of its rows."""
+    keys = ("format", "spec_version", "fingerprints", "projection", "options", "norm_kind")
+    return fingerprint({key: header[key] for key in keys} | {"packages": shaping_packages(header)})
+
+
+def shaping_packages(header: dict[str, Any]) -> dict[str, str]:
+    """Versions of the packages by which bytes are promised."""
+    return {name: number for name, number in header["packages"].items() if name not in _NOT_SHAPING}
+
+
+def _schema(header: dict[str, Any]) -> pa.Schema:
+    options, projection = header["options"], header["projection"]
+    return embeddings_schema(
+        projection["k"], projection["validation"]["k"], options["storage"], list(options.get("group_by") or ())
+    )
+
+
+def read_rows(shard: RunShard, schema: pa.Schema, columns: list[str]) -> pa.Table:
+    """Columns other than the vectors of all rows of a shard, in corpus order.
+
+    Dictionary columns come as strings, ``shard_id`` as the shard's number in the union.
+
+    Raises:
+        UsageError: a file can't be read as Parquet.
+        BadInputError: a file's schema or number of rows is not what the run says.
+    """
+    tables = []
+    for path, rows in zip(shard.files, shard.rows, strict=True):
+        table = _read_checked(path, rows, schema, columns)
+        for index, name in enumerate(table.column_names):
+            if pa.types.is_dictionary(table.schema.field(index).type):
+                table = table.set_column(index, name, table.column(name).cast(pa.string()))
+            elif name == "shard_id":
+                ids = pa.array(np.full(rows, shard.shard_id, dtype=np.int32))
+                table = table.set_column(index, schema.field(name), ids)
+        tables.append(table)
+    if not tables:
+        fields = [schema.field(name) for name in columns]
+        types = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in fields]
+        return pa.schema([pa.field(f.name, t) for f, t in zip(fields, types, strict=True)]).empty_table()
+    return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+def read_directions(shard: RunShard, schema: pa.Schema, column: str = "direction") -> Iterator[np.ndarray]:
+    """Unit directions of a shard, one embedding file after the other: (rows, k) float32 each.
+
+    Args:
+        shard: one shard of a run.
+        schema: required schema of its embedding files.
+        column: ``direction``, or ``validation`` for the sketch that no selection optimises.
+
+    Raises:
+        UsageError: a file can't be read as Parquet.
+        BadInputError: a file's schema or number of rows is not what the run says, or a value is not finite.
+    """
+    columns = [column] + [name for name in schema.names if name == f"{column}_scale"]
+    k = schema.field(column).type.list_size
+    for path, rows in zip(shard.files, shard.rows, strict=True):
+        table = _read_checked(path, rows, schema, columns)
+        values = table.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        direction = values.reshape(rows, k).astype(np.float32)
+        if len(columns) > 1:
+            direction *= table.column(columns[1]).to_numpy()[:, None]
+        if not np.isfinite(direction).all():
+            row = int(np.argmin(np.isfinite(direction).all(axis=1)))
+            raise BadInputError(f"{path}: row {row} of column {column!r} is not finite; embed this shard again")
+        yield direction
+
+
+def _read_checked(path: str, rows: int, schema: pa.Schema, columns: list[str]) -> pa.Table:
+    """Columns of one embedding file, held against the run's schema and count of rows."""
+    try:
+        with io.open_read(path) as handle:
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
+            problem = check_schema(file.schema_arrow, pa.schema([schema.field(name) for name in columns]))
+            if problem is None and file.metadata.num_rows != rows:
+                problem = f"it has {file.metadata.num_rows} rows, units.parquet says {rows}"
+            if problem is not None:
+                raise BadInputError(f"{path}: {problem}; restore it, or embed again")
+            return file.read(columns=columns, use_threads=False)  # as in io.read_parquet
+    except (pa.ArrowException, OSError) as error:
+        detail = " ".join(str(error).split())
+        raise BadInputError(f"{path}: can't be read as Parquet ({detail}); restore it, or embed again") from error

@@ -1,0 +1,100 @@
+"""JSONL shards: blocks of a plain file, found by a counting pass, and compressed streams, read front to back."""
+
+import itertools
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from cptsel.pipeline.corpus.lines import Line, split_lines
+from cptsel.pipeline.corpus.rows import parse_line
+from cptsel.pipeline.corpus.streams import chunks, decompress, disguise
+from cptsel.pipeline.corpus.types import (
+    FIRST_BYTES,
+    Block,
+    BlockBuilder,
+    Damage,
+    DocumentBlock,
+    ReadOptions,
+    Shard,
+)
+
+
+class BlockCounter:
+    """Block starts and row counts of a plain JSONL file, from one pass over its bytes.
+
+    A block ends at the first line end at or past ``block_bytes`` bytes after its start, as those of a stream do.
+    """
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
+        self._blocks: list[Block] = []
+        self._head = b""
+        self._start = self._first_row = self._rows = 0  # of the block at hand
+        self._end = 0  # of what was seen
+        self._open = False  # the last line has no newline yet
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the file."""
+        self._head = (self._head + chunk[:4])[:4]
+        at = 0
+        while True:
+            due = max(at, self._start + self._block_bytes - 1 - self._end)  # where a newline would end the block
+            newline = chunk.find(b"\n", due) if due < len(chunk) else -1
+            if newline < 0:
+                break
+            self._rows += chunk.count(b"\n", at, newline + 1)
+            self._close(self._end + newline + 1)
+            at = newline + 1
+        self._rows += chunk.count(b"\n", at)
+        self._end += len(chunk)
+        self._open = not chunk.endswith(b"\n") if chunk else self._open
+
+    def finish(self) -> tuple[Block, ...]:
+        """All blocks; a single row for a file that is not text at all."""
+        if disguise(self._head):
+            return (Block(0, 0, self._end, 0, 1),)
+        self._rows += self._open
+        if self._rows or not self._blocks:
+            self._close(self._end)
+        return tuple(self._blocks)
+
+    def _close(self, end: int) -> None:
+        self._blocks.append(Block(len(self._blocks), self._start, end, self._first_row, self._rows))
+        self._start, self._first_row, self._rows = end, self._first_row + self._rows, 0
+
+
+def read_plain_block(handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
+    """Read one block of a plain file.
+
+    Raises:
+        OSError: the file is not the one of which the inventory was made.
+    """
+    builder = BlockBuilder(shard.shard_id, block.block)
+    wanted = block.rows if options.limit is None else max(0, min(block.rows, options.limit - block.first_row))
+    lines = plain_lines(handle, block.start, block.end - block.start, options.max_line_bytes)
+    for row_index, line in enumerate(itertools.islice(lines, wanted), block.first_row):
+        builder.add(parse_line(line, row_index, options))
+    if builder.rows < wanted or (wanted == block.rows and next(lines, None) is not None):
+        raise OSError(f"{shard.uri}: has changed since it was listed (block {block.block} had {block.rows} rows)")
+    return builder.build(last=shard.blocks is None or block.block == len(shard.blocks) - 1)
+
+
+def read_stream_blocks(handle: BinaryIO, shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
+    """Read a compressed shard once, front to back, block after block; at least one."""
+    number, start, builder = 0, 0, BlockBuilder(shard.shard_id, 0)
+    lines = split_lines(decompress(handle, shard.compression), options.max_line_bytes)
+    for row_index, line in enumerate(itertools.islice(lines, options.limit)):
+        if builder.rows and line.offset >= start + options.block_bytes:
+            yield builder.build(last=False)
+            number, start, builder = number + 1, line.offset, BlockBuilder(shard.shard_id, number + 1)
+        builder.add(parse_line(line, row_index, options))
+    yield builder.build(last=True)
+
+
+def plain_lines(handle: BinaryIO, start: int, size: int | None, cap: int) -> Iterator[Line]:
+    """Lines of a byte range of a plain file, which begins at a line; a file that is no text is one damaged line."""
+    handle.seek(0)
+    head = handle.read(FIRST_BYTES)
+    if name := disguise(head):
+        return iter([Line(0, 0, head, Damage("wrong_format", f"{name}, not text"))])
+    handle.seek(start)
+    return split_lines(chunks(handle, size), cap, start)

@@ -1,0 +1,1 @@
+"""The embed pass: plan, blocks, Beam transforms, report, estimate."""

@@ -1,0 +1,207 @@
+"""What an embedding run will be, fixed before its first row: run.json, and how a rerun is held against it."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from cptsel.pipeline import hashing
+from cptsel.pipeline.artifacts.exclusion import read_exclusions
+from cptsel.pipeline.artifacts.run import shaping_packages
+from cptsel.pipeline.config import EmbedConfig, to_dict
+from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.kernels.gradients import sketch
+from cptsel.pipeline.model.frozen import (
+    ModelSpec,
+    describe,
+    local_path,
+    max_positions,
+    pinned_revision,
+    resolve_device,
+    resolve_dtype,
+    weights_fingerprint,
+)
+from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of, tokenizer_fingerprint
+from cptsel.schemas import arrow
+
+DEFAULT_MAX_TOKENS = 1024
+TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}  # a CPU is fastest while activations stay near its caches
+PACKAGES = ("apache-beam", "cptsel", "numpy", "pyarrow", "tokenizers", "torch", "transformers")
+
+# Options that shape rows, by their name in EmbedConfig: a rerun with another value is refused, naming it.
+SHAPING = (
+    "text_field",
+    "id_field",
+    "group_by",
+    "storage",
+    "limit",
+    "max_line_bytes",
+    "block_bytes",
+    "threads",
+)
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """The model as the driver sees it, without having loaded its weights."""
+
+    spec: ModelSpec
+    prefix: Prefix
+    max_tokens: int
+    tokens_per_batch: int
+    facts: dict[str, Any]
+    weights: str
+    tokenizer: str
+
+
+def check_config(config: EmbedConfig) -> None:
+    """Raise UsageError, naming option, value and range, for what no model or corpus could make right."""
+    for name in (
+        *("max_tokens", "limit", "sketch_dim", "validation_dim", "tokens_per_batch"),
+        *("max_line_bytes", "block_bytes", "threads", "workers"),
+    ):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if config.seed < 0:
+        raise UsageError(f"--seed {config.seed}: must not be negative")
+    if config.exclude is not None:
+        read_exclusions(config.exclude)
+    if not 0 <= config.max_bad_fraction <= 1:
+        raise UsageError(f"--max-bad-fraction {config.max_bad_fraction}: must be between 0 and 1")
+    for name, choices in (
+        ("storage", ("float16", "int8")),
+        ("norm", ("sketch", "exact")),
+        ("dtype", ("auto", "float32", "bfloat16", "float16")),
+    ):
+        if getattr(config, name) not in choices:
+            raise UsageError(f"--{name} {getattr(config, name)}: must be one of {', '.join(choices)}")
+    taken = set(arrow.embeddings_schema(1, 1, "int8", []).names) & set(config.group_by)
+    if taken:
+        raise UsageError(f"--group-by {min(taken)}: cptsel writes a column of that name itself; rename the corpus's")
+    if len(set(config.group_by)) != len(config.group_by):
+        raise UsageError(f"--group-by: {', '.join(config.group_by)} names a column twice")
+
+
+def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
+    """Look at the model's configuration, tokenizer and weight files.
+
+    Args:
+        config: of the run.
+        here: whether the model will run on this machine, which must then have its device.
+
+    Raises:
+        UsageError: it can't be had, is not a causal LM with a linear head, or ``--max-tokens`` does not fit it.
+    """
+    device = resolve_device(config.device, here)
+    path = local_path(config.model, config.revision)
+    tokenizer = load_tokenizer(path, config.trust_remote_code)
+    prefix = prefix_of(tokenizer)
+    limit = max_positions(path, config.trust_remote_code)
+    room = None if limit is None else limit - len(prefix.ids)
+    max_tokens = config.max_tokens or min(DEFAULT_MAX_TOKENS, room or DEFAULT_MAX_TOKENS)
+    if room is not None and max_tokens > room:
+        raise UsageError(
+            f"--max-tokens {max_tokens}: the model has {limit} positions, {len(prefix.ids)} taken by its prefix; "
+            f"at most {room}"
+        )
+    dtype = resolve_dtype(config.dtype, device, path)
+    spec = ModelSpec(
+        source=config.model,
+        revision=pinned_revision(path, config.model),
+        device=device,
+        dtype=dtype,
+        trust_remote_code=config.trust_remote_code,
+        threads=config.threads,
+        seed=config.seed,
+        sketch_dim=config.sketch_dim,
+        validation_dim=config.validation_dim,
+        exact_norm=config.norm == "exact",
+        max_positions=max_tokens + len(prefix.ids),
+    )
+    facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
+    facts |= describe(path, config.trust_remote_code)
+    return ModelPlan(
+        spec=spec,
+        prefix=prefix,
+        max_tokens=max_tokens,
+        tokens_per_batch=config.tokens_per_batch or TOKENS_PER_BATCH[device.split(":")[0]],
+        facts=facts,
+        weights=weights_fingerprint(path, config.trust_remote_code),
+        tokenizer=tokenizer_fingerprint(tokenizer),
+    )
+
+
+def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Shard]) -> dict[str, Any]:
+    """run.json without totals: everything that decides the bytes of the rows."""
+    vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
+    projection = {
+        "seed": config.seed,
+        "format_version": sketch.FORMAT_VERSION,
+        "k": config.sketch_dim,
+        "k_v": min(sketch.K_V, vocab),
+        "validation": {"k": config.validation_dim, "k_v": min(sketch.K_V_VALIDATION, vocab)},
+    }
+    options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
+    options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
+    options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
+    excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
+    options["exclude"] = hashing.fingerprint(excluded) if excluded else None
+    return {
+        "format": "cptsel.run",
+        "spec_version": arrow.SPEC_VERSION,
+        "fingerprints": {
+            "weights": model.weights,
+            "tokenizer": model.tokenizer,
+            "corpus": hashing.fingerprint([[shard.path, shard.sha256] for shard in shards]),
+            "projection": hashing.fingerprint([projection, vocab, hidden]),
+        },
+        "model": model.facts,
+        "projection": projection,
+        "options": options,
+        "norm_kind": config.norm,
+        "corpus": {"root": root, "shards": len(shards), "bytes": sum(shard.bytes for shard in shards)},
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], changed_shards: list[str]) -> None:
+    """Raise UsageError where a rerun asks for other rows than ``out`` has, naming what differs first."""
+    remedy = f"use another --out, or --overwrite to replace {out}"
+    what = {"weights": "the model's weights", "tokenizer": "the tokenizer", "corpus": "the corpus"}
+    for name, words in what.items():
+        if old["fingerprints"][name] != new["fingerprints"][name]:
+            names = f" ({', '.join(changed_shards[:3])})" if name == "corpus" and changed_shards else ""
+            raise UsageError(f"{out}: {words}{names} changed since this run was begun; {remedy}")
+    if old["projection"] != new["projection"]:
+        flags = {"seed": "--seed", "k": "--sketch-dim", "validation": "--validation-dim"}
+        for key, flag in flags.items():
+            before, now = old["projection"][key], new["projection"][key]
+            if key == "validation":
+                before, now = before["k"], now["k"]
+            if before != now:
+                raise UsageError(f"{out}: was begun with {flag} {before}, now {now}; {remedy}")
+        raise UsageError(f"{out}: was begun by a version of cptsel with another projection; {remedy}")
+    if old["norm_kind"] != new["norm_kind"]:
+        raise UsageError(f"{out}: was begun with --norm {old['norm_kind']}, now {new['norm_kind']}; {remedy}")
+    for name in sorted({*old["options"], *new["options"]}):
+        before, now = old["options"].get(name), new["options"].get(name)
+        if before != now:
+            if name == "exclude":
+                raise UsageError(f"{out}: the list of --exclude changed since this run was begun; {remedy}")
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{out}: was begun with {option} {_show(before)}, now {_show(now)}; {remedy}")
+
+    installed = shaping_packages(new)
+    for name, before in shaping_packages(old).items():
+        if installed.get(name) != before:
+            raise UsageError(
+                f"{out}: was begun with {name} {before}, now {installed.get(name)} is installed, which may round "
+                f"otherwise; install that version, or {remedy}"
+            )
+
+
+def _show(value: Any) -> str:
+    if value is None or value == []:
+        return "not set"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,161 @@
+"""What an embedding run says of itself at its end: its rejects, whether the damage is too great, and the summary."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from cptsel.pipeline import io
+from cptsel.pipeline.config import EmbedConfig
+from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.embedding.transforms import UnitResult, unit_path
+from cptsel.pipeline.errors import BadInputError
+
+BENIGN = frozenset({"blank_line"})  # rejects that are no damage
+# Rejects behind which rows may be lost that nobody counted: their shards are named in a warning.
+BREAKS = frozenset({"truncated_stream", "corrupt_stream", "trailing_garbage", "wrong_format", "unreadable_parquet"})
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Rejects:
+    """Rejects of a run, rows and windows together.
+
+    Attributes:
+        reasons: how many for each reason, sorted by reason.
+        breaks: (uri, row, reason) of those behind which more may be lost.
+    """
+
+    reasons: dict[str, int]
+    breaks: list[tuple[str, int, str]]
+
+    def listed(self) -> str:
+        """The reasons in a phrase, the most frequent first."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.reasons.items(), key=lambda i: -i[1]))
+
+    def damaged(self, rows_rejected: int) -> int:
+        """Rejected rows that are damage."""
+        return rows_rejected - sum(self.reasons.get(reason, 0) for reason in BENIGN)
+
+    def warnings(self) -> list[str]:
+        """A sentence about each broken file, up to a few, and one about everything that was rejected."""
+        found = [
+            f"{uri}: {reason} at row {row}; what comes after it in this file is lost"
+            for uri, row, reason in self.breaks[:SHOWN]
+        ]
+        if len(self.breaks) > SHOWN:
+            found.append(f"and {len(self.breaks) - SHOWN} more files that break off")
+        return [*found, f"rejected: {self.listed()}"] if set(self.reasons) - BENIGN else found
+
+
+def has_rejects(counts: dict[str, int]) -> bool:
+    """Whether a unit rejected anything."""
+    return bool(counts["rows_rejected"] or counts["windows_rejected"])
+
+
+def read_rejects(out: str, shards: list[Shard], units: list[UnitResult]) -> Rejects:
+    """Gather the rejects of units that have any."""
+    reasons: Counter[str] = Counter()
+    breaks = []
+    for unit in units:
+        table = io.read_parquet(unit_path(out, "rejects", unit.shard_id, unit.block), ["row_index", "reason"])
+        reasons.update(table["reason"].to_pylist())
+        breaks += [
+            (shards[unit.shard_id].uri, row, reason)
+            for row, reason in zip(table["row_index"].to_pylist(), table["reason"].to_pylist(), strict=True)
+            if reason in BREAKS
+        ]
+    return Rejects(dict(sorted(reasons.items())), breaks)
+
+
+def check_damage(
+    config: EmbedConfig,
+    shards: list[Shard],
+    by_shard: dict[int, dict[str, int]],
+    totals: dict[str, int],
+    rejects: Rejects,
+) -> None:
+    """Hold the damage against ``--max-bad-fraction``: by rows, and by the bytes of shards that gave nothing at all.
+
+    Raises:
+        BadInputError: more than the allowed share, or nothing was embedded.
+    """
+    allowed = config.max_bad_fraction
+    bad = rejects.damaged(totals["rows_rejected"])
+    remedy = f"see {io.join(config.out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
+    if bad > allowed * totals["rows_read"]:
+        raise BadInputError(
+            f"{bad} of {totals['rows_read']} rows were rejected ({rejects.listed()}), more than the allowed share "
+            f"{allowed:g}; {remedy}"
+        )
+    if totals["windows_rejected"] > allowed * totals["windows"]:
+        raise BadInputError(
+            f"{totals['windows_rejected']} of {totals['windows']} windows were rejected ({rejects.listed()}), more "
+            f"than the allowed share {allowed:g}; {remedy}"
+        )
+    lost = [shard for shard in shards if _gave_nothing(by_shard[shard.shard_id])]
+    share = sum(shard.bytes for shard in lost) / max(1, sum(shard.bytes for shard in shards))
+    if share > allowed:
+        raise BadInputError(
+            f"{lost[0].uri}: nothing of this shard could be used ({len(lost)} such shards, {share:.1%} of the corpus's "
+            f"bytes), more than the allowed share {allowed:g}; {remedy}"
+        )
+    if not totals["windows_embedded"]:
+        raise BadInputError(
+            f"{config.out}: no sample was embedded ({rejects.listed() or 'the corpus is empty'}); {remedy}"
+        )
+
+
+def _gave_nothing(counts: dict[str, int]) -> bool:
+    return counts["rows_rejected"] > 0 and counts["rows_kept"] + counts["rows_excluded"] == 0
+
+
+def summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """What the command prints.
+
+    Args:
+        config: of the run.
+        status: its first word.
+        header: run.json with totals.
+        warnings: sentences.
+    """
+    totals = header["totals"]
+    folder = io.join(config.out, "embeddings")
+    shown = {
+        "shards": header["corpus"]["shards"],
+        "rows read": totals["rows_read"],
+        "rows kept": totals["rows_kept"],
+        "rows rejected": totals["rows_rejected"],
+        "rows excluded": totals["rows_excluded"],
+        "samples": totals["windows_embedded"],
+        "tokens": totals["tokens"],
+        "bytes of embeddings": sum(io.size(io.join(folder, name)) for name in io.list_names(folder, ".parquet")),
+    }
+    if status != "already done":
+        stats = io.read_json(io.join(config.out, "stats.json"))
+        shown |= {"seconds": stats["seconds"], "tokens per second": stats["tokens_per_second"]}
+    tables = []
+    if totals["rejects"]:
+        rows = [[reason, count] for reason, count in totals["rejects"].items()]
+        tables.append({"title": "Rejects", "columns": ["reason", "count"], "rows": rows})
+    return {
+        "command": "embed",
+        "out": config.out,
+        "status": status,
+        "totals": shown,
+        "tables": tables,
+        "warnings": warnings + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
+    }
+
+
+def _no_group(column: str) -> str:
+    return f"--group-by {column}: no row has it, so all samples are one group"
+
+
+def _without_value(folder: str, columns: list[str]) -> list[str]:
+    """Those of the columns in which all embeddings have null; one file with a value ends the search for a column."""
+    for name in io.list_names(folder, ".parquet"):
+        if not columns:
+            break
+        table = io.read_parquet(io.join(folder, name), columns)
+        columns = [column for column in columns if table[column].null_count == len(table)]
+    return columns

@@ -1,0 +1,241 @@
+"""Beam transforms of ``cptsel embed``. They move data; what is done to it stands in ``block.py`` and ``corpus``.
+
+From reading a block to writing its rows nothing crosses a shuffle: the worker that computes vectors writes them.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from cptsel.pipeline import io
+from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
+from cptsel.pipeline.corpus.shards import Block, Shard, inventory
+from cptsel.pipeline.embedding.block import BlockEmbedder, EmbeddedBlock, RowOptions
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.model.frozen import ModelSpec
+
+DONE = "done"
+UNIT_KEY = "cptsel.unit"
+RUN_KEY = "cptsel.run"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block of a shard, or (``block`` None) a compressed shard that is read once, front to back."""
+
+    shard: Shard
+    block: Block | None
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What became of one block: its counts, or (``error``) why its shard could not be read."""
+
+    shard_id: int
+    block: int
+    counts: dict[str, int] | None
+    error: str | None = None
+    fresh: bool = False
+
+
+def unit_path(out: str, kind: str, shard_id: int, block: int) -> str:
+    """Path of a unit's file; ``kind`` is "embeddings" or "rejects"."""
+    return io.join(out, kind, f"{shard_id:06d}-{block:05d}.parquet")
+
+
+def stored_unit(out: str, run: str, shard_id: int, block: int) -> tuple[dict[str, int], bool] | None:
+    """Counts of a unit that an earlier attempt finished for the same run, and whether it ends its shard; else None."""
+    path = unit_path(out, "embeddings", shard_id, block)
+    if not io.exists(path) or not io.exists(unit_path(out, "rejects", shard_id, block)):
+        return None
+    try:
+        metadata = io.read_parquet_metadata(path)
+    except UsageError:  # damaged since: made again
+        return None
+    if metadata.get(RUN_KEY) != run:
+        return None
+    unit = json.loads(metadata[UNIT_KEY])
+    return unit["counts"], unit["last"]
+
+
+@dataclass(eq=False)
+class InventoryShards(beam.PTransform):
+    """(shard_id, uri, path, bytes) → Shard, or (uri, error) for a file that can't be read."""
+
+    block_bytes: int
+
+    def expand(self, files: beam.PCollection) -> beam.PCollection:
+        """Wire: spread the files over the workers, read each once."""
+        return files | "Spread" >> beam.Reshuffle() | "Inventory" >> beam.ParDo(_InventoryDoFn(self.block_bytes))
+
+
+class _InventoryDoFn(beam.DoFn):
+    def __init__(self, block_bytes: int):
+        self.block_bytes = block_bytes
+
+    def process(self, element: tuple[int, str, str, int]) -> Iterator[Shard | tuple[str, str]]:
+        shard_id, uri, path, size = element
+        try:
+            yield inventory(shard_id, uri, path, size, self.block_bytes)
+        except OSError as error:
+            yield uri, str(error)
+
+
+@dataclass(eq=False)
+class EmbedGradients(beam.PTransform):
+    """Units → UnitResults; rows and rejects are written on the way."""
+
+    out: str
+    run: str
+    spec: ModelSpec
+    rows: RowOptions
+    read: ReadOptions
+
+    def expand(self, units: beam.PCollection) -> beam.PCollection:
+        """Wire: spread, read, embed, write."""
+        blocks = (
+            units
+            | "Spread" >> beam.Reshuffle()
+            | "ReadBlocks"
+            >> beam.ParDo(_ReadBlocksDoFn(self.out, self.run, self.read)).with_outputs(DONE, main="blocks")
+        )
+        written = (
+            blocks.blocks
+            | "Embed" >> RunInference(HeadGradientHandler(self.spec, self.rows))
+            | "WriteBlocks" >> beam.ParDo(_WriteBlockDoFn(self.out, self.run))
+        )
+        return (written, blocks[DONE]) | "Results" >> beam.Flatten()
+
+
+class _ReadBlocksDoFn(beam.DoFn):
+    """Unit → (path, DocumentBlock) for what is still to do; UnitResult under DONE for what is done or can't be read."""
+
+    def __init__(self, out: str, run: str, options: ReadOptions):
+        self.out = out
+        self.run = run
+        self.options = options
+
+    def process(self, unit: Unit) -> Iterator[Any]:
+        shard = unit.shard
+        first = 0 if unit.block is None else unit.block.block
+        try:
+            stored = self._stored(shard.shard_id, first, stream=unit.block is None)
+            finished = bool(stored) and (unit.block is not None or stored[-1][1])
+            done = {result.block: result for result, _ in stored}
+            if finished:
+                yield from (beam.pvalue.TaggedOutput(DONE, result) for result in done.values())
+                return
+            blocks: Iterable[DocumentBlock] = (
+                read_stream(shard, self.options)
+                if unit.block is None
+                else [read_block(shard, unit.block, self.options)]
+            )
+            for block in blocks:
+                if block.block in done:
+                    yield beam.pvalue.TaggedOutput(DONE, done[block.block])
+                else:
+                    yield shard.path, block
+        except OSError as error:
+            yield beam.pvalue.TaggedOutput(DONE, UnitResult(shard.shard_id, first, None, f"{shard.uri}: {error}"))
+
+    def _stored(self, shard_id: int, block: int, stream: bool) -> list[tuple[UnitResult, bool]]:
+        """Finished units from ``block`` on, up to the first gap; of a stream as many as there are, else at most one."""
+        found = []
+        while (unit := stored_unit(self.out, self.run, shard_id, block)) is not None:
+            found.append((UnitResult(shard_id, block, unit[0]), unit[1]))
+            if not stream:
+                break
+            block += 1
+        return found
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, or what loading it raised."""
+
+    embedder: BlockEmbedder | None
+    error: Exception | None = None
+
+
+class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock, LoadedModel]):
+    """RunInference over whole blocks: shares one model a process and counts batches, bytes and latency."""
+
+    def __init__(self, spec: ModelSpec, rows: RowOptions):
+        super().__init__()
+        self.spec = spec
+        self.rows = rows
+
+    def load_model(self) -> LoadedModel:
+        """Load the frozen model, once a worker process.
+
+        What that raises is raised with the first block: Beam's Spark runner waits for ever where a setup fails.
+        """
+        try:
+            return LoadedModel(BlockEmbedder(self.spec, self.rows))
+        except Exception as error:
+            return LoadedModel(None, error)
+
+    def run_inference(
+        self,
+        batch: Sequence[tuple[str, DocumentBlock]],
+        model: LoadedModel,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterator[EmbeddedBlock]:
+        """Embed blocks one by one: a block is already the batch."""
+        embedder = model.embedder
+        if embedder is None:
+            raise model.error or RuntimeError("no model was loaded")
+        return (embedder.embed(path, block) for path, block in batch)
+
+    def get_num_bytes(self, batch: Sequence[tuple[str, DocumentBlock]]) -> int:
+        """Bytes of text, about: one a code point. (Beam's default pickles the batch to find out.)"""
+        return sum(len(document.text) for _, block in batch for document in block.documents)
+
+    def get_metrics_namespace(self) -> str:
+        """Namespace of the metrics in Beam."""
+        return "cptsel"
+
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        """One block at a time, so that memory is bounded by the block."""
+        return {"min_batch_size": 1, "max_batch_size": 1}
+
+
+class _WriteBlockDoFn(beam.DoFn):
+    """EmbeddedBlock → UnitResult. Rejects are written first: a unit is whole once its embeddings are there."""
+
+    def __init__(self, out: str, run: str):
+        self.out = out
+        self.run = run
+
+    def process(self, done: EmbeddedBlock) -> Iterator[UnitResult]:
+        metadata = {RUN_KEY: self.run, UNIT_KEY: json.dumps({"counts": done.counts, "last": done.last}, sort_keys=True)}
+        for kind, table in (("rejects", done.rejects), ("embeddings", done.embeddings)):
+            io.write_parquet(unit_path(self.out, kind, done.shard_id, done.block), table, metadata)
+        yield UnitResult(done.shard_id, done.block, done.counts, fresh=True)
+
+
+class CollectSorted(beam.PTransform):
+    """Everything in one list, sorted by a representation that does not depend on arrival order, written as JSON lines.
+
+    The driver of a remote runner has no other way to see a pipeline's output than a file.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """Wire: to JSON lines, gather, write one file."""
+        return elements | "Gather" >> beam.combiners.ToList() | "WriteList" >> beam.ParDo(_WriteLinesDoFn(self.path))
+
+
+class _WriteLinesDoFn(beam.DoFn):
+    def __init__(self, path: str):
+        self.path = path
+
+    def process(self, lines: list[str]) -> None:
+        io.write_bytes(self.path, "".join(f"{line}\n" for line in sorted(lines)).encode())

@@ -1,0 +1,1 @@
+"""Where work runs: Beam, the steps of a pass, worker processes, progress."""

@@ -1,0 +1,193 @@
+"""How our pipelines are run: runner options, local worker processes, and the errors that come back from workers."""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners import create_runner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from cptsel.pipeline import errors
+from cptsel.pipeline.errors import CptselError, PartialError, UsageError
+
+_LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
+_OWN_ERROR = re.compile(r"cptsel\.pipeline\.errors\.(\w+): (.+?)(?: \[while running .*\])?$", re.MULTILINE)
+
+
+def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
+    """Options from what follows ``--`` on the command line and from ``--workers``.
+
+    Raises:
+        UsageError: an option or runner that Beam does not know, or ``--workers`` together with another runner.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: must be at least 1")
+    args = list(beam_args)
+    try:
+        options = PipelineOptions(args)
+    except SystemExit as error:  # argparse has already printed what is wrong
+        raise UsageError(f"Beam does not accept these options: {' '.join(args)}") from error
+    if is_local(options):
+        _refuse_unknown(args)
+        if workers > 1:
+            args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    else:
+        _check_runner(options.view_as(StandardOptions).runner)
+        if workers > 1:
+            raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
+    return PipelineOptions(args)
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the workers are this process or children of it."""
+    runner = options.view_as(StandardOptions).runner
+    return runner is None or runner.lower() in _LOCAL_RUNNERS
+
+
+def _check_runner(name: str) -> None:
+    """Refuse a runner that Beam can't make, which would else be found only when the pipeline is built."""
+    try:
+        create_runner(name)
+    except ValueError as error:
+        known = [known for known in StandardOptions.KNOWN_RUNNER_NAMES if not known.startswith("Test")]
+        raise UsageError(f"--runner={name}: Beam has no such runner; use one of {', '.join(sorted(known))}") from error
+    except (AttributeError, ImportError, TypeError) as error:
+        detail = errors.first_line(error)
+        raise UsageError(f"--runner={name}: can't be loaded ({detail}); install it, or use another runner") from error
+
+
+def _refuse_unknown(args: list[str]) -> None:
+    """Beam drops what it does not know; on the local runner, which has no options from elsewhere, that is a mistake."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(args)
+    if unknown:
+        raise UsageError(f"Beam has no option {unknown[0]}; what follows -- goes to Beam: check the spelling")
+
+
+def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """A pipeline on the named runner. DirectRunner, the default, always means Beam's in-process FnApiRunner.
+
+    Left alone, Beam 2.77 tries Prism first, which downloads a binary. The pipeline is to be used in a ``with`` block,
+    and raises in this process the CptselError that a worker raised.
+    """
+    if not is_local(options):
+        return _Pipeline(options=options)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    options = deepcopy(options)  # it is changed below, and the caller may run a second pipeline with it
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return _Pipeline(runner=FnApiRunner(), options=options)
+    direct.direct_running_mode = "in_memory"  # else Beam puts its own environment in the place of the one it is given
+    # At the end of a worker the thread that reads from it logs a traceback; what is wrong comes by another way.
+    logging.getLogger("apache_beam.runners.worker.data_plane").setLevel(logging.CRITICAL)
+    lifeline = _Lifeline()
+    command = shlex.join([sys.executable, "-m", "cptsel.pipeline.engine.worker", lifeline.path])
+    # Ctrl-C reaches every process of the terminal: what a shell ignores, its children ignore, and this process decides.
+    runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"trap '' INT; exec {command}"))
+    return _Pipeline(runner=runner, options=options, lifeline=lifeline)
+
+
+class _Lifeline:
+    """A named pipe that worker processes read: they end when this process closes it, or ends in whatever way."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="cptsel-")
+        self.path = os.path.join(self._folder.name, "lifeline")
+        os.mkfifo(self.path)
+        self._descriptor: int | None = os.open(self.path, os.O_RDWR)  # for reading too, or opening would wait
+
+    @property
+    def held(self) -> bool:
+        """Whether workers are to live."""
+        return self._descriptor is not None
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            self._folder.cleanup()  # first, so that no worker opens a pipe that nobody will close
+            os.close(descriptor)
+
+
+class _Pipeline(beam.Pipeline):
+    """A pipeline whose ``with`` block ends with our own errors, and with its worker processes."""
+
+    def __init__(self, *args: Any, lifeline: _Lifeline | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lifeline = lifeline
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            with _watching(self._lifeline):
+                super().__exit__(*exception)
+        except (RuntimeError, CptselError) as error:
+            raise _own_error(error) or error from error
+        finally:
+            if self._lifeline is not None:
+                self._lifeline.close()
+
+
+@contextmanager
+def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
+    """Let go of the workers at an interrupt, and turn the death of one into a PartialError.
+
+    At either, Beam's runner would wait: for blocks in work, or for ever. The thread that it has waiting for a worker
+    process raises when that dies; this is seen here, and the main thread is interrupted.
+    """
+    if lifeline is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    deaths: list[str] = []
+
+    def interrupted(number: int, frame: Any) -> None:
+        lifeline.close()
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it would tell of every stream that is cut
+        signal.default_int_handler(number, frame)
+
+    def raised(event: "threading.ExceptHookArgs") -> None:
+        if isinstance(event.exc_value, grpc.RpcError):
+            return  # a stream that was cut by the end of a worker, which is seen in the thread below
+        if event.thread is None or event.thread.name != "run_worker":
+            hook(event)
+        elif lifeline.held and not deaths:
+            deaths.append(str(event.exc_value).rpartition(" ")[2])
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook, handler = threading.excepthook, signal.signal(signal.SIGINT, interrupted)
+    threading.excepthook = raised
+    try:
+        yield
+        threading.excepthook = hook  # otherwise it stays, for threads that end later
+    except KeyboardInterrupt:
+        if not deaths:
+            raise
+        raise PartialError(
+            f"a worker process ended with code {deaths[0]}, perhaps for want of memory; "
+            "run the same command again, with fewer --workers, to go on from what is done"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _own_error(error: Exception) -> CptselError | None:
+    """The CptselError that a worker raised: Beam adds to its text, or brings back a traceback as text."""
+    name = f"{type(error).__module__}.{type(error).__name__}: " if isinstance(error, CptselError) else ""
+    found = _OWN_ERROR.findall(name + str(error))
+    kind = getattr(errors, found[-1][0], None) if found else None
+    return kind(found[-1][1]) if kind is not None else None

@@ -1,0 +1,1 @@
+"""Formats in which a manifest's samples are handed to a trainer."""

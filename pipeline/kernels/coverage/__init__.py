@@ -1,0 +1,1 @@
+"""Coverage: medoids that stand for their neighbours."""

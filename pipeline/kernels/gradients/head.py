@@ -1,0 +1,166 @@
+"""Forward-only per-sample gradient of the summed token loss with respect to the LM head (DESIGN.md section 4).
+
+With a = h Wᵀ + b, z = f(a), p = softmax(z) and e_t = f′(a_t) ⊙ (p_t − onehot(y_t)), the gradient is G = Σ_t e_t h_tᵀ
+(V, d): known after the forward pass, no backward pass needed. f is the identity, a scale, a soft-cap, or a scale and
+then a soft-cap, as the model has it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from cptsel.pipeline.kernels.gradients.sketch import HeadSketch
+
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits held at once: 4 MiB, about a CPU cache; half a GiB
+
+
+@dataclass(frozen=True)
+class LogitMap:
+    """z = f(a) = cap · tanh(scale · a / cap), or scale · a without a cap."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def apply_(self, a: torch.Tensor) -> torch.Tensor:
+        """z from a, in place."""
+        if self.scale != 1.0:
+            a.mul_(self.scale)
+        if self.softcap is not None:
+            a.div_(self.softcap).tanh_().mul_(self.softcap)
+        return a
+
+    def slope(self, z: torch.Tensor) -> torch.Tensor | float:
+        """f′(a) in terms of z = f(a): scale · (1 − (z / cap)²), or the scale."""
+        if self.softcap is None:
+            return self.scale
+        return (1.0 - (z / self.softcap).square()).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class HeadGradients:
+    """Of a batch of B samples; all float32 on the model's device.
+
+    Attributes:
+        sketch: (B, k) two-stage sketch of G.
+        validation: (B, k') independent sketch of G.
+        loss_sum: (B,) nats, summed over the predicted tokens.
+        exact_norm: (B,) ‖G‖_F, or None where it was not asked for.
+    """
+
+    sketch: torch.Tensor
+    validation: torch.Tensor
+    loss_sum: torch.Tensor
+    exact_norm: torch.Tensor | None
+
+
+def head_gradients(
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    lengths: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    logit_map: LogitMap,
+    sketch: HeadSketch,
+    validation: HeadSketch,
+    exact_norm: bool = False,
+) -> HeadGradients:
+    """Sketch the head gradient of every sample of a right-padded batch.
+
+    Args:
+        hidden: (B, T, d) inputs of the head at the positions that predict, in the model's dtype.
+        labels: (B, T) int64, the token each position predicts.
+        lengths: (B,) int64, how many positions of each sample are real.
+        weight: (V, d) the head.
+        bias: (V,) or None.
+        logit_map: from head outputs to logits.
+        sketch: tables of the sketch.
+        validation: tables of the validation sketch.
+        exact_norm: also compute ‖G‖_F exactly; costs about as much as the head itself.
+
+    Returns:
+        Sums over each sample's tokens, never means, accumulated in float32 whatever the model's dtype.
+    """
+    batch, steps, width = hidden.shape
+    real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+    rows = hidden[real]  # (N, d): padding is never multiplied
+    targets = labels[real]
+    n, vocab = rows.shape[0], weight.shape[0]
+    device = hidden.device
+    loss = torch.empty(n, dtype=torch.float32, device=device)
+    folded = torch.empty(n, sketch.k_v, dtype=torch.float32, device=device)
+    folded_validation = torch.empty(n, validation.k_v, dtype=torch.float32, device=device)
+    chunk = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocab)
+    for start in range(0, n, chunk):
+        part = slice(start, min(start + chunk, n))
+        errors, loss[part], slope_at_target = _softmax_errors(rows[part], targets[part], weight, bias, logit_map)
+        for table, out in ((sketch, folded), (validation, folded_validation)):
+            out[part] = table.fold_vocab(errors)
+            table.subtract_onehot(out[part], targets[part], slope_at_target)
+    padded = torch.zeros(batch, steps, width, dtype=torch.float32, device=device)
+    padded[real] = rows.float()
+
+    def unpack(values: torch.Tensor) -> torch.Tensor:
+        full = torch.zeros(batch, steps, values.shape[1], dtype=torch.float32, device=device)
+        full[real] = values
+        return full
+
+    loss_sum = torch.zeros(batch, steps, dtype=torch.float32, device=device)
+    loss_sum[real] = loss
+    norms = None
+    if exact_norm:
+        norms = torch.stack(
+            [
+                _frobenius(hidden[i, :length], labels[i, :length], weight, bias, logit_map)
+                for i, length in enumerate(lengths.tolist())
+            ]
+        )
+    return HeadGradients(
+        sketch=sketch.fold_product(unpack(folded), padded),
+        validation=validation.fold_product(unpack(folded_validation), padded),
+        loss_sum=loss_sum.sum(dim=1),
+        exact_norm=norms,
+    )
+
+
+def _softmax_errors(
+    rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
+    """f′(a) ⊙ p (n, V), token losses (n,) in nats, and f′ at the targets (n,): all of e but the one-hot's part."""
+    a = torch.nn.functional.linear(rows, weight, bias).float()
+    z = logit_map.apply_(a)
+    slope = logit_map.slope(z)
+    z_target = z.gather(1, targets.unsqueeze(1)).squeeze(1)
+    top = z.amax(dim=1, keepdim=True)
+    p = z.sub_(top).exp_()
+    total = p.sum(dim=1, keepdim=True)
+    loss = (total.log() + top).squeeze(1) - z_target
+    p.div_(total)
+    if isinstance(slope, torch.Tensor):
+        return p.mul_(slope), loss, slope.gather(1, targets.unsqueeze(1)).squeeze(1)
+    if slope != 1.0:
+        p.mul_(slope)
+    return p, loss, slope
+
+
+def _frobenius(
+    hidden: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
+) -> torch.Tensor:
+    """‖Eᵀ H‖_F of one sample (T, d), by the cheaper of Σ_{t,s} (e_t·e_s)(h_t·h_s) and the product itself, in slices.
+
+    One sample's E (T, V) is held whole, in float32; G never is.
+    """
+    steps, width = hidden.shape
+    vocab = weight.shape[0]
+    errors, _, slope = _softmax_errors(hidden, labels, weight, bias, logit_map)
+    errors[torch.arange(steps, device=hidden.device), labels] -= slope
+    h = hidden.float()
+    if steps <= width:
+        gram = torch.zeros(steps, steps, dtype=torch.float64, device=hidden.device)
+        for part in errors.split(1 << 15, dim=1):
+            gram += part @ part.T
+        square = (gram * (h @ h.T)).sum()
+    else:
+        square = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        for start in range(0, vocab, 1 << 13):
+            square += (errors[:, start : start + (1 << 13)].T @ h).double().square().sum()
+    return square.clamp_min(0.0).sqrt().float()

@@ -1,0 +1,1 @@
+"""Matching: weighted samples whose gradients add up to those of all."""

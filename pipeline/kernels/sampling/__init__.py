@@ -1,0 +1,1 @@
+"""Budgets, draws, weights, repeats and orders."""

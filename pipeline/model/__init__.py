@@ -1,0 +1,1 @@
+"""The frozen model: loading, its tokenizer, its logit map."""

@@ -1,0 +1,1 @@
+"""From picks to a manifest: weights, phases, residuals, header, summary."""

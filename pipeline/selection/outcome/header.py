@@ -1,0 +1,206 @@
+"""What ``manifest.json`` says of a selection: options, budgets, totals, and how good it is (DESIGN section 5)."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from cptsel import __version__
+from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, run_fingerprint
+from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, effective_tokens
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.outcome.reports import add_reports, summarise_reports
+from cptsel.pipeline.selection.outcome.weighting import QUANTILES, Weighing, Weighted, total
+from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.reading.cells import CellReader
+
+_PACKAGES = ("apache-beam", "faiss-cpu", "numpy", "pyarrow")
+
+_AMOUNTS = ("replay_requested", "cut_tokens", "shortfall", "effective_tokens")
+
+# Options that say where and how a call runs, or that the header holds elsewhere; all others decide what is chosen.
+_NOT_OPTIONS = frozenset(
+    {"runs", "out", "method", "scope", "budget", "exclude", "workers", "overwrite", "dry_run", "beam_args"}
+    | {"group_mass", "history", "new", "phase_run", "skip_residuals", "realisation", "max_repeats"}
+)
+# Options of families, left out of the header where nothing reads them.
+_OF_FAMILY = {
+    "neighbours": "cover", "similarity": "cover", "refine": "cover", "ridge": "match", "parts": "match",
+    "tolerance": "match", "importance": "draw",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """A phase that was selected: its plan, its picks and what the method says of them.
+
+    Attributes:
+        runs: what it was selected from.
+        reader: how its cells were read.
+        work: directory with its picks.
+        plan: budgets.
+        weighted: weights of the picks.
+        reports: of the method, by cell or group.
+        residuals: by group, and of the whole under None; empty where they were not asked for.
+        from_first: whether it was drawn from the picks of phase 0.
+    """
+
+    runs: EmbeddingRuns
+    reader: CellReader
+    work: str
+    plan: Plan
+    weighted: Weighted
+    reports: Sequence[dict[str, Any]]
+    residuals: dict[str | None, dict[str, Any]]
+    from_first: bool
+
+
+def manifest_header(
+    config: SelectConfig,
+    phases: Sequence[Selected],
+    weighing: Weighing,
+    exclude: frozenset[str],
+    new: EmbeddingRuns | None,
+) -> dict[str, Any]:
+    """``manifest.json`` but for what ``finish_manifest`` adds; runs are named by fingerprint, never by path."""
+    first = phases[0]
+    runs, plan = first.runs, first.plan
+    entries = [_phase(selected, weighing) for selected in phases]
+    by_group = summarise_reports(first.reports)
+    replayed = _sum_replayed([entry["replay_tokens"] for entry in entries])
+    return {
+        "required_features": list(REQUIRED_FEATURES[weighing.realisation]),
+        "weighting": {
+            "realisation": weighing.realisation,
+            "max_repeats": weighing.max_repeats,
+            "replay_tokens": replayed,
+            "weight_quantiles": list(QUANTILES),
+        },
+        "order": {"kind": "corpus" if weighing.curriculum is None else "curriculum"},
+        "selection": {
+            "method": config.method,
+            "scope": config.scope,
+            "budget": {
+                "requested": config.budget if config.mix_ratio is None else f"--mix-ratio {config.mix_ratio:g}",
+                "unit": plan.unit,
+                "amount": plan.budget,
+            },
+            "options": _options(config, exclude),
+            "report": add_reports(by_group),
+            "reports": by_group,
+        },
+        "groups": [group for selected in phases for group in _groups(selected)],
+        "totals": {
+            "shards": len(runs.shards),
+            "population_samples": sum(group.samples for group in plan.groups),
+            "population_tokens": sum(group.tokens for group in plan.groups),
+            "population_mass": plan.mass,
+            "selected_samples": sum(entry["samples"] for entry in entries),
+            "selected_tokens": sum(entry["tokens"] for entry in entries),
+            "replay_tokens": replayed["realised"],
+            "plays": sum(total(selected.weighted.groups, "plays") for selected in phases),
+            "effective_tokens": entries[0]["effective_tokens"],
+        },
+        "phases": entries,
+        "corpus": _corpus(runs),
+        "provenance": _provenance(config, phases, new),
+    }
+
+
+def _phase(selected: Selected, weighing: Weighing) -> dict[str, Any]:
+    weighted = selected.weighted
+    return {
+        "phase": weighted.number,
+        "mix_fraction": None,
+        "samples": total(weighted.groups, "samples"),
+        "tokens": total(weighted.groups, "tokens"),
+        "order": weighing.order,
+        "replay_tokens": {
+            "requested": weighted.replay_requested,
+            "realised": total(weighted.groups, "replay_tokens"),
+            "shortfall": float(sum(group.shortfall for group in weighted.groups)),
+        },
+        "effective_tokens": effective_tokens(weighted.weight, weighted.n_tokens),
+        "weight_quantiles": [float(q) for q in np.quantile(weighted.weight, QUANTILES)],
+        "drawn_from_phase": 0 if selected.from_first else None,
+        "runs": [run_fingerprint(header) for header in selected.runs.headers],
+        **selected.residuals.get(None, {}),
+    }
+
+
+def _sum_replayed(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {name: sum(entry[name] for entry in entries) for name in ("requested", "realised", "shortfall")}
+
+
+def _provenance(config: SelectConfig, phases: Sequence[Selected], new: EmbeddingRuns | None) -> dict[str, Any]:
+    headers = phases[0].runs.headers
+    later = [
+        header for selected in phases[1:] if selected.runs is not phases[0].runs for header in selected.runs.headers
+    ]
+    fingerprints = [run_fingerprint(header) for header in (*headers, *later)]
+    return {
+        "runs": [{"fingerprint": name} for name in fingerprints],
+        "model": {**headers[0]["model"], "weights": headers[0]["fingerprints"]["weights"]},
+        "tool": {"name": "cptsel", "version": __version__},
+        "packages": {name: version(name) for name in _PACKAGES},
+        **({"history": [load_manifest(path).manifest_id for path in config.history]} if config.history else {}),
+        **({"new": [run_fingerprint(header) for header in new.headers]} if new else {}),
+    }
+
+
+def _options(config: SelectConfig, exclude: frozenset[str]) -> dict[str, Any]:
+    """The options that decide what is chosen; those that only one family reads where it is that family's method."""
+    family = METHODS[config.method].family
+    names = [field.name for field in fields(config) if field.name not in _NOT_OPTIONS]
+    values = {name: getattr(config, name) for name in names if _OF_FAMILY.get(name, family) == family}
+    entries = "\n".join(sorted(exclude)).encode()
+    by_hand = config.group_mass not in (None, "interference")
+    return {
+        **values,
+        "max_repeats": config.max_repeats,
+        "group_mass": "by hand" if by_hand else config.group_mass,
+        "exclude_sha256": hashlib.sha256(entries).hexdigest() if config.exclude else None,
+    }
+
+
+def _groups(selected: Selected) -> list[dict[str, Any]]:
+    results = {result.group: result for result in selected.weighted.groups}
+    empty = {**dict.fromkeys(("plays", "played_samples", "replay_tokens"), 0), **dict.fromkeys(_AMOUNTS, 0.0)}
+    found = []
+    for group in selected.plan.groups:
+        result = results.get(group.group)
+        figures = {**empty, "weight_quantiles": []} if result is None else asdict(result)
+        found.append(
+            {
+                "group": group.group,
+                "phase": selected.weighted.number,
+                "population_samples": group.samples,
+                "population_tokens": group.tokens,
+                "population_mass": group.mass,
+                "target_mass": group.target_mass,
+                "budget": group.budget,
+                "selected_samples": 0 if result is None else result.samples,
+                "selected_tokens": 0 if result is None else result.tokens,
+                **{name: value for name, value in figures.items() if name not in {"group", "samples", "tokens", "raw"}},
+                **selected.residuals.get(group.group, {}),
+            }
+        )
+    return found
+
+
+def _corpus(runs: EmbeddingRuns) -> dict[str, Any]:
+    options, first = runs.options, runs.headers[0]
+    roots = list(dict.fromkeys(header["corpus"]["root"] for header in runs.headers))
+    return {
+        "root": roots[0],
+        **({"roots": roots} if len(roots) > 1 else {}),
+        "text_field": options["text_field"],
+        "id_field": options.get("id_field"),
+        "tokenizer": first["fingerprints"]["tokenizer"],
+        "max_tokens": options["max_tokens"],
+    }

@@ -1,0 +1,243 @@
+"""What ``cptsel select`` prints: totals, a table by group, and warnings."""
+
+from typing import Any
+
+from cptsel.pipeline import io
+from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.outcome.phases import Phase
+from cptsel.pipeline.selection.plan import Plan, Share
+from cptsel.pipeline.selection.reading.rows import NO_GROUP
+
+_BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured on text corpora
+_PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
+_CELLS_SHOWN = 20
+_NOISE = 2.0  # a target shorter than so many times its sampling noise is called noise
+_CUT = 0.05  # a larger share of the replay that the cap moves to other samples is worth a warning
+
+
+def select_summary(
+    config: SelectConfig, header: dict[str, Any], plan: Plan, unmatched: int, stats: dict[str, Any]
+) -> dict[str, Any]:
+    """The summary of a finished selection, from the manifest's header.
+
+    Args:
+        config: settled options.
+        header: ``manifest.json``.
+        plan: of phase 0.
+        unmatched: entries of the exclusion list that name nothing in the runs.
+        stats: seconds and memory.
+    """
+    totals, report, first = header["totals"], header["selection"]["report"], header["phases"][0]
+    shown: dict[str, Any] = {
+        "method": config.method,
+        "shards": totals["shards"],
+        "samples": totals["population_samples"],
+        "tokens": totals["population_tokens"],
+        "selected samples": totals["selected_samples"],
+        "selected tokens": totals["selected_tokens"],
+        "effective tokens": totals["effective_tokens"],
+    }
+    if config.mass != "corpus":
+        shown["mass"] = config.mass
+    asked = header["weighting"]["replay_tokens"]["requested"]
+    if config.realisation == "sampling":
+        shown["replay tokens, to be drawn"] = asked
+    elif config.realisation == "repeat":
+        shown |= {
+            "replay tokens": totals["replay_tokens"],
+            "replay tokens asked for": asked,
+            "plays": totals["plays"],
+            "samples that are played": sum(group["played_samples"] for group in header["groups"]),
+        }
+    if "mean_distance" in report:
+        shown |= {
+            "mean distance": report["mean_distance"],
+            "mean distance of random picks": report["random_distance"],
+            "gain over random": report["gain_over_random"],
+            "objective": report["objective"],
+            "objective of random picks": report["random_objective"],
+        }
+    if "ridges" in report:
+        shown |= {
+            "ridge": ", ".join(f"{ridge} in {cells}" for ridge, cells in report["ridges"].items()),
+            "parts": report["parts"],
+        }
+    if "residual" in first:
+        shown |= {
+            "residual": first["residual"],
+            "residual on the validation sketch": first["validation_residual"],
+            "residual of random picks, on average": first["random_validation_residual"],
+        }
+    shown |= {"seconds": round(stats["seconds"], 1), "peak memory, bytes": stats["peak_memory_bytes"]}
+    tables = [_groups_table(header), *_reports_table(header), *_phases_table(header)]
+    warnings = _warnings(config, header, plan) + _unmatched_warning(unmatched)
+    return _summary(config, "done", shown, tables, warnings)
+
+
+def _summary(
+    config: SelectConfig, status: str, totals: dict[str, Any], tables: list[dict[str, Any]], warnings: list[str]
+) -> dict[str, Any]:
+    return {
+        "command": "select",
+        "out": config.out,
+        "status": status,
+        "totals": totals,
+        "tables": tables,
+        "warnings": warnings,
+    }
+
+
+def _groups_table(header: dict[str, Any]) -> dict[str, Any]:
+    mass = header["totals"]["population_mass"]
+    return {
+        "title": "Groups",
+        "columns": [
+            "group", "samples", "tokens", "share of mass", "target share", "selected samples", "selected tokens",
+            "replay tokens", "mean weight", "effective tokens",
+        ],
+        "rows": [
+            [
+                group["group"],
+                group["population_samples"],
+                group["population_tokens"],
+                group["population_mass"] / mass,
+                group["target_mass"] / mass,
+                group["selected_samples"],
+                group["selected_tokens"],
+                group["replay_tokens"],
+                group["target_mass"] / group["selected_tokens"] if group["selected_tokens"] else 0.0,
+                group["effective_tokens"],
+            ]
+            for group in header["groups"]
+            if group["phase"] == 0
+        ],
+    }  # fmt: skip
+
+
+def _phases_table(header: dict[str, Any]) -> list[dict[str, Any]]:
+    phases = header["phases"]
+    if len(phases) < 2:
+        return []
+    names = ("phase", "samples", "tokens", "effective_tokens", "validation_residual")
+    return [
+        {
+            "title": "Phases",
+            "columns": ["phase", "samples", "tokens", "effective tokens", "validation residual"],
+            "rows": [[phase.get(name) for name in names] for phase in phases],
+        }
+    ]
+
+
+def _reports_table(header: dict[str, Any]) -> list[dict[str, Any]]:
+    reports = header["selection"]["reports"]
+    if len(reports) < 2 or "mean_distance" not in reports[0]:  # one group: the totals say it all
+        return []
+    names = ("mean_distance", "random_distance", "gain_over_random")
+    return [
+        {
+            "title": "Coverage",
+            "columns": ["group", "mean distance", "of random picks", "gain over random"],
+            "rows": [[report["group"], *(report[name] for name in names)] for report in reports],
+        }
+    ]
+
+
+def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[str]:
+    found = []
+    replay = header["weighting"]["replay_tokens"]
+    if replay["shortfall"] >= 1:
+        found.append(
+            f"{replay['shortfall']:,.0f} of {replay['requested']:,} replay tokens can't be played: "
+            f"samples are at the cap of {header['weighting']['max_repeats']} repeats"
+        )
+    first = header["phases"][0]
+    picked = first[plan.unit]
+    if plan.budget - picked > (0.02 * plan.budget if plan.unit == "tokens" else 0):
+        found.append(
+            f"{picked:,} of the {plan.budget:,} {plan.unit} of the budget were picked: whole samples or batches don't "
+            "fill every cell, or the method has no use for more"
+        )
+    cut = sum(group["cut_tokens"] for group in header["groups"])
+    if cut > _CUT * replay["requested"]:
+        found.append(
+            f"weights ask for {cut:,.0f} of the {replay['requested']:,} replay tokens beyond "
+            f"--max-repeats {config.max_repeats}, and other samples are played in their place: raise it, or let the "
+            "trainer weigh losses or draw by weight (--realisation loss or sampling)"
+        )
+    if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
+        found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
+    if METHODS[config.method].family == "match" and first.get("target_norm", 0) < _NOISE * first.get("target_noise", 0):
+        found.append(
+            f"the sum of all gradients is {first['target_norm'] / first['target_noise']:.1f} times its own sampling "
+            "noise, so that matching it says little: a model at the end of its pre-training is nearly stationary on "
+            "its corpus; embed at a checkpoint a little way into the new domain, and match there"
+        )
+    advised = header["selection"]["report"].get("neighbours_advised", 0)
+    if config.scope == "shard" and config.neighbours < advised:  # a merge links clients to candidates alone
+        found.append(f"--neighbours {config.neighbours} is few for this budget; {advised} would cover better")
+    empty = sum(cell.budget == 0 for cell in plan.cells)
+    if config.scope == "shard" and empty:
+        found.append(
+            f"{empty:,} of {len(plan.cells):,} cells (a group in a shard) have no budget; the picks of other shards "
+            "stand for them, by weight but not by likeness: --scope global would look for their like"
+        )
+    return found
+
+
+def _unmatched_warning(unmatched: int) -> list[str]:
+    if not unmatched:
+        return []
+    return [
+        f"--exclude: {unmatched:,} entries name nothing in the runs; "
+        "hashes of whole documents hold in cptsel embed and export only, where their text is at hand"
+    ]
+
+
+def _pairs(cell: Share) -> float:
+    """Pairs of samples that are compared, roughly: coverage splits large cells, and matching compares no more."""
+    return cell.samples * min(cell.samples, CELL_ROWS + FEW * cell.budget)
+
+
+def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> dict[str, Any]:
+    """What would be done: counts, budgets of phase 0 by group and cell, and estimates of bytes and time."""
+    runs = phases[0].runs
+    reads_vectors = METHODS[config.method].needs_vectors
+    samples = sum(group.samples for group in plan.groups)
+    tokens = sum(group.tokens for group in plan.groups)
+    picks = plan.budget if plan.unit == "samples" else round(plan.budget * samples / tokens)
+    stored = sum(io.size(path) for shard in runs.shards for one in (shard, *shard.later) for path in one.files)
+    k = runs.headers[0]["projection"]["k"]
+    totals: dict[str, Any] = {
+        "method": config.method,
+        "shards": len(runs.shards),
+        "samples": samples,
+        "tokens": tokens,
+        "cells": len(plan.cells),
+        **({"phases": len(phases)} if len(phases) > 1 else {}),
+        f"budget ({plan.unit})": plan.budget,
+        "picks, about": picks,
+        "bytes of embeddings": stored,
+        "bytes of the manifest, about": picks * _BYTES_A_PICK + min(picks, len(runs.shards)) * _BYTES_A_FILE,
+    }
+    if reads_vectors:
+        largest = max((shard.samples for shard in runs.shards), default=0)
+        totals["core seconds, about"] = round(sum(map(_pairs, plan.cells)) * k / _PAIRS_A_SECOND, 1)
+        totals["bytes of memory a worker, about"] = largest * k * 10
+    rows = [
+        [g.group, g.samples, g.tokens, g.mass / plan.mass, g.target_mass / plan.mass, g.budget] for g in plan.groups
+    ]
+    groups = {
+        "title": "Groups",
+        "columns": ["group", "samples", "tokens", "share of mass", "target share", f"budget ({plan.unit})"],
+        "rows": rows,
+    }
+    first = [[cell.shard_id, cell.group, cell.samples, cell.budget] for cell in plan.cells[:_CELLS_SHOWN]]
+    cells = {
+        "title": f"Cells (the first {len(first)} of {len(plan.cells)})",
+        "columns": ["shard", "group", "samples", f"budget ({plan.unit})"],
+        "rows": first,
+    }
+    warnings = _unmatched_warning(unmatched)
+    return _summary(config, "dry-run", totals, [groups, cells] if config.scope == "shard" else [groups], warnings)

@@ -1,0 +1,88 @@
+"""Writing what was selected: the samples and shards of a manifest (DESIGN section 5)."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.manifest import SHARDS, samples_name
+from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.selection.outcome.weighting import Weighted
+from cptsel.pipeline.selection.picks import list_picks
+from cptsel.pipeline.selection.plan import Plan
+from cptsel.schemas.arrow import GROUP_TYPE, LOCATOR_COLUMNS, REPLAY_SHARDS, RUN_SHARDS, SAMPLES
+
+
+def write_samples(out: str, phases: Sequence[tuple[str, Weighted]], method: str) -> None:
+    """Write ``samples/<shard>.parquet`` for every shard with picks, phase after phase in corpus order.
+
+    Args:
+        out: the manifest.
+        phases: directory with the picks of each phase, and their weights.
+        method: its name.
+    """
+    files = [list_picks(work) for work, _ in phases]
+
+    def write(shard_id: int) -> None:
+        tables = [
+            _samples_table(io.read_parquet(found[shard_id]), weighted, slice(*weighted.offsets[shard_id]), method)
+            for found, (_, weighted) in zip(files, phases, strict=True)
+            if shard_id in found
+        ]
+        io.write_parquet(io.join(out, samples_name(shard_id)), _one_dictionary(pa.concat_tables(tables)))
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(write, sorted(set().union(*files))))
+
+
+def _samples_table(picks: pa.Table, weighted: Weighted, part: slice, method: str) -> pa.Table:
+    """Picks of one shard and phase, which come in corpus order, as rows of SAMPLES with plain strings."""
+    count = picks.num_rows
+    columns = {name: picks[name] for name in (*LOCATOR_COLUMNS, "inclusion_prob", "grad_norm", "score", "group")} | {
+        "weight": weighted.weight[part],
+        "loss_weight": weighted.loss_weight[part],
+        "repeat": weighted.repeat[part],
+        "phase": np.full(count, weighted.number, dtype=np.int16),
+        "order_rank": weighted.order_rank[part],
+        "method": pa.array([method] * count, pa.string()),
+    }
+    return pa.table({name: columns[name] for name in SAMPLES.names})
+
+
+def _one_dictionary(rows: pa.Table) -> pa.Table:
+    """Group and method as dictionaries in sorted order, or the bytes would tell in what order groups came by."""
+    columns = {name: rows[name].combine_chunks() for name in rows.column_names}
+    for name in ("group", "method"):
+        names, codes = np.unique(np.asarray(columns[name].to_pylist(), dtype=object), return_inverse=True)
+        values = pa.array(names.tolist(), pa.string())
+        columns[name] = pa.DictionaryArray.from_arrays(codes.astype(np.int32), values)
+    assert SAMPLES.field("group").type == GROUP_TYPE
+    return pa.table(columns, schema=SAMPLES)
+
+
+def write_shards(out: str, shards: Sequence[RunShard], plan: Plan, phases: Sequence[Weighted]) -> None:
+    """Write ``shards.parquet``: every shard of the runs, also those without a pick, with the picks of all phases."""
+    population = plan.by_shard()
+    rows = []
+    for shard in shards:
+        cells = list(population.get(shard.shard_id, {}).values())
+        parts = [(weighted, slice(*weighted.offsets.get(shard.shard_id, (0, 0)))) for weighted in phases]
+        rows.append(
+            {
+                **{name: shard.source[name] for name in RUN_SHARDS.names if name in REPLAY_SHARDS.names},
+                "population_samples": sum(cell.samples for cell in cells),
+                "population_tokens": sum(cell.tokens for cell in cells),
+                "population_mass": float(sum(cell.mass for cell in cells)),
+                "selected_samples": sum(len(weighted.n_tokens[part]) for weighted, part in parts),
+                "selected_tokens": sum(int(weighted.n_tokens[part].sum()) for weighted, part in parts),
+                "selected_mass": float(
+                    sum(weighted.weight[part] @ weighted.n_tokens[part] for weighted, part in parts)
+                ),
+                "replay_tokens": sum(
+                    int(weighted.repeat[part].astype(np.int64) @ weighted.n_tokens[part]) for weighted, part in parts
+                ),
+            }
+        )
+    io.write_parquet(io.join(out, SHARDS), pa.Table.from_pylist(rows, REPLAY_SHARDS))

@@ -1,0 +1,1 @@
+"""Reading runs for select: rows, vectors, cells, history."""

@@ -1,0 +1,56 @@
+"""Checks of a manifest's files: all there, none besides, every byte as it was written."""
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.manifest import CONSUMING, MANIFEST, Manifest
+from cptsel.pipeline.artifacts.problems import Problems
+from cptsel.pipeline.errors import UsageError
+from cptsel.schemas.validation import validate
+
+
+def check_files(manifest: Manifest, problems: Problems) -> str:
+    """Hold the directory against SHA256SUMS and the files listed in ``manifest.json``. Returns what was looked at."""
+    beside = f"{outputs.WORK}/"  # of a selection that is to replace this one, or was broken off
+    names = outputs.list_tree(manifest.directory)
+    present = {name for name in names if not (outputs.is_temporary(name) or name.startswith(beside))}
+    named: dict[str, dict] = manifest.header["files"]
+    expected = set(named) | {MANIFEST, CONSUMING}
+    for name in sorted((expected | outputs.UNSUMMED) - present):
+        problems.add(name, None, "is missing")
+    for name in sorted(present - expected - outputs.UNSUMMED):
+        problems.add(name, None, "does not belong to the manifest")
+    actual = outputs.hash_files(manifest.directory, sorted(expected & present))
+    for name, entry in sorted(named.items()):
+        if name in actual and actual[name] != (entry["sha256"], entry["bytes"]):
+            problems.add(name, None, f"was changed after it was written: its SHA-256 or size is not that in {MANIFEST}")
+    if outputs.SUMS in present:
+        _check_sums(manifest, actual, expected, problems)
+    if outputs.STATS in present:
+        _check_stats(manifest, problems)
+    return f"{len(actual):,} files, {sum(size for _, size in actual.values()):,} bytes"
+
+
+def _check_sums(manifest: Manifest, actual: dict[str, tuple[str, int]], expected: set[str], problems: Problems) -> None:
+    """Exactly the expected files are summed, and rightly."""
+    try:
+        sums = outputs.parse_sums(io.read_bytes(manifest.path(outputs.SUMS)).decode())
+    except ValueError as error:  # UnicodeDecodeError is one too
+        problems.add(outputs.SUMS, None, str(error))
+        return
+    for name in sorted(expected - set(sums)):
+        problems.add(outputs.SUMS, None, f"does not list {name}")
+    for name in sorted(set(sums) - expected):
+        problems.add(outputs.SUMS, None, f"lists {name}, which does not belong to the manifest")
+    reported = {problem.file for problem in problems.kept}
+    for name in sorted((set(sums) & set(actual)) - reported):
+        if sums[name] != actual[name][0]:
+            problems.add(name, None, f"was changed after it was written: its SHA-256 is not that in {outputs.SUMS}")
+
+
+def _check_stats(manifest: Manifest, problems: Problems) -> None:
+    try:
+        validate(io.read_json(manifest.path(outputs.STATS)), "stats")
+    except UsageError:
+        problems.add(outputs.STATS, None, "is not valid JSON")
+    except ValueError as error:
+        problems.add(outputs.STATS, None, str(error).removeprefix(f"{outputs.STATS}: "))

@@ -1,0 +1,74 @@
+"""Checks that ``order_rank`` puts the samples of a phase, of all shards together, into one order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest
+from cptsel.pipeline.artifacts.problems import Problems
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The samples of one file that are of one phase.
+
+    ``rows`` (m,) int64 in ``file``; ``rank`` (m,) int64, their order_rank; ``place`` (m,) int64, where they stand in
+    the file by row of the corpus and window: 0, 1, ...
+    """
+
+    file: str
+    phase: int
+    rows: np.ndarray
+    rank: np.ndarray
+    place: np.ndarray
+
+
+def ranked(file: str, table: pa.Table) -> list[Ranked]:
+    """What the check needs of a file, by phase."""
+    phases, rank, row_index, window = (
+        table[key].to_numpy().astype(np.int64) for key in ("phase", "order_rank", "row_index", "window")
+    )
+    parts = []
+    for phase in np.unique(phases).tolist():
+        rows = np.flatnonzero(phases == phase)
+        place = np.empty(len(rows), dtype=np.int64)
+        place[np.lexsort((window[rows], row_index[rows]))] = np.arange(len(rows))
+        parts.append(Ranked(file, phase, rows, rank[rows], place))
+    return parts
+
+
+def check_ranks(manifest: Manifest, files: list[Ranked], problems: Problems) -> None:
+    """The ranks of a phase are 0, 1, ..., each once; where the phase goes by the corpus, in its order.
+
+    Args:
+        files: of all samples files, by ascending shard_id.
+    """
+    curricula, kind = manifest.curricula(), manifest.header["order"]["kind"]
+    if kind != "priority" and (kind == "curriculum") != bool(curricula):
+        named = ", ".join(curricula.values()) or "corpus"
+        problems.add(MANIFEST, None, f"order.kind is {kind!r}, and its phases go by {named}")
+    for phase in manifest.phases:
+        mine = [part for part in files if part.phase == phase]
+        if not mine:
+            continue
+        rank = np.concatenate([part.rank for part in mine])
+        starts = np.cumsum([0, *(len(part.rows) for part in mine)])
+        place = np.concatenate([start + part.place for start, part in zip(starts, mine, strict=False)])
+        outside = (rank < 0) | (rank >= len(rank))
+        by_rank = np.argsort(rank, kind="stable")  # of equal ranks the first stays first
+        again = np.zeros(len(rank), dtype=bool)
+        again[by_rank[1:]] = rank[by_rank[1:]] == rank[by_rank[:-1]]
+        moved = ~outside & ~again & (rank != place) if phase not in curricula else np.zeros(len(rank), dtype=bool)
+        for start, part in zip(starts.tolist(), mine, strict=False):
+            here = slice(start, start + len(part.rows))
+            _add(problems, part, outside[here], f"order_rank is {{}}, and its phase has {len(rank)} samples")
+            _add(problems, part, again[here], "its order_rank is there twice")
+            _add(problems, part, moved[here], "order_rank is {}, not its place in the corpus")
+
+
+def _add(problems: Problems, part: Ranked, wrong: np.ndarray, what: str) -> None:
+    """``Problems.add_rows`` where ``wrong`` (m,) is about some of the file's rows."""
+    values, whole = np.zeros((2, int(part.rows.max()) + 1), dtype=np.int64)
+    values[part.rows], whole[part.rows] = part.rank, wrong
+    problems.add_rows(part.file, whole != 0, what, values)

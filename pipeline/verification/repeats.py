@@ -1,0 +1,94 @@
+"""Checks that ``repeat`` is what weights, replay budget, cap and seed make it: every count is computed again."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, replay_tokens
+from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
+from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
+from cptsel.pipeline.kernels.sampling.weights import GroupShare, realise
+
+_RELATIVE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """The samples of one file that are of one phase and group.
+
+    ``rows`` (m,) int64 in ``file``, ``ids`` (m, 2) uint64 the sample_id as two big-endian halves, ``weight`` (m,)
+    float64, ``n_tokens`` and ``repeat`` (m,) int64.
+    """
+
+    file: str
+    rows: np.ndarray
+    ids: np.ndarray
+    weight: np.ndarray
+    n_tokens: np.ndarray
+    repeat: np.ndarray
+
+
+def check_repeats(manifest: Manifest, played: dict[tuple[int, str], list[Played]], problems: Problems) -> None:
+    """Hold the counts of every phase and group against those that ``select`` computes from the header and the weights.
+
+    Args:
+        manifest: with totals and target masses that are already known to be right.
+        played: by (phase, group), its samples, file by file.
+    """
+    if manifest.realisation != "repeat":
+        return  # every row is played once, which is a matter of the row alone
+    header = manifest.header
+    seed, mass = header["selection"]["options"].get("seed"), header["totals"]["population_mass"]
+    if not isinstance(seed, int):
+        problems.add(MANIFEST, None, "selection.options has no seed, so repeats can't be computed again")
+    elif not mass > 0:
+        problems.add(MANIFEST, None, f"totals.population_mass is {mass}, so repeats can't be computed again")
+    else:
+        for phase in header["phases"]:
+            _check_phase(header, phase, seed, played, problems)
+
+
+def _check_phase(
+    header: dict[str, Any],
+    phase: dict[str, Any],
+    seed: int,
+    played: dict[tuple[int, str], list[Played]],
+    problems: Problems,
+) -> None:
+    number, replay = phase["phase"], replay_tokens(header, phase)
+    if replay is None:
+        return  # verify_totals says so
+    shortfall = 0.0
+    for entry in header["groups"]:
+        parts = played.get((number, entry["group"]), []) if entry.get("phase", 0) == number else []
+        if parts:
+            # Term for term as in selection.weighting, for the counts hang on the last bit.
+            share = replay["requested"] * (entry["target_mass"] / header["totals"]["population_mass"])
+            (u,) = uniform(seed, repeat_purpose(number), [entry["group"]])
+            shortfall += _check_group(parts, share, float(u), header["weighting"]["max_repeats"], problems)
+    if not math.isclose(replay["shortfall"], shortfall, rel_tol=0, abs_tol=_RELATIVE * max(replay["requested"], 1)):
+        what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, and the cap leaves {shortfall}"
+        problems.add(MANIFEST, None, what)
+
+
+def _check_group(parts: list[Played], tokens: float, u: float, cap: int, problems: Problems) -> float:
+    """Hold the counts of one group against new ones; returns the tokens that the cap leaves over."""
+    ids, weight, n_tokens = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "weight", "n_tokens")
+    )
+    members = np.lexsort((ids[:, 1], ids[:, 0]))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a weight may be 0
+        made = realise("repeat", weight, n_tokens, [GroupShare(members, tokens, u)], cap)
+    start = 0
+    for part in parts:
+        expected = made.repeat[start : start + len(part.rows)]
+        start += len(part.rows)
+        wrong = np.flatnonzero(part.repeat != expected)
+        problems.total += len(wrong)
+        for index in wrong[:KEPT].tolist():
+            what = f"repeat is {part.repeat[index]}, and its weight, the replay tokens and the seed make it"
+            problems.kept.append(Problem(part.file, int(part.rows[index]), f"{what} {expected[index]}"))
+    return made.shortfall[0]
