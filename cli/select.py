@@ -32,8 +32,8 @@ PARAMETERS = [
     ),
     _what(
         "scope",
-        "shard chooses in every shard alone, without communication; global merges the shards' choices and "
-        "scores them on samples of all.",
+        "For coverage and matching: shard chooses in every shard alone, without communication; global merges the "
+        "shards' choices and scores them on samples of all. Draws are made over whole groups, but for mini-batches.",
         choices=("shard", "global"),
     ),
     _what(

@@ -98,7 +98,7 @@ def test_every_manifest_holds_what_it_promises(run, tmp_path, inline, method, sc
     assert [population[key][1] for key in ids] == rows["n_tokens"].to_pylist()
     assert set(rows["method"].to_pylist()) == {method}
     check_weights(header, rows, population, alpha)
-    check_budget(header, rows, population, budget, scope)
+    check_budget(header, rows, population, budget, method, scope)
     check_repeats(header, rows, replay_tokens=2000, cap=3)
     probability = rows["inclusion_prob"].to_numpy()
     assert (probability == 1).all() if method == "craig" else ((probability > 0) & (probability <= 1)).all()
@@ -121,7 +121,7 @@ def check_weights(header, rows, population, alpha):
     assert rows["loss_weight"].to_numpy() @ n_tokens == pytest.approx(n_tokens.sum(), rel=1e-9)
 
 
-def check_budget(header, rows, population, budget, scope):
+def check_budget(header, rows, population, budget, method, scope):
     """Sample budgets to the last one; token budgets never exceeded, short by less than one sample a cell."""
     if not budget.endswith("tokens"):
         assert rows.num_rows == (int(0.15 * len(population)) if budget == "15%" else 40)
@@ -129,7 +129,7 @@ def check_budget(header, rows, population, budget, scope):
         return
     for entry in header["groups"]:
         mine = [row for row in population.values() if row[0] == entry["group"]]
-        places = len({row[-1] for row in mine}) if scope == "shard" else 1
+        places = len({row[-1] for row in mine}) if scope == "shard" and method == "craig" else 1
         assert entry["selected_tokens"] <= entry["budget"]
         assert entry["budget"] - entry["selected_tokens"] < places * (max(row[1] for row in mine) + 1)
     assert sum(entry["budget"] for entry in header["groups"]) <= 1600
@@ -234,6 +234,15 @@ def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, inline, monkey
     rows = read_samples(tmp_path / "replay")
     found = dict(zip(rows["sample_id"].to_pylist(), rows["inclusion_prob"].to_pylist(), strict=True))
     assert found == pytest.approx(expected)
+
+
+def test_a_draw_is_the_same_in_every_scope(run, tmp_path, inline):
+    """Draws are made over whole groups: a scope of shards would spread the weights for nothing."""
+    for scope in ("shard", "global"):
+        choose(run, tmp_path / scope, method="uniform", scope=scope, budget="1600 tokens", group_by="language")
+    assert data_bytes(tmp_path / "shard") == data_bytes(tmp_path / "global")
+    header = load_manifest(str(tmp_path / "shard")).header
+    assert header["selection"]["scope"] == "global"
 
 
 @pytest.mark.parametrize("budget", ["50%", "55000 tokens"])
@@ -407,6 +416,21 @@ def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path, inline):
     assert replay["realised"] == 2 * header["totals"]["selected_tokens"]
     assert replay["realised"] + replay["shortfall"] == pytest.approx(1_000_000)
     assert any("cap of 2" in warning for warning in summary["warnings"])
+
+
+def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path, inline):
+    seen = set()
+    for realisation in ("repeat", "none"):
+        for budget in ("3 samples", "50%"):
+            out = tmp_path / realisation / budget
+            options = {"method": "craig", "budget": budget, "scope": "global", "neighbours": 200}
+            options |= {"group_by": None, "realisation": realisation}
+            warned = any("tokens effective" in line for line in choose(run, out, **options)["warnings"])
+            phase = load_manifest(str(out)).header["phases"][0]
+            uneven = phase["effective_tokens"] < 0.5 * phase["tokens"]
+            assert warned == (uneven and realisation == "repeat")
+            seen.add(uneven)
+    assert seen == {True, False}
 
 
 def test_warnings_name_what_weakens_a_selection(tmp_path, inline):

@@ -83,6 +83,8 @@ def settle(config: SelectConfig) -> SelectConfig:
     config = _imply(config)
     _check_read(config)
     _check_together(config)
+    if METHODS[config.method].family == "draw" and config.unit == "sample":
+        config = replace(config, scope="global")  # which is what a draw does; the manifest says so
     return config
 
 

@@ -14,6 +14,7 @@ _BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured o
 _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
 _CELLS_SHOWN = 20
 _NOISE = 2.0  # a target shorter than so many times its sampling noise is called noise
+_EFFECTIVE = 0.5  # a smaller share of the chosen tokens that the weights leave effective is worth a warning
 _CUT = 0.05  # a larger share of the replay that the cap moves to other samples is worth a warning
 
 
@@ -165,6 +166,13 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
             f"weights ask for {cut:,.0f} of the {replay['requested']:,} replay tokens beyond "
             f"--max-repeats {config.max_repeats}, and other samples are played in their place: raise it, or let the "
             "trainer weigh losses or draw by weight (--realisation loss or sampling)"
+        )
+    effective, chosen = first["effective_tokens"], first["tokens"]
+    if config.realisation != "none" and effective < _EFFECTIVE * chosen:
+        found.append(
+            f"weights leave {effective:,.0f} of the {chosen:,} chosen tokens effective: a few samples are to count for "
+            "many others, which replays less of the corpus than as many samples drawn at random; --realisation none "
+            "plays each chosen sample once, and --similarity cosine or --scope global may give evener weights"
         )
     if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
         found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
