@@ -34,7 +34,16 @@ def broken_strings(values: list[bytes | None], type: pa.DataType = STRING) -> pa
 
 
 @pytest.mark.parametrize(
-    "type", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
+    "type",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.binary(),
+        pa.large_binary(),
+    ],
+    ids=str,
 )
 def test_every_kind_of_string_is_text(tmp_path, type):
     path = tmp_path / "a.parquet"
@@ -53,7 +62,9 @@ def test_every_kind_of_string_is_text(tmp_path, type):
 @pytest.mark.parametrize(
     ("array", "reason", "first_bytes"),
     [
-        (pa.array([b"bytes"]), "non_string_text", b"bytes"),
+        (pa.array([b"ab\xff"]), "bad_utf8", b"ab\xff"),
+        (pa.array([b"ab\xffc"], pa.large_binary()), "bad_utf8", b"ab\xffc"),
+        (pa.array([b"a\0b"]), "nul_character", b"a\0b"),
         (pa.array([7]), "non_string_text", b""),
         (pa.array([True]), "non_string_text", b""),
         (pa.array([["a"]]), "nested_text", b""),

@@ -87,6 +87,8 @@ def _text(value: Any) -> str:
         raise Damage("null_text")
     if isinstance(value, dict | list | tuple):
         raise Damage("nested_text", _json_type(value))
+    if isinstance(value, bytes):
+        value = _decoded(value, "the text")
     if not isinstance(value, str):
         raise Damage("non_string_text", _json_type(value))
     if not value or value.isspace():
@@ -109,11 +111,16 @@ def _scalar(value: Any, field: str, nested: str) -> str | None:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise Damage("bad_utf8", f"{field}: {error.reason} at byte {error.start}") from error
+        return _decoded(value, field)
     return str(value)  # Parquet only: decimals, UUIDs
+
+
+def _decoded(value: bytes, name: str) -> str:
+    """Text of a Parquet column that is not marked as such: Spark and Impala may write strings as plain bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise Damage("bad_utf8", f"{name}: {error.reason} at byte {error.start}") from error
 
 
 def _encodable(value: str, name: str) -> str:

@@ -20,7 +20,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "missing_text": "the text field is not there",
         "nested_group": "the value of a group column is a list or an object",
         "nested_text": "the text is a list or an object",
-        "non_string_text": "the text is a number, a boolean or bytes",
+        "non_string_text": "the text is a number or a boolean",
         "not_an_object": "the line is valid JSON, but not an object",
         "nul_character": "the line or the text holds a NUL character",
         "null_text": "the text is null",
