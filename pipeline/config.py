@@ -196,7 +196,7 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     return kind(**values)
 
 
-def _pairs(loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[Any, Any]]:
+def mapping_pairs(loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[Any, Any]]:
     """Keys and values as they stand in the file, and after them those of a merge key (<<) that it doesn't have."""
     own = [key.value for key, _ in node.value]
     loader.flatten_mapping(node)  # puts what is merged first
@@ -212,7 +212,7 @@ def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any
         with open(file, encoding="utf-8") as handle:
             loader = yaml.SafeLoader(handle)
             node = loader.get_single_node()
-            pairs = _pairs(loader, node) if isinstance(node, yaml.MappingNode) else []
+            pairs = mapping_pairs(loader, node) if isinstance(node, yaml.MappingNode) else []
     except OSError as error:
         reason = (error.strerror or first_line(error)).lower()
         raise UsageError(f"--config {file}: can't be read ({reason}); name a YAML file of options") from error

@@ -79,6 +79,7 @@ def test_shares_by_hand(run, tmp_path, inline):
         ("de: 1\nen: 1\nuk: 1\n(none): 1\nfr: 1\n", "names what is no group here: fr"),
         ("de: -1\n", "the share of 'de' is -1, not a number of at least 0"),
         ("- de\n", "must be a mapping of groups to shares"),
+        ("de: 1\nuk: 1\nde: 2\n", "'de' stands there twice"),
         ("de: [\n", "can't be read as YAML or JSON"),
         ("de: 0\nen: 0\nuk: 0\n(none): 0\n", "gives no group a share above 0"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.config import SelectConfig, mapping_pairs
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
 from cptsel.pipeline.selection.methods import METHODS
@@ -309,15 +309,21 @@ def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
 
 def _read_shares(path: str) -> Mapping[str, float]:
     try:
-        loaded = yaml.safe_load(io.read_bytes(path).decode("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        loader = yaml.SafeLoader(io.read_bytes(path).decode("utf-8"))
+        node = loader.get_single_node()
+        pairs = mapping_pairs(loader, node) if isinstance(node, yaml.MappingNode) else []
+    except (OSError, ValueError, yaml.YAMLError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UsageError(f"--group-mass {path}: can't be read as YAML or JSON ({detail})") from error
-    if not isinstance(loaded, dict) or not loaded:
+    if not pairs:
         raise UsageError(f"--group-mass {path}: must be a mapping of groups to shares, such as 'de: 0.3'")
-    for group, share in loaded.items():
+    shares: dict[str, float] = {}
+    for group, share in pairs:
         if not isinstance(group, str):
             raise UsageError(f"--group-mass {path}: the group {group!r} is no text to YAML; put its name in quotes")
         if isinstance(share, bool) or not isinstance(share, int | float) or not (math.isfinite(share) and share >= 0):
             raise UsageError(f"--group-mass {path}: the share of {group!r} is {share!r}, not a number of at least 0")
-    return {group: float(share) for group, share in loaded.items()}
+        if group in shares:
+            raise UsageError(f"--group-mass {path}: the group {group!r} stands there twice; keep one of its shares")
+        shares[group] = float(share)
+    return shares
