@@ -611,3 +611,11 @@ def test_an_output_apart_from_what_is_read(run, tmp_path, inline):
         with pytest.raises(UsageError, match=r"--out .* (is the input itself|lies inside the input|holds the input)"):
             choose(run, out, method="uniform", overwrite=True)
     assert (run / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("explore", [0.3, 0.8])
+def test_small_shards_fill_their_budget_beside_an_explored_draw(tmp_path, inline, explore):
+    """The explored draw takes no more of a shard than its share, as the rest is chosen shard by shard."""
+    run = build_run(tmp_path / "run", rows=(3, 4, 2, 5, 60, 3, 3), block_rows=100)
+    choose(run, tmp_path / "replay", method="craig", budget="95%", explore=explore, group_by=None)
+    assert header_of(tmp_path / "replay")["phases"][0]["samples"] == 76

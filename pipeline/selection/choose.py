@@ -39,7 +39,7 @@ def choose(
         steps: where steps run; picks go under its work directory.
         explore: share of every group's budget that is first drawn uniformly from what was never replayed; this draw
             stands for the share of its mass that it really has of the budget, as there may be less that is fresh.
-        scope: ``shard`` or ``global``; draws of samples are made over whole groups whatever it is.
+        scope: ``shard`` or ``global``.
         partitions: of ``--partition cluster``: how many a group has, 0 for as many as its size asks for; None to take
             the shards as parts.
     """
@@ -70,12 +70,10 @@ def _choose(
     partitions: int | None,
 ) -> list[dict[str, Any]]:
     family = settings.entry.family
-    # Draws are global whatever the scope, as one threshold a group costs a pass over narrow columns alone. Mini-batches
-    # are cut inside shards, and are chosen there.
-    if family == "draw" and reader.batch_size == 1:
-        return draw_globally(shards, plan, reader, settings, steps)
-    if scope == "shard" or family not in ("cover", "match"):
+    if scope == "shard" or family == "all":
         return select_in_shards(shards, plan, reader, settings, steps)
+    if family == "draw":
+        return draw_globally(shards, plan, reader, settings, steps)
     if partitions is None:
         parts = parts_of_shards(shards, plan)
     else:

@@ -84,7 +84,8 @@ def settle(config: SelectConfig) -> SelectConfig:
     _check_read(config)
     _check_together(config)
     if METHODS[config.method].family == "draw" and config.unit == "sample":
-        config = replace(config, scope="global")  # which is what a draw does; the manifest says so
+        # A draw needs one threshold a group and no vectors. Mini-batches are cut inside shards, and are drawn there.
+        config = replace(config, scope="global")
     return config
 
 
