@@ -6,14 +6,13 @@ from cptsel.pipeline.selection.methods import METHODS
 
 PAGE = Path(__file__).with_name("methods.md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
-FAMILIES = {"draw": "draw", "cover": "coverage", "match": "matching", "all": "everything"}
 
 
 def page(text: str) -> str:
     """The page with its table made anew."""
     head, rest = text.split(BEGIN)
     rows = [
-        f"| `{name}` | {FAMILIES[method.family]} | {method.summary} | {method.source} |"
+        f"| `{name}` | {method.family.title} | {method.summary} | {method.source} |"
         for name, method in METHODS.items()
     ]
     table = ["| method | family | what it does | source |", "| --- | --- | --- | --- |", *rows, ""]

@@ -24,9 +24,9 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_tokens
-from cptsel.pipeline.selection.choose import choose
-from cptsel.pipeline.selection.families import Settings
-from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.choose import choose, chooser_of
+from cptsel.pipeline.selection.families.base import Settings
+from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.options import group_mix, settle, wants_rise
 from cptsel.pipeline.selection.outcome.header import Selected, manifest_header
 from cptsel.pipeline.selection.outcome.phases import Phase, draw_from_first, open_phases
@@ -251,7 +251,6 @@ def _scales(counted: Sequence[dict[str, Any]]) -> tuple[float, ...]:
 def _choose(config: SelectConfig, phase: Phase, plan: Plan, reader: CellReader, steps: Steps) -> list[dict[str, Any]]:
     """Write the picks of a phase; returns what the method reports of cells or groups."""
     settings = Settings(
-        config.method,
         plan.unit,
         config.seed,
         phase=phase.number,
@@ -266,7 +265,14 @@ def _choose(config: SelectConfig, phase: Phase, plan: Plan, reader: CellReader, 
     )
     partitions = (config.partitions or 0) if config.partition == "cluster" else None
     return choose(
-        phase.runs.shards, plan, reader, settings, steps, config.explore, scope=config.scope, partitions=partitions
+        phase.runs.shards,
+        plan,
+        reader,
+        chooser_of(config.method, settings),
+        steps,
+        config.explore,
+        scope=config.scope,
+        partitions=partitions,
     )
 
 
@@ -276,7 +282,7 @@ def _measured(config: SelectConfig, done: Selected, steps: Steps) -> Selected:
     reader = replace(done.reader, batch_size=1)
     within = steps.within(f"residuals-{number}")
     found = measure(done.runs.shards, done.plan, done.weighted.groups, reader, config.out, number, within)
-    if METHODS[config.method].family != "match" or done.from_first:
+    if METHODS[config.method].family != MATCH or done.from_first:
         found = {
             group: {name: value for name, value in figures.items() if not name.startswith("method_")}
             for group, figures in found.items()

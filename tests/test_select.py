@@ -20,7 +20,7 @@ from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection import global_draw
+from cptsel.pipeline.selection import families
 from cptsel.pipeline.selection.reading import cells
 from cptsel.pipeline.selection.scopes import parts
 from cptsel.pipeline.verify import verify
@@ -223,7 +223,7 @@ def test_craig_covers_better_than_random_and_global_better_than_shard(run, tmp_p
 @pytest.mark.parametrize("budget", ["50 samples", "1500 tokens"])
 def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, inline, monkeypatch, budget, sent):
     if sent == "too few":  # every shard must then be asked again
-        monkeypatch.setattr(global_draw, "_limit", lambda cell, plan: 1)
+        monkeypatch.setattr(families.draw, "_limit", lambda cell, plan: 1)
     choose(run, tmp_path / "replay", method="uniform", scope="global", budget=budget, seed=5)
     population = dict(sorted(candidates(run, group_by=None).items()))
     scores = np.array([1 / row[3] for row in population.values()])

@@ -17,7 +17,7 @@ from cptsel.pipeline.config import SelectConfig, VerifyConfig
 from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.methods import COVER, DRAW, EVERYTHING, METHODS
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.pipeline.selection.scopes import routing
 from cptsel.pipeline.verify import verify
@@ -114,7 +114,7 @@ def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, inlin
         given = sum(group["budget"] for group in header["groups"] if group["phase"] == phase["phase"])
         used = mine.num_rows if unit == "samples" else pc.sum(mine["n_tokens"]).as_py()
         assert used <= given
-        if METHODS[method].family in ("draw", "cover", "all") and unit == "samples":
+        if METHODS[method].family in (DRAW, COVER, EVERYTHING) and unit == "samples":
             assert used == given
     assert all(
         np.isfinite(phase["residual"]) and np.isfinite(phase["validation_residual"]) for phase in header["phases"]

@@ -1,6 +1,7 @@
 """Groups, rounds, phases and checkpoints of a selection, each against what its definition says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from cptsel.pipeline.config import OrderConfig, SelectConfig, VerifyConfig
 from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.budget import divide
-from cptsel.pipeline.kernels.matching import gradmatch as matching
+from cptsel.pipeline.kernels.matching import gradmatch
 from cptsel.pipeline.kernels.matching.mass import MASS
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.order import order
 from cptsel.pipeline.select import select
+from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.pipeline.selection.reading.history import open_history
 from cptsel.pipeline.verify import verify
@@ -232,13 +234,13 @@ def test_a_shard_without_candidates_still_counts(run, tmp_path, inline, monkeypa
     (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
     options = {"method": method, "history": (str(tmp_path / "a"),), "history_mode": mode, "group_by": None}
     options |= {"neighbours": 400} if method == "craig" else {}
-    targets, match = [], matching.match
+    targets = []
 
     def recorded(*args, **named):
         targets.append(named["target"])
-        return match(*args, **named)
+        return gradmatch.match(*args, **named)
 
-    monkeypatch.setattr(matching, "match", recorded)
+    monkeypatch.setitem(METHODS, "gradmatch", replace(METHODS["gradmatch"], kernel=recorded))
     choose(run, tmp_path / "b", scope="global", **options)
     report = header_of(tmp_path / "b")["selection"]["report"]
     everything = population(run, group_by=None)
@@ -543,11 +545,11 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"history_mode": "cover"}, "--history-mode is read with --history; leave it out"),
         ({"method": "uniform", "neighbours": 5}, "--neighbours is read by craig and kmedoids; leave it out"),
         ({"method": "gradmatch", "similarity": "cosine"}, "--similarity is read by craig and kmedoids"),
-        ({"method": "kmedoids", "refine": 7}, "--refine is read by craig; kmedoids refines until nothing moves"),
+        ({"method": "kmedoids", "refine": 7}, "--refine is read by craig; leave it out"),
         ({"ridge": 0.5}, "--ridge is read by gradmatch and gradmatch-batch;"),
         ({"method": "gradient-coreset", "ridge": 0.5}, "--ridge is read by gradmatch and gradmatch-batch;"),
         ({"method": "importance", "tolerance": 0.5}, "--tolerance is read by gradmatch"),
-        ({"importance": "loss"}, "--importance is read by --method importance"),
+        ({"importance": "loss"}, "--importance is read by importance; leave it out"),
         ({"interference_beta": 2.0}, "--interference-beta is read by interference"),
         ({"batch_size": 4}, "--batch-size is read with --unit batch"),
         ({"group_alpha": 0.5, "group_by": None}, "--group-alpha is read with --group-by"),
@@ -567,7 +569,7 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"method": "mix-review", "phase_budget": "5%", "phases": 2}, "mix-review draws every phase afresh"),
         ({"mix_ratio": 2.0, "budget": "5%"}, "--mix-ratio is the replay of mix-review"),
         ({"mix_decay": 0.5}, "--mix-decay is of --method mix-review"),
-        ({"method": "full", "budget": "20%"}, "--method full takes everything; leave out --budget"),
+        ({"method": "full", "budget": "20%"}, "--method full has --budget 100%; leave the option out"),
         ({"method": "full", "budget": "100%", "explore": 0.1}, "--explore sets a part of the budget aside"),
         ({"method": "gradmatch-batch", "scope": "global"}, "--unit batch chooses inside shards"),
         ({"explore": 1.5}, "--explore 1.5: must be a finite number between 0.0 and 1.0"),

@@ -6,23 +6,36 @@ from typing import Any
 
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.selection.families import Settings
-from cptsel.pipeline.selection.global_cover import cover_globally
-from cptsel.pipeline.selection.global_draw import draw_globally
-from cptsel.pipeline.selection.global_match import match_globally
+from cptsel.pipeline.selection.families.base import AnyChooser, Settings
+from cptsel.pipeline.selection.families.cover import CoverChooser
+from cptsel.pipeline.selection.families.draw import DrawChooser
+from cptsel.pipeline.selection.families.everything import EverythingChooser
+from cptsel.pipeline.selection.families.match import MatchChooser
+from cptsel.pipeline.selection.methods import COVER, DRAW, EVERYTHING, MATCH, METHODS, Family
 from cptsel.pipeline.selection.outcome.phases import join_picks
 from cptsel.pipeline.selection.plan import Plan, set_aside
 from cptsel.pipeline.selection.reading.cells import CellReader
-from cptsel.pipeline.selection.scopes.parts import parts_of_routed, parts_of_shards
-from cptsel.pipeline.selection.scopes.routing import route_by_cluster
 from cptsel.pipeline.selection.scopes.shard import select_in_shards
+
+CHOOSERS: dict[Family, type[AnyChooser]] = {
+    DRAW: DrawChooser,
+    COVER: CoverChooser,
+    MATCH: MatchChooser,
+    EVERYTHING: EverythingChooser,
+}
+
+
+def chooser_of(method: str, settings: Settings) -> AnyChooser:
+    """A method of METHODS at work."""
+    found = METHODS[method]
+    return CHOOSERS[found.family](found, settings)
 
 
 def choose(
     shards: Sequence[RunShard],
     plan: Plan,
     reader: CellReader,
-    settings: Settings,
+    chooser: AnyChooser,
     steps: Steps,
     explore: float = 0.0,
     *,
@@ -35,7 +48,7 @@ def choose(
         shards: of the runs.
         plan: budgets.
         reader: how cells are read.
-        settings: the method and its options.
+        chooser: the method and its options.
         steps: where steps run; picks go under its work directory.
         explore: share of every group's budget that is first drawn uniformly from what was never replayed; this draw
             stands for the share of its mass that it really has of the budget, as there may be less that is fresh.
@@ -44,13 +57,13 @@ def choose(
             the shards as parts.
     """
     if not explore:
-        return _choose(shards, plan, reader, settings, steps, scope, partitions)
+        return _choose(shards, plan, reader, chooser, steps, scope, partitions)
     first, second = set_aside(plan, explore)
     drawn, chosen = steps.within("explored"), steps.within("chosen")
-    uniform = replace(settings, method="uniform", purpose="explore", discount=1.0)
+    uniform = chooser_of("uniform", replace(chooser.settings, purpose="explore", discount=1.0))
     _choose(shards, first, replace(reader, fresh=True, beta=None), uniform, drawn, scope, None)
     rest = replace(reader, taken=(*reader.taken, drawn.work))
-    reports = _choose(shards, second, rest, settings, chosen, scope, partitions)
+    reports = _choose(shards, second, rest, chooser, chosen, scope, partitions)
     shares = {
         group.group: given.budget / group.budget
         for group, given in zip(plan.groups, first.groups, strict=True)
@@ -64,19 +77,11 @@ def _choose(
     shards: Sequence[RunShard],
     plan: Plan,
     reader: CellReader,
-    settings: Settings,
+    chooser: AnyChooser,
     steps: Steps,
     scope: str,
     partitions: int | None,
 ) -> list[dict[str, Any]]:
-    family = settings.entry.family
-    if scope == "shard" or family == "all":
-        return select_in_shards(shards, plan, reader, settings, steps)
-    if family == "draw":
-        return draw_globally(shards, plan, reader, settings, steps)
-    if partitions is None:
-        parts = parts_of_shards(shards, plan)
-    else:
-        parts = parts_of_routed(route_by_cluster(shards, plan, reader, settings, partitions, steps), plan)
-    merge = cover_globally if family == "cover" else match_globally
-    return merge(shards, parts, plan, reader, settings, steps)
+    if scope == "shard":
+        return select_in_shards(shards, plan, reader, chooser, steps)
+    return chooser.choose_globally(shards, plan, reader, steps, partitions)

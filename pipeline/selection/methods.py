@@ -1,124 +1,177 @@
 """The methods of ``select``: the one place where they are listed.
 
-A new method is a kernel and an entry here; the command's help, docs/methods.md and the tests go by this table. Nothing
-heavy is imported, so that help pages stay quick: a kernel is named, and loaded when it is first called.
+A new method is a kernel and an entry here; the command's help, its choices and checks, docs/methods.md and the tests go
+by this table. What the families do with the kernels is in ``families/``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Literal
 
-#: How a method works, which is all that scopes, phases and reports need to know of it (see families.py):
-#: ``draw`` at random by scores; ``cover`` by vectors, every sample's mass going to the pick that stands for it;
-#: ``match`` the sum of gradients by a weighted few; ``all`` of them.
-Family = Literal["draw", "cover", "match", "all"]
+import numpy as np
+
+from cptsel.pipeline.kernels.coverage.craig import CraigResult, craig
+from cptsel.pipeline.kernels.coverage.merge import merge
+from cptsel.pipeline.kernels.matching.gradmatch import MatchResult, match
+from cptsel.pipeline.kernels.sampling.draws import importance_scores, uniform_scores
 
 
 @dataclass(frozen=True)
-class Method:
-    """One method.
+class Family:
+    """A way to choose, and all that others need to know of it.
 
     Attributes:
-        family: how it works.
-        summary: what it does, in a phrase for the help page and the table of methods.
-        source: where it is from.
-        kernel: ``module:function`` under ``cptsel.pipeline.kernels``; of a draw the scores.
-        merge: the same for the candidates of several parts, where the family has such a step.
-        settings: arguments of the kernel that make it this method.
-        implies: options of the configuration that this method sets; another value for them is refused.
+        name: of the module under ``families/``.
+        title: what users call it.
+        needs_vectors: whether it reads gradients, and not narrow columns alone.
+        has_gain: whether a pick has a gain, by which a curriculum can order.
+        is_random: whether phases differ, each being a draw of its own.
+        options: fields of ``SelectConfig`` that only methods of this family read.
     """
 
-    family: Family
+    name: Literal["draw", "cover", "match", "everything"]
+    title: str
+    needs_vectors: bool = False
+    has_gain: bool = False
+    is_random: bool = False
+    options: frozenset[str] = frozenset()
+
+
+DRAW = Family("draw", "draw", is_random=True, options=frozenset({"importance"}))
+COVER = Family(
+    "cover",
+    "coverage",
+    needs_vectors=True,
+    has_gain=True,
+    options=frozenset({"neighbours", "similarity", "refine"}),
+)
+MATCH = Family(
+    "match", "matching", needs_vectors=True, has_gain=True, options=frozenset({"ridge", "parts", "tolerance"})
+)
+EVERYTHING = Family("everything", "everything")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method; its class says of which family it is.
+
+    Attributes:
+        summary: what it does, in a phrase for the help page and the table of methods.
+        source: where it is from.
+        implies: options of the configuration that this method sets; another value for them is refused.
+        ignores: options of its family that it doesn't read.
+    """
+
+    family: Family = field(init=False)
     summary: str
     source: str
-    kernel: str = ""
-    merge: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    implies: dict[str, Any] = field(default_factory=dict)
+    implies: Mapping[str, Any] = field(default_factory=dict)
+    ignores: frozenset[str] = frozenset()
 
-    @property
-    def needs_vectors(self) -> bool:
-        return self.family in ("cover", "match")
-
-    def load(self) -> Callable[..., Any]:
-        """The kernel."""
-        return _load(self.kernel)
-
-    def load_merge(self) -> Callable[..., Any]:
-        """The kernel of a merge."""
-        return _load(self.merge)
+    def reads(self, option: str) -> bool:
+        """Whether an option that belongs to some family is read by this method."""
+        return option in self.family.options - self.ignores
 
 
-def _load(name: str) -> Callable[..., Any]:
-    module, function = name.split(":")
-    loaded: Callable[..., Any] = getattr(import_module(f"cptsel.pipeline.kernels.{module}"), function)
-    return loaded
+@dataclass(frozen=True, kw_only=True)
+class Draw(Method):
+    """At random by scores: ``scores(columns, by)`` gives (n,) float64, not negative; ``by`` is ``--importance``."""
+
+    family: Family = field(init=False, default=DRAW)
+    scores: Callable[[Mapping[str, np.ndarray], str], np.ndarray] = uniform_scores
 
 
-_CRAIG: dict[str, Any] = {"kernel": "coverage.craig:craig", "merge": "coverage.merge:merge"}
-_MATCH: dict[str, Any] = {"kernel": "matching.gradmatch:match", "merge": "matching.gradmatch:match"}
+@dataclass(frozen=True, kw_only=True)
+class Cover(Method):
+    """By vectors; every sample's mass goes to the pick that stands for it.
+
+    Attributes:
+        kernel: chooses from one cell.
+        merge: chooses from the candidates of several parts.
+        settings: arguments of both that make it this method.
+    """
+
+    family: Family = field(init=False, default=COVER)
+    kernel: Callable[..., CraigResult] = craig
+    merge: Callable[..., CraigResult] = merge
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match(Method):
+    """The sum of gradients is matched by a weighted few.
+
+    Attributes:
+        kernel: chooses from one cell, or from the candidates of several parts.
+        even: whether all weights are equal.
+    """
+
+    family: Family = field(init=False, default=MATCH)
+    kernel: Callable[..., MatchResult] = match
+    even: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everything(Method):
+    """All samples are taken."""
+
+    family: Family = field(init=False, default=EVERYTHING)
+
+
+_NO_IMPORTANCE = frozenset({"importance"})
 
 METHODS: dict[str, Method] = {
-    "uniform": Method("draw", "draws at random", "baseline", "sampling.draws:uniform_scores"),
-    "full": Method("all", "takes everything", "baseline"),
-    "temperature": Method(
-        "draw",
-        "draws at random from groups whose shares are tempered by --group-alpha",
-        "Conneau et al. 2020 (XLM-R)",
-        "sampling.draws:uniform_scores",
+    "uniform": Draw(summary="draws at random", source="baseline", ignores=_NO_IMPORTANCE),
+    "full": Everything(summary="takes everything", source="baseline", implies={"budget": "100%"}),
+    "temperature": Draw(
+        summary="draws at random from groups whose shares are tempered by --group-alpha",
+        source="Conneau et al. 2020 (XLM-R)",
         implies={"group_mass": None},
+        ignores=_NO_IMPORTANCE,
     ),
-    "mix-review": Method(
-        "draw",
-        "draws afresh for every phase, fewer each time",
-        "He et al. 2021",
-        "sampling.draws:uniform_scores",
+    "mix-review": Draw(
+        summary="draws afresh for every phase, fewer each time", source="He et al. 2021", ignores=_NO_IMPORTANCE
     ),
-    "importance": Method(
-        "draw",
-        "draws samples by the length of their gradient, or by their loss",
-        "Katharopoulos & Fleuret 2018",
-        "sampling.draws:importance_scores",
+    "importance": Draw(
+        summary="draws samples by the length of their gradient, or by their loss",
+        source="Katharopoulos & Fleuret 2018",
+        scores=importance_scores,
     ),
-    "interference": Method(
-        "draw",
-        "draws samples by how much the new domain raises their loss",
-        "Aljundi et al. 2019 (MIR), offline",
-        "sampling.draws:uniform_scores",
+    "interference": Draw(
+        summary="draws samples by how much the new domain raises their loss",
+        source="Aljundi et al. 2019 (MIR), offline",
         implies={"mass": "interference"},
+        ignores=_NO_IMPORTANCE,
     ),
-    "craig": Method(
-        "cover",
-        "covers all gradients by facility location; each pick weighs what it stands for",
-        "Mirzasoleiman et al. 2020",
-        **_CRAIG,
+    "craig": Cover(
+        summary="covers all gradients by facility location; each pick weighs what it stands for",
+        source="Mirzasoleiman et al. 2020",
     ),
-    "kmedoids": Method(
-        "cover",
-        "craig, refined until no medoid moves",
-        "Kaufman & Rousseeuw 1987; Park & Jun 2009",
-        **_CRAIG,
+    "kmedoids": Cover(
+        summary="craig, refined until no medoid moves",
+        source="Kaufman & Rousseeuw 1987; Park & Jun 2009",
         settings={"refine": None},
+        ignores=frozenset({"refine"}),
     ),
-    "gradmatch": Method(
-        "match",
-        "matches the sum of all gradients by a weighted few (non-negative OMP)",
-        "Killamsetty et al. 2021",
-        **_MATCH,
+    "gradmatch": Match(
+        summary="matches the sum of all gradients by a weighted few (non-negative OMP)",
+        source="Killamsetty et al. 2021",
     ),
-    "gradmatch-batch": Method(
-        "match",
-        "gradmatch with mini-batches of consecutive samples",
-        "Killamsetty et al. 2021 (per-batch variant)",
-        **_MATCH,
+    "gradmatch-batch": Match(
+        summary="gradmatch with mini-batches of consecutive samples",
+        source="Killamsetty et al. 2021 (per-batch variant)",
         implies={"unit": "batch"},
     ),
-    "gradient-coreset": Method(
-        "match",
-        "matches the sum of all gradients by equal weights",
-        "Balles et al. 2022",
-        **_MATCH,
-        settings={"uniform_weights": True},
+    "gradient-coreset": Match(
+        summary="matches the sum of all gradients by equal weights",
+        source="Balles et al. 2022",
+        even=True,
+        ignores=frozenset({"ridge"}),
     ),
 }
+
+
+def methods_that_read(option: str) -> str:
+    """The methods that read an option of a family, as a list in words."""
+    names = [name for name, method in METHODS.items() if method.reads(option)]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

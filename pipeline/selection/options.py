@@ -11,7 +11,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.config import SelectConfig, mapping_pairs
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
-from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.methods import COVER, DRAW, EVERYTHING, METHODS, methods_that_read
 from cptsel.pipeline.selection.plan import GroupMix
 
 #: Values of the options that have few.
@@ -83,7 +83,7 @@ def settle(config: SelectConfig) -> SelectConfig:
     config = _imply(config)
     _check_read(config)
     _check_together(config)
-    if METHODS[config.method].family == "draw" and config.unit == "sample":
+    if METHODS[config.method].family == DRAW and config.unit == "sample":
         # A draw needs one threshold a group and no vectors. Mini-batches are cut inside shards, and are drawn there.
         config = replace(config, scope="global")
     return config
@@ -144,10 +144,6 @@ def _imply(config: SelectConfig) -> SelectConfig:
         if getattr(config, name) not in (value, _default(name)):
             raise UsageError(f"--method {config.method} has {flag(name)} {value}; leave the option out")
         config = replace(config, **{name: value})
-    if config.method == "full":
-        if config.budget not in (_default("budget"), "100%"):
-            raise UsageError(f"--method full takes everything; leave out --budget {config.budget}, or draw uniformly")
-        config = replace(config, budget="100%")
     if config.phase_run and config.phases == 1:
         config = replace(config, phases=1 + len(config.phase_run))
     return config
@@ -155,14 +151,14 @@ def _imply(config: SelectConfig) -> SelectConfig:
 
 def _check_read(config: SelectConfig) -> None:
     """Refuse options that nothing reads: whoever gives one expects it to matter."""
-    family, rises = METHODS[config.method].family, wants_rise(config)
+    method = METHODS[config.method]
+    families = {known.family for known in METHODS.values()}
     readers: list[tuple[tuple[str, ...], bool, str]] = [
-        (("neighbours", "similarity", "refine"), family == "cover", "by craig and kmedoids"),
-        (("refine",), config.method != "kmedoids", "by craig; kmedoids refines until nothing moves"),
-        (("ridge",), config.method in ("gradmatch", "gradmatch-batch"), "by gradmatch and gradmatch-batch"),
-        (("parts", "tolerance"), family == "match", "by gradmatch, gradmatch-batch and gradient-coreset"),
-        (("importance",), config.method == "importance", "by --method importance"),
-        (("interference_beta",), rises, "by interference (--method, --mass or --group-mass)"),
+        *(
+            ((name,), method.reads(name), f"by {methods_that_read(name)}")
+            for name in sorted(frozenset().union(*(family.options for family in families)))
+        ),
+        (("interference_beta",), wants_rise(config), "by interference (--method, --mass or --group-mass)"),
         (("batch_size",), config.unit == "batch", "with --unit batch"),
         (("group_alpha",), config.group_by is not None, "with --group-by"),
         (("history_mode",), bool(config.history), "with --history"),
@@ -201,7 +197,7 @@ def _check_together(config: SelectConfig) -> None:
             "--unit batch chooses inside shards; leave out --scope global",
         ),
         (
-            config.partition == "cluster" and (config.scope != "global" or family not in ("cover", "match")),
+            config.partition == "cluster" and (config.scope != "global" or not family.needs_vectors),
             "--partition cluster routes vectors of a global selection: it needs --scope global and a method that "
             "chooses by vectors, such as craig",
         ),
@@ -210,7 +206,7 @@ def _check_together(config: SelectConfig) -> None:
             "--partitions counts those of --partition cluster; give that too",
         ),
         (
-            config.history_mode == "cover" and (not config.history or family != "cover"),
+            config.history_mode == "cover" and (not config.history or family != COVER),
             "--history-mode cover starts coverage from what was replayed: it needs --history and craig or kmedoids",
         ),
         (
@@ -224,11 +220,11 @@ def _check_together(config: SelectConfig) -> None:
         ),
         (config.tolerance == 1, "--tolerance 1 is reached without a pick; ask for less"),
         (
-            config.history_mode == "discount" and family == "all",
+            config.history_mode == "discount" and family == EVERYTHING,
             "--history-mode discount weighs choices, and --method full has none; leave it out",
         ),
         (
-            config.curriculum == "gain" and family not in ("cover", "match"),
+            config.curriculum == "gain" and not family.has_gain,
             f"--curriculum gain: --method {config.method} has no gain; use loss or norm",
         ),
         (
@@ -297,12 +293,12 @@ def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
         ),
         (config.mix_decay != 1.0 and not mixes, "--mix-decay is of --method mix-review; leave it out"),
         (
-            config.phases > 1 and not more and method.family != "draw",
+            config.phases > 1 and not more and not method.family.is_random,
             f"--phases {config.phases}: --method {config.method} would choose the same in each; give --phase-budget "
             "to draw later phases from the first one's picks, or --phase-run to select from later checkpoints",
         ),
         (
-            config.explore > 0 and method.family == "all",
+            config.explore > 0 and method.family == EVERYTHING,
             "--explore sets a part of the budget aside, and --method full takes everything; leave it out",
         ),
     ]

@@ -28,11 +28,6 @@ _NOT_OPTIONS = frozenset(
     {"runs", "out", "method", "scope", "budget", "exclude", "workers", "overwrite", "dry_run", "beam_args"}
     | {"group_mass", "history", "new", "phase_run", "skip_residuals", "realisation", "max_repeats"}
 )
-# Options of families, left out of the header where nothing reads them.
-_OF_FAMILY = {
-    "neighbours": "cover", "similarity": "cover", "refine": "cover", "ridge": "match", "parts": "match",
-    "tolerance": "match", "importance": "draw",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +150,9 @@ def _provenance(config: SelectConfig, phases: Sequence[Selected], new: Embedding
 
 def _options(config: SelectConfig, exclude: frozenset[str]) -> dict[str, Any]:
     """The options that decide what is chosen; those that only one family reads where it is that family's method."""
-    family = METHODS[config.method].family
-    names = [field.name for field in fields(config) if field.name not in _NOT_OPTIONS]
-    values = {name: getattr(config, name) for name in names if _OF_FAMILY.get(name, family) == family}
+    others = frozenset().union(*(method.family.options for method in METHODS.values()))
+    left_out = _NOT_OPTIONS | (others - METHODS[config.method].family.options)
+    values = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in left_out}
     entries = "\n".join(sorted(exclude)).encode()
     by_hand = config.group_mass not in (None, "interference")
     return {

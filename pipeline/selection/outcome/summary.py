@@ -5,7 +5,7 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.config import SelectConfig
 from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
-from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.rows import NO_GROUP
@@ -176,7 +176,7 @@ def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[
         )
     if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
         found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
-    if METHODS[config.method].family == "match" and first.get("target_norm", 0) < _NOISE * first.get("target_noise", 0):
+    if METHODS[config.method].family == MATCH and first.get("target_norm", 0) < _NOISE * first.get("target_noise", 0):
         found.append(
             f"the sum of all gradients is {first['target_norm'] / first['target_noise']:.1f} times its own sampling "
             "noise, so that matching it says little: a model at the end of its pre-training is nearly stationary on "
@@ -211,7 +211,7 @@ def _pairs(cell: Share) -> float:
 def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> dict[str, Any]:
     """What would be done: counts, budgets of phase 0 by group and cell, and estimates of bytes and time."""
     runs = phases[0].runs
-    reads_vectors = METHODS[config.method].needs_vectors
+    reads_vectors = METHODS[config.method].family.needs_vectors
     samples = sum(group.samples for group in plan.groups)
     tokens = sum(group.tokens for group in plan.groups)
     picks = plan.budget if plan.unit == "samples" else round(plan.budget * samples / tokens)

@@ -1,5 +1,6 @@
 """Vectors in the files that steps of a global selection hand to each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,3 +35,10 @@ def matrix(rows: pa.Table, name: str = "x") -> np.ndarray:
     if isinstance(lists, pa.ChunkedArray):  # of no chunks
         lists = pa.concat_arrays(lists.chunks)
     return lists.flatten().to_numpy().reshape(rows.num_rows, lists.type.list_size)
+
+
+def places(ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """(n,) int64 place of each id among the sorted names, -1 where it is none of them."""
+    known = np.asarray(names)
+    place = np.searchsorted(known, np.asarray(ids)).clip(max=len(known) - 1)
+    return np.where(known[place] == np.asarray(ids), place, -1)

@@ -6,6 +6,7 @@ picks several times its share and hands the picks on in files, of coverage with 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,19 +14,17 @@ import pyarrow as pa
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.budget import divide
 from cptsel.pipeline.kernels.coverage.merge import part_budget
-from cptsel.pipeline.selection.families import Settings, pick
+from cptsel.pipeline.selection.families.base import MergingChooser
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
-from cptsel.pipeline.selection.reading.tables import vectors_table
-from cptsel.pipeline.selection.scopes.routing import RoutedCell, read_routed
+from cptsel.pipeline.selection.scopes.routing import RoutedCell, read_routed, route_by_cluster
 
 #: Clients of a group that score a merge: all samples up to so many, above a sample of about this size by name.
 CLIENTS = 200_000
 
-CANDIDATES, TARGETS = "candidates", "targets"
+CANDIDATES = "candidates"
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,20 @@ class Part:
 
 
 @dataclass(frozen=True)
-class PickCandidates:
-    """Part → None; candidates and clients go to ``<work>/candidates/<group>-<part>.parquet``."""
+class MergeTask:
+    """A group, its place among the groups of the plan, and the parts that have some of it."""
 
+    number: int
+    group: Share
+    parts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PickCandidates:
+    """Part → None; what the family hands on goes to ``<work>/<step>/<group>-<part>.parquet``."""
+
+    chooser: MergingChooser[Any]
     reader: CellReader
-    settings: Settings
     work: str
     groups: tuple[str, ...]
 
@@ -58,36 +66,34 @@ class PickCandidates:
         for cell in self._cells(part):
             if cell.group not in part.budgets:
                 continue
-            picks = pick(cell, part.budgets[cell.group], self.settings)
-            chosen = np.zeros(len(cell), dtype=bool)
-            chosen[picks.index] = True
-            u = np.zeros(len(cell))
-            u[picks.index] = picks.raw / cell.columns["n_tokens"][picks.index]
+            picks = self.chooser.pick(cell, part.budgets[cell.group])
             number = self.groups.index(cell.group)
-            if self.settings.vectors == "match":
-                table = vectors_table(cell, chosen, shortlist=chosen, u=u)
-                targets = {f"target{i}": [target] for i, target in enumerate(cell.targets)}
-                io.write_parquet(part_path(self.work, TARGETS, number, part.number), pa.table(targets))
-            else:
-                table = self._with_clients(cell, chosen, part.client_rates[cell.group])
-            io.write_parquet(part_path(self.work, CANDIDATES, number, part.number), table)
+            for step, table in self.chooser.hand_on(cell, picks, part.client_rates[cell.group]).items():
+                io.write_parquet(part_path(self.work, step, number, part.number), table)
 
     def _cells(self, part: Part) -> Iterator[Cell]:
         if isinstance(part.source, RoutedCell):
             yield read_routed(part.source)
         else:
-            vectors = self.settings.vectors
-            yield from read_cells(part.source, self.reader, vectors, validation=vectors == "match")
+            yield from read_cells(part.source, self.reader, self.chooser.vectors, self.chooser.validates)
 
-    def _with_clients(self, cell: Cell, chosen: np.ndarray, rate: float) -> pa.Table:
-        client = np.ones(len(cell), dtype=bool)
-        if rate < 1:
-            client = uniform(self.settings.seed, "client", cell.names) <= rate
-        mass = np.where(client, cell.mass / rate, 0.0)
-        kept = chosen | client
-        if self.settings.cover_history:
-            kept |= cell.rounds > 0
-        return vectors_table(cell, kept, shortlist=chosen, mass=mass)
+
+def plan_parts(
+    chooser: MergingChooser[Any],
+    shards: Sequence[RunShard],
+    plan: Plan,
+    reader: CellReader,
+    steps: Steps,
+    partitions: int | None,
+) -> list[Part]:
+    """The shards as parts, or ``partitions`` clusters of each group (see ``route_by_cluster``)."""
+    if partitions is None:
+        return parts_of_shards(shards, plan)
+    assert chooser.vectors is not None
+    vectors = (chooser.vectors, chooser.validates)
+    return parts_of_routed(
+        route_by_cluster(shards, plan, reader, vectors, chooser.settings.seed, partitions, steps), plan
+    )
 
 
 def parts_of_shards(shards: Sequence[RunShard], plan: Plan) -> list[Part]:
@@ -130,21 +136,21 @@ def client_rates(plan: Plan) -> dict[str, float]:
 
 
 def pick_candidates(
-    parts: Sequence[Part], plan: Plan, reader: CellReader, settings: Settings, steps: Steps
-) -> dict[str, tuple[int, ...]]:
-    """Let every part pick; returns the parts that have some of each group with a budget."""
+    chooser: MergingChooser[Any], parts: Sequence[Part], plan: Plan, reader: CellReader, steps: Steps
+) -> list[MergeTask]:
+    """Let every part pick; returns what there is to merge, one task a group with a budget."""
     names = tuple(group.group for group in plan.groups)
-    steps.run(CANDIDATES, PickCandidates(reader, settings, steps.work, names), parts)
-    return {
-        group.group: tuple(part.number for part in parts if group.group in part.budgets)
-        for group in plan.groups
+    steps.run(CANDIDATES, PickCandidates(chooser, reader, steps.work, names), parts)
+    return [
+        MergeTask(number, group, tuple(part.number for part in parts if group.group in part.budgets))
+        for number, group in enumerate(plan.groups)
         if group.budget
-    }
+    ]
 
 
-def read_candidates(work: str, group: int, parts: Sequence[int]) -> pa.Table:
+def read_candidates(work: str, task: MergeTask) -> pa.Table:
     """The candidates and clients of a group, by sample_id."""
-    rows = pa.concat_tables(io.read_parquet(part_path(work, CANDIDATES, group, part)) for part in parts)
+    rows = pa.concat_tables(io.read_parquet(part_path(work, CANDIDATES, task.number, part)) for part in task.parts)
     return rows.sort_by("sample_id").combine_chunks()
 
 

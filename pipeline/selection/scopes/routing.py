@@ -17,7 +17,6 @@ from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.coverage.partition import Partitions, route, train_centroids
-from cptsel.pipeline.selection.families import Settings
 from cptsel.pipeline.selection.plan import Plan, Share, Unit
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, Vectors, read_cells
 from cptsel.pipeline.selection.reading.tables import as_lists, matrix, vectors_table
@@ -90,13 +89,14 @@ class RouteShard:
 
     reader: CellReader
     vectors: Vectors
+    validates: bool
     unit: Unit
     work: str
     groups: dict[str, tuple[int, float]]
 
     def __call__(self, shard: RunShard) -> list[dict[str, Any]]:
         sent = []
-        for cell in read_cells(shard, self.reader, self.vectors, validation=self.vectors == "match"):
+        for cell in read_cells(shard, self.reader, self.vectors, self.validates):
             if cell.group not in self.groups:
                 continue
             number = self.groups[cell.group][0]
@@ -117,7 +117,13 @@ _SENT = ("mass", "corpus_mass")
 
 
 def route_by_cluster(
-    shards: Sequence[RunShard], plan: Plan, reader: CellReader, settings: Settings, partitions: int, steps: Steps
+    shards: Sequence[RunShard],
+    plan: Plan,
+    reader: CellReader,
+    vectors: tuple[Vectors, bool],
+    seed: int,
+    partitions: int,
+    steps: Steps,
 ) -> list[RoutedCell]:
     """Write every group's samples to its partitions; returns those that hold something, by group and number.
 
@@ -125,12 +131,11 @@ def route_by_cluster(
         shards: of the runs.
         plan: groups and budgets.
         reader: how cells are read.
-        settings: the method, which says what vectors are wanted.
+        vectors: what vectors are wanted, and whether those of the second sketch too.
+        seed: of the samples that train, and of the clusters.
         partitions: of every group; 0 for one for each PARTITION_ROWS samples.
         steps: where steps run.
     """
-    vectors = settings.vectors
-    assert vectors is not None
     there = plan.by_shard()
     shards = [shard for shard in shards if shard.shard_id in there]
     groups = {
@@ -138,7 +143,7 @@ def route_by_cluster(
         for number, group in enumerate(plan.groups)
         if group.budget
     }
-    steps.run(SAMPLED, SampleShard(reader, vectors, settings.seed, steps.work, groups), shards)
+    steps.run(SAMPLED, SampleShard(reader, vectors[0], seed, steps.work, groups), shards)
     tasks = [
         TrainTask(
             number,
@@ -147,8 +152,8 @@ def route_by_cluster(
         )
         for name, (number, _) in groups.items()
     ]
-    steps.run(CENTROIDS, TrainGroup(settings.seed, steps.work), tasks)
-    sent = steps.run(ROUTED, RouteShard(reader, vectors, plan.unit, steps.work, groups), shards)
+    steps.run(CENTROIDS, TrainGroup(seed, steps.work), tasks)
+    sent = steps.run(ROUTED, RouteShard(reader, *vectors, plan.unit, steps.work, groups), shards)
     cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for counts in (counts for of_shard in sent for counts in of_shard):
         cells.setdefault((counts["group"], counts["partition"]), []).append(counts)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.selection.families import Settings, pick, picks_table
+from cptsel.pipeline.selection.families.base import AnyChooser, picks_table
 from cptsel.pipeline.selection.picks import STEP, write_picks
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
@@ -24,17 +24,16 @@ class CellTask:
 class PickFromShard:
     """CellTask → reports of its cells; the picks are written to ``<work>/picks/<shard>.parquet``."""
 
+    chooser: AnyChooser
     reader: CellReader
-    settings: Settings
     work: str
 
     def __call__(self, task: CellTask) -> list[dict[str, Any]]:
         tables, reports = [], []
-        vectors = self.settings.vectors
-        for cell in read_cells(task.shard, self.reader, vectors, validation=vectors == "match"):
+        for cell in read_cells(task.shard, self.reader, self.chooser.vectors, self.chooser.validates):
             if not task.budgets.get(cell.group):
                 continue
-            picks = pick(cell, task.budgets[cell.group], self.settings)
+            picks = self.chooser.pick(cell, task.budgets[cell.group])
             tables.append(picks_table(cell, picks))
             reports.append({"group": cell.group, "mass": float(cell.mass.sum()), **picks.report})
         write_picks(self.work, task.shard.shard_id, tables)
@@ -42,12 +41,12 @@ class PickFromShard:
 
 
 def select_in_shards(
-    shards: Sequence[RunShard], plan: Plan, reader: CellReader, settings: Settings, steps: Steps
+    shards: Sequence[RunShard], plan: Plan, reader: CellReader, chooser: AnyChooser, steps: Steps
 ) -> list[dict[str, Any]]:
     """Write the picks of every shard and return the reports of all cells, by shard and group."""
     budgets = {shard: {name: cell.budget for name, cell in cells.items()} for shard, cells in plan.by_shard().items()}
     tasks = [
         CellTask(shard, budgets[shard.shard_id]) for shard in shards if any(budgets.get(shard.shard_id, {}).values())
     ]
-    results = steps.run(STEP, PickFromShard(reader, settings, steps.work), tasks)
+    results = steps.run(STEP, PickFromShard(chooser, reader, steps.work), tasks)
     return [report for reports in results for report in reports]

@@ -1,6 +1,7 @@
-"""``--scope global`` for coverage: oversampled parts, a second greedy scored on clients of all parts, exact assignment.
+"""Coverage: picks near everything, each standing for what is nearest to it.
 
-Three steps, whose vectors travel in files: every part picks several times its share and adds its clients (parts.py);
+A global choice is oversampled parts, a second greedy scored on clients of all parts, and exact assignment. Vectors
+travel in files between these three steps: every part picks several times its share and adds its clients (parts.py);
 each group's candidates are merged on one worker; every shard assigns its own samples to what was chosen. A group's
 candidates and clients, about 4 m + CLIENTS vectors, must fit into one worker's memory.
 """
@@ -17,13 +18,15 @@ import pyarrow.compute as pc
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.coverage.merge import assign_part
-from cptsel.pipeline.selection.families import Picks, Settings, picks_table, played
+from cptsel.pipeline.selection.families.base import MergingChooser, Picks, picks_table
+from cptsel.pipeline.selection.methods import Cover
 from cptsel.pipeline.selection.picks import PICKS, write_picks
-from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
-from cptsel.pipeline.selection.reading.tables import matrix
-from cptsel.pipeline.selection.scopes.parts import Part, pick_candidates, read_candidates
+from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
+from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
+from cptsel.pipeline.selection.scopes.parts import CANDIDATES, MergeTask, pick_candidates, plan_parts, read_candidates
 
 MERGED, ASSIGNED, MASSES = "merged", "assigned", "masses"
 
@@ -31,33 +34,24 @@ _MASSES = pa.schema([("group", pa.string()), ("pick", pa.int64()), ("mass", pa.f
 
 
 @dataclass(frozen=True)
-class MergeTask:
-    """A group and the parts that have some of it."""
-
-    number: int
-    group: Share
-    parts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class MergeGroup:
     """MergeTask → the report of the merge; what is chosen goes to ``<work>/merged/<group>.parquet`` by sample_id."""
 
-    settings: Settings
+    chooser: "CoverChooser"
     work: str
 
     def __call__(self, task: MergeTask) -> dict[str, Any]:
-        rows = read_candidates(self.work, task.number, task.parts)
+        rows = read_candidates(self.work, task)
         shortlist = rows["shortlist"].to_numpy()
-        result = self.settings.entry.load_merge()(
+        result = self.chooser.method.merge(
             matrix(rows),
             rows["mass"].to_numpy(),
             rows["n_tokens"].to_numpy().astype(np.int64),
             np.flatnonzero(shortlist),
             task.group.budget,
-            self.settings.unit,
-            **self.settings.cover_options(),
-            **played(rows["free"].to_numpy(), rows["rounds"].to_numpy(), self.settings),
+            self.chooser.settings.unit,
+            **self.chooser.options(),
+            **self.chooser.played(rows["free"].to_numpy(), rows["rounds"].to_numpy()),
         )
         order = np.argsort(result.picks)  # by sample_id: equal distances of an assignment go to the lower
         chosen = rows.take(result.picks[order]).select(["sample_id", "x"])
@@ -105,37 +99,69 @@ class AssignShard:
         return distance
 
 
-def cover_globally(
-    shards: Sequence[RunShard],
-    parts: Sequence[Part],
-    plan: Plan,
-    reader: CellReader,
-    settings: Settings,
-    steps: Steps,
-) -> list[dict[str, Any]]:
-    """Write the picks of every shard and return one report a group."""
-    names = tuple(group.group for group in plan.groups)
-    candidates = pick_candidates(parts, plan, reader, settings, steps)
-    merges = [
-        MergeTask(number, group, candidates[group.group])
-        for number, group in enumerate(plan.groups)
-        if group.group in candidates
-    ]
-    merged = steps.run(MERGED, MergeGroup(settings, steps.work), merges)
-    reports = {task.group.group: report for task, report in zip(merges, merged, strict=True)}
-    there = plan.by_shard()
-    shards = [shard for shard in shards if shard.shard_id in there]
-    distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, names), shards)
-    masses = {name: np.zeros(report["picks"]) for name, report in reports.items()}
-    for shard in shards:  # in this order, so that rounding is always the same
-        _add_masses(steps.work, shard.shard_id, masses)
-    for shard in shards:
-        _write_exact(steps.work, shard.shard_id, masses)
-    for task in merges:
-        name, mass = task.group.group, task.group.choice_mass
-        distance = math.fsum(found.get(name, 0.0) for found in distances)
-        reports[name] |= {"group": name, "mass": mass, **_exact(reports[name], distance / mass)}
-    return list(reports.values())
+class CoverChooser(MergingChooser[Cover]):
+    """Covers by facility location."""
+
+    vectors = "cover"
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the kernels."""
+        settings = self.settings
+        return {"neighbours": settings.neighbours, "refine": settings.refine, "seed": settings.seed} | dict(
+            self.method.settings
+        )
+
+    def played(self, free: np.ndarray, rounds: np.ndarray) -> dict[str, np.ndarray]:
+        options = super().played(free, rounds)
+        if self.settings.cover_history and rounds.any():
+            options["covered"] = np.flatnonzero(rounds > 0)
+        return options
+
+    def pick(self, cell: Cell, budget: int) -> Picks:
+        """raw is the mass of a pick's cluster."""
+        result = self.method.kernel(
+            cell.vectors,
+            cell.mass,
+            *self.budget_of(cell, budget),
+            **self.options(),
+            **self.played(cell.free, cell.rounds),
+        )
+        return Picks(result.picks, result.cluster_mass, np.ones(len(result.picks)), result.gains, result.report)
+
+    def hand_on(self, cell: Cell, picks: Picks, client_rate: float) -> dict[str, pa.Table]:
+        """Candidates of a part, and a sample of all that it holds as clients."""
+        settings, chosen = self.settings, np.zeros(len(cell), dtype=bool)
+        chosen[picks.index] = True
+        client = np.ones(len(cell), dtype=bool)
+        if client_rate < 1:
+            client = uniform(settings.seed, "client", cell.names) <= client_rate
+        mass = np.where(client, cell.mass / client_rate, 0.0)
+        kept = chosen | client
+        if settings.cover_history:
+            kept |= cell.rounds > 0
+        return {CANDIDATES: vectors_table(cell, kept, shortlist=chosen, mass=mass)}
+
+    def choose_globally(
+        self, shards: Sequence[RunShard], plan: Plan, reader: CellReader, steps: Steps, partitions: int | None
+    ) -> list[dict[str, Any]]:
+        names = tuple(group.group for group in plan.groups)
+        parts = plan_parts(self, shards, plan, reader, steps, partitions)
+        merges = pick_candidates(self, parts, plan, reader, steps)
+        merged = steps.run(MERGED, MergeGroup(self, steps.work), merges)
+        reports = {task.group.group: report for task, report in zip(merges, merged, strict=True)}
+        there = plan.by_shard()
+        shards = [shard for shard in shards if shard.shard_id in there]
+        distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, names), shards)
+        masses = {name: np.zeros(report["picks"]) for name, report in reports.items()}
+        for shard in shards:  # in this order, so that rounding is always the same
+            _add_masses(steps.work, shard.shard_id, masses)
+        for shard in shards:
+            _write_exact(steps.work, shard.shard_id, masses)
+        for task in merges:
+            name, mass = task.group.group, task.group.choice_mass
+            distance = math.fsum(found.get(name, 0.0) for found in distances)
+            reports[name] |= {"group": name, "mass": mass, **_exact(reports[name], distance / mass)}
+        return list(reports.values())
 
 
 def _exact(report: dict[str, Any], mean_distance: float) -> dict[str, float]:
@@ -151,13 +177,6 @@ def _exact(report: dict[str, Any], mean_distance: float) -> dict[str, float]:
     random, reached = scaled["random_distance"], scaled.get("covered_distance", mean_distance)
     gain = (random - reached) / random if random > 0 else 0.0
     return {"mean_distance": mean_distance, **scaled, "gain_over_random": gain}
-
-
-def places(ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """(n,) int64 place of each id among the sorted names, -1 where it is none of them."""
-    known = np.asarray(names)
-    place = np.searchsorted(known, np.asarray(ids)).clip(max=len(known) - 1)
-    return np.where(known[place] == np.asarray(ids), place, -1)
 
 
 def _add_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""``--scope global`` for draws: exactly the draw that one machine holding everything would make.
+"""Draws: at random by scores, over whole groups exactly as one machine that holds everything would draw.
 
 Every shard sends the rows with its largest keys, a few more than its share, and says how large the next key is. The
 driver takes the largest of all; a shard whose next key would have been taken too is asked again, for all its rows.
@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, priority_sample
-from cptsel.pipeline.selection.families import Picks, Settings, draw_keys, picks_table
+from cptsel.pipeline.selection.families.base import Chooser, Picks, picks_table
+from cptsel.pipeline.selection.methods import Draw
 from cptsel.pipeline.selection.picks import PICKS, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
@@ -40,41 +42,60 @@ class KeysTask:
 class SendLargestKeys:
     """KeysTask → the largest key not sent, by group (0 where all are); rows go to ``<work>/keys/<shard>.parquet``."""
 
+    chooser: "DrawChooser"
     reader: CellReader
-    settings: Settings
     work: str
 
     def __call__(self, task: KeysTask) -> dict[str, float]:
         tables, left = [], {}
         for cell in read_cells(task.shard, self.reader):
-            table, left[cell.group] = _largest(cell, task.limits[cell.group], self.settings)
+            table, left[cell.group] = _largest(cell, task.limits[cell.group], self.chooser)
             tables.append(table)
         io.write_parquet(_path(self.work, task.shard.shard_id), pa.concat_tables([_SENT.empty_table(), *tables]))
         return left
 
 
-def draw_globally(
-    shards: Sequence[RunShard], plan: Plan, reader: CellReader, settings: Settings, steps: Steps
-) -> list[dict[str, Any]]:
-    """Write the picks of every shard and return one report a group."""
-    cells = plan.by_shard()
-    shards = [shard for shard in shards if shard.shard_id in cells]
-    send = SendLargestKeys(reader, settings, steps.work)
-    tasks = [KeysTask(shard, {name: _limit(c, plan) for name, c in cells[shard.shard_id].items()}) for shard in shards]
-    left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
-    draws = _draw(plan, shards, steps.work)
-    thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
-    again = [
-        KeysTask(shard, {name: cell.candidates for name, cell in cells[shard.shard_id].items()})
-        for shard in shards
-        # An unsent key at or above the threshold, however it ties, may belong to the draw.
-        if any(key > 0 and key >= thresholds.get(name, math.inf) for name, key in left[shard.shard_id].items())
-    ]
-    if again:
-        steps.run(STEP, send, again)
+class DrawChooser(Chooser[Draw]):
+    """Draws by keys: scores over uniform variates."""
+
+    def keys(self, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+        """Scores s, 0 for what may not be picked, and uniform variates u of the atoms, by their names alone."""
+        settings = self.settings
+        scores = self.method.scores(cell.columns, settings.importance)
+        # A rise of the loss counts as more of the sample, as does the pool's rate, which is in the scores already.
+        scores = scores * (cell.mass / cell.columns["corpus_mass"]) * settings.discounts(cell.rounds) * cell.free
+        return scores, uniform(settings.seed, f"{settings.purpose} {settings.phase}", cell.names)
+
+    def pick(self, cell: Cell, budget: int) -> Picks:
+        """raw = mass / π."""
+        scores, u = self.keys(cell)
+        in_samples = self.settings.unit == "samples" and cell.order is None
+        draw = priority_sample(scores, u, budget, None if in_samples else cell.costs(self.settings.unit))
+        return Picks(draw.picked, cell.mass[draw.picked] / draw.inclusion_prob, draw.inclusion_prob)
+
+    def choose_globally(
+        self, shards: Sequence[RunShard], plan: Plan, reader: CellReader, steps: Steps, partitions: int | None
+    ) -> list[dict[str, Any]]:
+        cells = plan.by_shard()
+        shards = [shard for shard in shards if shard.shard_id in cells]
+        send = SendLargestKeys(self, reader, steps.work)
+        tasks = [
+            KeysTask(shard, {name: _limit(c, plan) for name, c in cells[shard.shard_id].items()}) for shard in shards
+        ]
+        left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
         draws = _draw(plan, shards, steps.work)
-    _write(draws, shards, steps.work)
-    return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
+        thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
+        again = [
+            KeysTask(shard, {name: cell.candidates for name, cell in cells[shard.shard_id].items()})
+            for shard in shards
+            # An unsent key at or above the threshold, however it ties, may belong to the draw.
+            if any(key > 0 and key >= thresholds.get(name, math.inf) for name, key in left[shard.shard_id].items())
+        ]
+        if again:
+            steps.run(STEP, send, again)
+            draws = _draw(plan, shards, steps.work)
+        _write(draws, shards, steps.work)
+        return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
 
 
 def _limit(cell: Share, plan: Plan) -> int:
@@ -83,9 +104,9 @@ def _limit(cell: Share, plan: Plan) -> int:
     return min(cell.candidates, math.ceil(share + 4 * math.sqrt(share) + 16))
 
 
-def _largest(cell: Cell, limit: int, settings: Settings) -> tuple[pa.Table, float]:
+def _largest(cell: Cell, limit: int, chooser: DrawChooser) -> tuple[pa.Table, float]:
     """The rows of a cell with the largest keys, and the next key."""
-    scores, u = draw_keys(cell, settings)
+    scores, u = chooser.keys(cell)
     draw = priority_sample(scores, u, limit)
     sent = picks_table(cell, Picks(draw.picked, cell.mass[draw.picked], np.ones(len(draw.picked))))
     columns = [*sent.columns, pa.array(scores[draw.picked]), pa.array(u[draw.picked])]

@@ -1,0 +1,195 @@
+"""Matching: the sum of all gradients by a weighted few.
+
+A global choice is oversampled parts, then a second pass over their picks against the summed target. The picks of a part
+stand for its target with the mass they got there, so the merge matches Σ of the parts' targets, which is the exact
+global one, by the union of their picks. A group's candidates, about 4 m vectors, must fit into one worker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.kernels.matching.mass import tokens_of_atoms, whole_tolerance, with_mass
+from cptsel.pipeline.selection.families.base import MergingChooser, Picks, picks_table
+from cptsel.pipeline.selection.methods import Match
+from cptsel.pipeline.selection.picks import STEP, write_picks
+from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
+from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
+from cptsel.pipeline.selection.scopes.parts import (
+    CANDIDATES,
+    MergeTask,
+    part_path,
+    pick_candidates,
+    plan_parts,
+    read_candidates,
+)
+
+TARGETS, MATCHED = "targets", "matched"
+
+
+@dataclass(frozen=True)
+class MatchGroup:
+    """MergeTask → the report of the merge; what is chosen goes to ``<work>/matched/<group>.parquet`` by sample_id."""
+
+    chooser: "MatchChooser"
+    work: str
+
+    def __call__(self, task: MergeTask) -> dict[str, Any]:
+        rows = read_candidates(self.work, task)
+        targets = [io.read_parquet(part_path(self.work, TARGETS, task.number, part)) for part in task.parts]
+        atoms = Atoms(
+            vectors=(matrix(rows), matrix(rows, "validation")),
+            targets=tuple(
+                np.sum([table[name][0].values.to_numpy() for table in targets], axis=0)
+                for name in ("target0", "target1")
+            ),
+            n_tokens=rows["n_tokens"].to_numpy().astype(np.int64),
+            mass=rows["mass"].to_numpy(),
+            whole_mass=task.group.choice_mass,
+            free=rows["free"].to_numpy(),
+            rounds=rows["rounds"].to_numpy(),
+        )
+        picks = self.chooser.solve(atoms, atoms.n_tokens, task.group.budget, self.chooser.settings.unit)
+        order = np.argsort(picks.index)
+        assert picks.score is not None
+        chosen = {
+            "sample_id": rows["sample_id"].take(pa.array(picks.index[order])),
+            "raw": picks.raw[order],
+            "score": picks.score[order].astype(np.float32),
+        }
+        io.write_parquet(_matched_path(self.work, task.number), pa.table(chosen))
+        return {
+            "group": task.group.group,
+            "mass": task.group.choice_mass,
+            **picks.report,
+            "candidates": rows.num_rows,
+        }
+
+
+@dataclass(frozen=True)
+class CollectPicks:
+    """RunShard → None; those of its samples that were chosen are its picks."""
+
+    reader: CellReader
+    work: str
+    groups: tuple[str, ...]
+
+    def __call__(self, shard: RunShard) -> None:
+        tables = []
+        for cell in read_cells(shard, self.reader):
+            path = _matched_path(self.work, self.groups.index(cell.group))
+            merged = io.read_parquet(path) if io.exists(path) else None
+            if merged is None or not merged.num_rows:
+                continue
+            own = places(cell.names, merged["sample_id"].to_pylist())
+            index = np.flatnonzero(own >= 0)
+            raw, score = (merged[name].to_numpy()[own[index]] for name in ("raw", "score"))
+            tables.append(picks_table(cell, Picks(index, raw, np.ones(len(index)), score)))
+        write_picks(self.work, shard.shard_id, tables)
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """What is matched, of a cell or of the candidates of a merge.
+
+    Attributes:
+        vectors: gradient sums in both sketches, (n, k) and (n, k') float32.
+        targets: what they are to match, (k,) and (k',) float64.
+        n_tokens: (n,) int64.
+        mass: (n,) float64 above 0, what each stands for before the choice.
+        whole_mass: Σ a n of all that the targets are sums of.
+        free: (n,) bool, whether an atom may be picked.
+        rounds: (n,) int64, in how many earlier rounds it was played.
+    """
+
+    vectors: tuple[np.ndarray, np.ndarray]
+    targets: tuple[np.ndarray, ...]
+    n_tokens: np.ndarray
+    mass: np.ndarray
+    whole_mass: float
+    free: np.ndarray
+    rounds: np.ndarray
+
+
+class MatchChooser(MergingChooser[Match]):
+    """Matches by non-negative OMP."""
+
+    vectors = "match"
+    validates = True
+
+    def solve(self, atoms: Atoms, costs: np.ndarray, budget: int, kind: str) -> Picks:
+        """raw: the tokens that a pick stands for, which the matching knows of (``kernels.matching.mass``)."""
+        settings, even = self.settings, self.method.even
+        tokens = tokens_of_atoms(atoms.n_tokens, even=even)
+        (g, target), (validation, validation_target) = (
+            with_mass(x, atoms.n_tokens, goal, atoms.whole_mass, even=even)
+            for x, goal in zip(atoms.vectors, atoms.targets, strict=True)
+        )
+        result = self.method.kernel(
+            g,
+            atoms.mass / tokens,
+            costs,
+            budget,
+            kind,
+            validation=validation,
+            target=target,
+            validation_target=validation_target,
+            counts=tokens,
+            ridge=settings.ridge,
+            parts=settings.parts,
+            tolerance=whole_tolerance(settings.tolerance, even=even),
+            uniform_weights=even,
+            seed=settings.seed,
+            **self.played(atoms.free, atoms.rounds),
+        )
+        raw = result.u * tokens[result.picks]
+        return Picks(result.picks, raw, np.ones(len(raw)), result.gains, result.report)
+
+    def pick(self, cell: Cell, budget: int) -> Picks:
+        assert cell.vectors is not None
+        assert cell.validation is not None
+        counted = np.flatnonzero(cell.mass > 0)  # what the new domain leaves alone is neither matched nor picked
+        costs, budget, kind = self.budget_of(cell, budget)
+        atoms = Atoms(
+            vectors=(cell.vectors[counted], cell.validation[counted]),
+            # The targets are those of the samples: batches whose samples came into the pool at different rates don't
+            # add up.
+            targets=cell.targets,
+            n_tokens=cell.columns["n_tokens"][counted],
+            mass=cell.mass[counted],
+            whole_mass=float(cell.mass.sum()),
+            free=cell.free[counted],
+            rounds=cell.rounds[counted],
+        )
+        picks = self.solve(atoms, costs[counted], budget, kind)
+        return replace(picks, index=counted[picks.index])
+
+    def hand_on(self, cell: Cell, picks: Picks, client_rate: float) -> dict[str, pa.Table]:
+        """Candidates of a part with the mass that they stand for there, and what the part adds to the target."""
+        chosen, mass = np.zeros(len(cell), dtype=bool), np.zeros(len(cell))
+        chosen[picks.index] = True
+        mass[picks.index] = picks.raw
+        targets = {f"target{i}": [target] for i, target in enumerate(cell.targets)}
+        return {CANDIDATES: vectors_table(cell, chosen, mass=mass), TARGETS: pa.table(targets)}
+
+    def choose_globally(
+        self, shards: Sequence[RunShard], plan: Plan, reader: CellReader, steps: Steps, partitions: int | None
+    ) -> list[dict[str, Any]]:
+        parts = plan_parts(self, shards, plan, reader, steps, partitions)
+        tasks = pick_candidates(self, parts, plan, reader, steps)
+        reports = steps.run(MATCHED, MatchGroup(self, steps.work), tasks)
+        there = plan.by_shard()
+        names = tuple(group.group for group in plan.groups)
+        steps.run(STEP, CollectPicks(reader, steps.work, names), [shard for shard in shards if shard.shard_id in there])
+        return reports
+
+
+def _matched_path(work: str, group: int) -> str:
+    return io.join(work, MATCHED, f"{group:05d}.parquet")
