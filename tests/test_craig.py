@@ -57,6 +57,26 @@ def test_any_cell_and_budget(n: int, seed: int, budget: int, neighbours: int, di
     left = tokens_budget - tokens[result.picks].sum()
     assert left >= 0
     assert (np.delete(tokens, result.picks) > left).all()
+    more = result.crossing
+    assert (more is None) == (left == 0 or len(result.picks) == n)
+    if more is not None:  # the same picks and one that crosses the budget, with the masses of an exact assignment
+        check(more, x, mass)
+        np.testing.assert_array_equal(more.picks[:-1], result.picks)
+        assert 0 < tokens[more.picks].sum() - tokens_budget < tokens.max()
+        assert more.report["tokens"] == tokens[more.picks].sum()
+        assert more.mean_distance <= result.mean_distance or not len(result.picks)
+
+
+def test_the_sample_that_crosses_is_the_farthest_by_mass() -> None:
+    x = np.array([[0.0], [0.1], [5.0], [9.0]], np.float32)
+    tokens = np.full(4, 10)
+    result = craig(x, np.array([50.0, 1.0, 10.0, 9.0]), tokens, 15, "tokens", refine=0)
+    assert result.picks.tolist() == [0]
+    assert result.crossing is not None
+    assert result.crossing.picks.tolist() == [0, 3]  # 9 · 9 is more than 10 · 5
+    assert result.crossing.cluster_mass.tolist() == [51.0, 19.0]
+    assert craig(x, np.ones(4), tokens, 20, "tokens").crossing is None
+    assert craig(x, np.ones(4), tokens, 2).crossing is None
 
 
 def test_objective_and_gain_over_random_are_as_defined() -> None:

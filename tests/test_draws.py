@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.kernels.sampling.draws import priority_sample
+from cptsel.pipeline.kernels.sampling.draws import crossing_room, priority_sample
 
 ROWS = st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.001, 1), st.integers(1, 50)), min_size=1, max_size=30)
 
@@ -63,3 +63,20 @@ def test_nested_in_the_budget_and_zero_scores_stay_out():
 
 def test_ties_go_to_the_first():
     assert priority_sample(np.ones(4), np.full(4, 0.5), 2).picked.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("lengths", ["equal", "mixed"])
+def test_room_for_the_crossing_sample_makes_tokens_right_on_average(lengths):
+    rng = np.random.default_rng(3)
+    n, budget, trials = 400, 1_150, 3000
+    n_tokens = np.full(n, 256) if lengths == "equal" else rng.integers(1, 257, n)
+    scores = rng.lognormal(0.0, 0.5, n)
+    taken = []
+    for _ in range(trials):
+        room = crossing_room(scores, n_tokens, 1.0 - rng.random())
+        draw = priority_sample(scores, 1.0 - rng.random(n), budget + room, n_tokens)
+        taken.append(n_tokens[draw.picked].sum())
+    error = np.std(taken) / np.sqrt(trials)
+    assert abs(np.mean(taken) - budget) < 4 * error + (0 if lengths == "equal" else 0.01 * budget)
+    assert error < 0.003 * budget
+    assert crossing_room(np.zeros(3), np.ones(3), 0.5) == 0

@@ -76,6 +76,26 @@ def test_budgets_hold_and_rows_are_picked_once(even: bool, kind: matching.Budget
             assert np.ptp(found.u) == 0
             assert found.u.sum() == pytest.approx(300)
             assert spent >= budget - n.max()
+        if found.crossing is not None:
+            assert kind == "tokens"
+            more = int(n[found.crossing.picks].sum())
+            assert spent < more < budget + n.max()
+            assert found.crossing.report["unused_budget"] == budget - more
+            assert (found.crossing.u > 0).all()
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_one_sample_more_is_offered_where_budget_is_left(even: bool) -> None:
+    g, v, n = gradients(60, 7), gradients(60, 8), np.full(60, 10)
+    found = match(g, np.ones(60), n, 57, "tokens", validation=v, uniform_weights=even)
+    assert (len(found.picks), found.crossing is not None) == (5, True)
+    assert found.crossing is not None
+    assert len(found.crossing.picks) == 6
+    assert match(g, np.ones(60), n, 50, "tokens", validation=v, uniform_weights=even).crossing is None
+    nothing = match(g, np.ones(60), n, 4, "tokens", validation=v, uniform_weights=even)
+    assert (len(nothing.picks), nothing.crossing is not None) == (0, True)
+    loose = match(g, np.ones(60), n, 57, "tokens", validation=v, uniform_weights=even, tolerance=0.99)
+    assert loose.crossing is None  # it is near enough, and wants no more
 
 
 def test_as_many_picks_as_rows_match_exactly() -> None:

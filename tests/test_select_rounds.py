@@ -120,7 +120,7 @@ def test_division_within_limits_is_water_filling():
         shares, caps = rng.random(n) ** 3, rng.integers(0, 60, n)
         floors = np.minimum(rng.integers(0, 12, n), caps)
         total = int(rng.integers(floors.sum(), max(floors.sum(), caps.sum()) + 5))
-        given = divide(total, shares, caps, "samples", floors)
+        given = divide(total, shares, caps, floors)
         low, high = 0.0, 1e18
         for _ in range(200):
             level = (low + high) / 2

@@ -4,6 +4,7 @@ DESIGN section 6, "Budget" and "Groups".
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -99,36 +100,21 @@ def largest_remainder(total: int, shares: np.ndarray) -> np.ndarray:
     return counts
 
 
-def token_shares(total: int, shares: np.ndarray) -> np.ndarray:
-    """Divide ``total`` tokens in proportion to ``shares``, rounded down: (n,) int64, never above a share."""
-    shares = np.asarray(shares, dtype=np.float64)
-    if total == 0 or len(shares) == 0:
-        return np.zeros(len(shares), dtype=np.int64)
-    return np.floor(total * shares / shares.sum()).astype(np.int64)  # in this order: 49 · 1/49 is 1, not 0.99
-
-
-def divide(
-    total: int,
-    shares: np.ndarray,
-    caps: np.ndarray,
-    unit: Literal["samples", "tokens"],
-    floors: np.ndarray | None = None,
-) -> np.ndarray:
+def divide(total: int, shares: np.ndarray, caps: np.ndarray, floors: np.ndarray | None = None) -> np.ndarray:
     """Divide a budget in proportion to ``shares``, none above its cap or below its floor.
 
-    Where neither bites this is ``largest_remainder`` (samples) or ``token_shares`` (tokens). Otherwise parts beyond a
-    limit are set aside at it, those at their floors first if floors lack more than caps cut off, and what is left is
-    divided again among the others until nothing moves (as flexible boxes are laid out).
+    Where neither bites this is ``largest_remainder``. Otherwise parts beyond a limit are set aside at it, those at
+    their floors first if floors lack more than caps cut off, and what is left is divided again among the others until
+    nothing moves (as flexible boxes are laid out).
 
     Args:
-        total: the budget; more than all caps together gives the caps.
+        total: the budget, in samples or tokens; more than all caps together gives the caps.
         shares: (n,) not negative; a share of 0 gets nothing, whatever its floor.
         caps: (n,) int64, what each part holds.
-        unit: samples are given out to the last one, tokens are rounded down a part.
         floors: (n,) int64, the least that a part gets, or its cap if that is less; none by default.
 
     Returns:
-        (n,) int64.
+        (n,) int64 with sum ``total``, or the sum of the caps of what has a share.
 
     Raises:
         ValueError: the floors together exceed the total.
@@ -139,7 +125,6 @@ def divide(
     least = np.minimum(0 if floors is None else np.asarray(floors, np.int64), caps) * is_open
     if least.sum() > total:
         raise ValueError(f"the floors come to {least.sum():,}, more than the {total:,} that there are to divide")
-    split = largest_remainder if unit == "samples" else token_shares
     result = np.zeros(len(shares), dtype=np.int64)
     left = total
     while left > 0 and is_open.any():
@@ -147,10 +132,46 @@ def divide(
         quotas = left * (weights / weights.sum())
         low, high = is_open & (quotas < least), is_open & (quotas > caps)
         if not (low.any() or high.any()):
-            return result + split(left, weights)
+            return result + largest_remainder(left, weights)
         lacking, cut_off = (least - quotas)[low].sum(), (quotas - caps)[high].sum()
         set_aside, limits = (low, least) if lacking > cut_off else (high, caps)
         result[set_aside] = limits[set_aside]
         left -= int(limits[set_aside].sum())
         is_open &= ~set_aside
     return result
+
+
+def carry(left: int, budget: int, used: int, more: bool) -> int:
+    """What a group leaves to the next one of the tokens that it was given.
+
+    A choice of whole samples that stops before the first one that doesn't fit leaves a part of a sample. Handed on from
+    group to group, these parts are used: all groups together use the budget to within one sample.
+
+    Args:
+        left: what the group before left.
+        budget: the group's own share.
+        used: what was chosen from both; may be less or more than the share.
+        more: whether there was a sample that didn't fit. A group that is used up leaves nothing of its own.
+    """
+    unused = left + budget - used
+    return unused if more else min(left, unused)
+
+
+def deal(left: Sequence[int], costs: Sequence[int]) -> list[bool]:
+    """Which of several choices get one sample more than fits, so that all together use their budgets.
+
+    In their order, a choice gets its sample when at least half of it has been left by the choices so far, itself among
+    them, and not been given out. So the first choices of any number together are within one sample of their budgets.
+
+    Args:
+        left: what each choice leaves of its budget.
+        costs: what a sample more costs beyond what was used; 0 where there is none to give.
+    """
+    dealt, unspent = [], 0
+    for rest, cost in zip(left, costs, strict=True):
+        if cost > 0:
+            unspent += rest
+        dealt.append(cost > 0 and 2 * unspent >= cost)
+        if dealt[-1]:
+            unspent -= cost
+    return dealt

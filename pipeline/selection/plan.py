@@ -146,12 +146,12 @@ def set_aside(plan: Plan, share: float) -> tuple[Plan, Plan]:
     there = np.array([group.fresh_tokens if plan.unit == "tokens" else group.fresh for group in plan.groups], np.int64)
     budgets = np.array([group.budget for group in plan.groups], np.int64)
     most = np.minimum(there, np.ceil(share * budgets).astype(np.int64))
-    wanted = divide(round(share * int(budgets.sum())), budgets.astype(float), most, plan.unit)
+    wanted = divide(round(share * int(budgets.sum())), budgets.astype(float), most)
     for group, total in zip(plan.groups, wanted.tolist(), strict=True):
         mine = [cell for cell in plan.cells if cell.group == group.group]
         fresh = [cell.fresh_tokens if plan.unit == "tokens" else cell.fresh for cell in mine]
         caps = np.minimum(fresh, [cell.budget for cell in mine])
-        given = divide(total, np.array([cell.budget for cell in mine], float), caps, plan.unit)
+        given = divide(total, np.array([cell.budget for cell in mine], float), caps)
         for cell, budget in zip(mine, given.tolist(), strict=True):
             drawn.append(replace(cell, budget=budget))
             rest.append(replace(cell, budget=cell.budget - budget))
@@ -180,9 +180,9 @@ def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
         )
     cause = f"its share is {group.budget:,} {unit}"
     if unit == "tokens" and group.budget:
-        cause += " and no sample fits into what a cell has of them"
+        cause += ", too little for a whole sample,"
     elif group.longest > 1 and group.budget:
-        cause += f" and no batch, of up to {group.longest}, fits into what a cell has of them"
+        cause += f", too little for a whole batch of up to {group.longest},"
     remedy = "" if group.group == ALL else ", or give a smaller --group-alpha, a --group-floor or coarser groups"
     return UsageError(
         f"{text}: group {group.group!r} gets no sample ({cause} of {group.samples:,} samples); ask for more{remedy}"
@@ -253,7 +253,7 @@ def _group_budgets(
             )
     try:
         floors = None if limits["floor"] is None else np.full(len(groups), limits["floor"])
-        return divide(total, targets, sizes, unit, floors)
+        return divide(total, targets, sizes, floors)
     except ValueError as error:
         raise UsageError(f"--group-floor: {error}; lower it, or raise {text}") from error
 
@@ -271,6 +271,6 @@ def _divide_cells(
                 f"group {group.group!r}: no sample counts for anything there (gradients of length 0, or no loss that "
                 "rises along the new domain); leave it out by --group-mass, or choose by another method"
             )
-        budgets = divide(group.budget, shares, sizes, unit)
+        budgets = divide(group.budget, shares, sizes)
         planned += [replace(cell, budget=int(given)) for cell, given in zip(mine, budgets, strict=True)]
     return sorted(planned, key=_by_shard)

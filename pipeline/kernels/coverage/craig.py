@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cptsel.pipeline.kernels.coverage import medoids
-from cptsel.pipeline.kernels.coverage.facility_location import Greedy, cover, farthest_first, maximise
+from cptsel.pipeline.kernels.coverage.facility_location import cover, farthest_first, maximise
 from cptsel.pipeline.kernels.coverage.random_choice import Clients, mean_distance, random_choice
 from cptsel.pipeline.kernels.coverage.shortlist import candidate_links, links_wanted
 from cptsel.pipeline.kernels.neighbours import Links, knn_graph
@@ -47,6 +47,7 @@ class CraigResult:
     random_distance: float  # L of random choices
     gain_over_random: float
     report: dict[str, Any]  # the figures above and the counts, as JSON has them
+    crossing: CraigResult | None = None  # with one sample more, where budget is left and no free sample fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,43 +198,77 @@ def choose(
     # Medoids with fewer tokens than the picks they replace may have made room for one more.
     picks = _fill(cell, free, refined.picks, graph)
     assignment = refined.assignment if len(picks) == len(started) else medoids.assign(x, picks, graph)
-    gains = np.concatenate([greedy.gains, np.zeros(len(picks) - len(greedy.gains))])
-    cluster_mass = np.bincount(assignment.owner, mass, len(picks)) if len(picks) else np.empty(0)
     clients = Clients(mass, reach.astype(np.float64), served)
-    objective, loss = clients.measure(assignment.distance)
-    random_objective, random_loss = random_choice(
-        x, cell.costs, cell.budget, np.flatnonzero(worth), clients, picks, assignment, graph, seed
-    )
-    figures: dict[str, Any] = {
-        "objective": objective,
-        "random_objective": random_objective,
-        "mean_distance": mean_distance(mass, assignment.distance),
-        "random_distance": random_loss,
-        "gain_over_random": (random_loss - loss) / random_loss if random_loss > 0 else 0.0,
-    }
-    counts = _counts(cell, links, len(listed), greedy, picks, gains) | {
+    random = random_choice(x, cell.costs, cell.budget, np.flatnonzero(worth), clients, picks, assignment, graph, seed)
+    counts = {
+        "samples": len(x),
+        "neighbours": links.indices.shape[1],
+        "greedy_by": "gain per token" if greedy.per_cost else "gain",
         "refine_passes": refined.passes,
         "moved_picks": int((refined.picks != started).sum()),
     }
+    found = partial(_measured, cell, clients, random, len(listed), greedy.gains, counts)
+    more = _crossing(cell, free, picks, assignment, served)
+    return found(picks, assignment, crossing=None if more is None else found(*more))
+
+
+def _measured(
+    cell: Cell,
+    clients: Clients,
+    random: tuple[float, float],
+    listed: int,
+    greedy_gains: np.ndarray,
+    counts: dict[str, Any],
+    picks: np.ndarray,
+    assignment: medoids.Assignment,
+    crossing: CraigResult | None = None,
+) -> CraigResult:
+    """The coreset of some picks with its figures; ``random`` are objective and distance of random choices."""
+    gains = np.concatenate([greedy_gains, np.zeros(len(picks) - len(greedy_gains))])
+    objective, loss = clients.measure(assignment.distance)
+    figures: dict[str, Any] = {
+        "objective": objective,
+        "random_objective": random[0],
+        "mean_distance": mean_distance(cell.mass, assignment.distance),
+        "random_distance": random[1],
+        "gain_over_random": (random[1] - loss) / random[1] if random[1] > 0 else 0.0,
+    }
+    counts = counts | {
+        "picks": len(picks),
+        "tokens": int(cell.n_tokens[picks].sum()),
+        "neighbours_advised": min(listed, math.ceil(1.3 * listed / max(1, len(picks)))),
+        "zero_gain_picks": int((gains == 0).sum()),
+    }
     if len(cell.already):
         counts |= {"covered": len(cell.already), "covered_distance": loss}
+    cluster_mass = np.bincount(assignment.owner, cell.mass, len(picks)) if len(picks) else np.empty(0)
     return CraigResult(
-        picks, gains, cluster_mass, *assignment, **figures, covered_distance=loss, report=counts | figures
+        picks,
+        gains,
+        cluster_mass,
+        *assignment,
+        **figures,
+        covered_distance=loss,
+        report=counts | figures,
+        crossing=crossing,
     )
 
 
-def _counts(
-    cell: Cell, links: Links, listed: int, greedy: Greedy, picks: np.ndarray, gains: np.ndarray
-) -> dict[str, Any]:
-    return {
-        "samples": len(cell.x),
-        "picks": len(picks),
-        "tokens": int(cell.n_tokens[picks].sum()),
-        "neighbours": links.indices.shape[1],
-        "neighbours_advised": min(listed, math.ceil(1.3 * listed / max(1, len(picks)))),
-        "greedy_by": "gain per token" if greedy.per_cost else "gain",
-        "zero_gain_picks": int((gains == 0).sum()),
-    }
+def _crossing(
+    cell: Cell, free: np.ndarray, picks: np.ndarray, assignment: medoids.Assignment, served: np.ndarray
+) -> tuple[np.ndarray, medoids.Assignment] | None:
+    """Picks and assignment with one row more: of factor ``free`` (n,) above 0, the largest factor · mass · distance.
+
+    None where the budget is used up, or no row is left.
+    """
+    free = free.copy()
+    free[picks] = 0
+    if cell.budget <= cell.costs[picks].sum() or not free.any():
+        return None
+    distance = np.minimum(assignment.distance, served)
+    far = free * cell.mass * (distance if np.isfinite(distance).all() else 1.0)
+    picks = np.append(picks, np.argmax(np.where(free > 0, far, -1.0)))
+    return picks, medoids.assign_one_more(cell.x, picks, assignment)
 
 
 def _fill(cell: Cell, free: np.ndarray, picks: np.ndarray, graph: Links | None) -> np.ndarray:

@@ -60,6 +60,14 @@ def assign(x: np.ndarray, picks: np.ndarray, graph: Links | None = None) -> Assi
     return assignment
 
 
+def assign_one_more(x: np.ndarray, picks: np.ndarray, assignment: Assignment) -> Assignment:
+    """The assignment to picks (m,), from that to all but the last of them."""
+    after = Assignment(assignment.owner.copy(), assignment.distance.copy())
+    _offer(x, np.arange(len(x)), picks, np.array([len(picks) - 1]), after)
+    after.owner[picks], after.distance[picks] = np.arange(len(picks)), 0
+    return after
+
+
 def _assign_rows(x: np.ndarray, rows: np.ndarray, picks: np.ndarray, graph: Links | None, into: Assignment) -> None:
     """Assign the rows given, ascending int64, whatever they were assigned to before."""
     into.owner[rows], into.distance[rows] = -1, np.inf

@@ -11,7 +11,7 @@ sketch, which nothing is fitted to; its residual is what to believe.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +47,7 @@ class MatchResult:
     ridge: float  # λ / mean ‖g‖²; 0 for uniform weights
     parts: int
     report: dict[str, Any]  # these figures, counts and everything that was tried, as JSON has them
+    crossing: MatchResult | None = None  # with about one sample more, where budget is left and no free sample fits
 
 
 class _Tried(NamedTuple):
@@ -63,6 +64,7 @@ class _Tried(NamedTuple):
     residual_scaled: float
     validation_residual: float | None
     validation_residual_scaled: float | None
+    labels: np.ndarray | None = None  # of the rows, where parts were matched
 
     @property
     def score(self) -> float:
@@ -155,7 +157,26 @@ def match(
         tried = _try(problem, ridge, _splits(problem, parts, seed))
     enough = [t for t in tried if t.residual <= tolerance] if tolerance else []
     best = min(enough, key=lambda t: len(t.picks)) if enough else min(tried, key=lambda t: t.score)  # ties to the first
-    return _result(problem, best, tried)
+    more = None if enough else _crossing(problem, best)
+    crossing = None if more is None else _result(problem, more, [*tried, more])
+    return replace(_result(problem, best, tried), crossing=crossing)
+
+
+def _crossing(p: Problem, best: _Tried) -> _Tried | None:
+    """The same with room for the smallest row that is left; None where the budget is used up or has room for one."""
+    left = p.free.copy()
+    left[best.picks] = False
+    used = int(p.costs[best.picks].sum())
+    if used >= p.budget or not left.any() or (p.costs[left] <= p.budget - used).any():
+        return None
+    larger = replace(p, budget=used + int(p.costs[left].min()))
+    if not p.g[p.free].any():
+        found = [_first_rows(larger)]
+    else:
+        labels = np.zeros(len(p.g), np.int64) if best.labels is None else best.labels
+        found = _solve(larger, labels, best.ridge, best.per_token)
+    more = _measured(p, found, best.ridge, best.per_token)
+    return more if p.costs[more.picks].sum() > used else None
 
 
 def _splits(p: Problem, parts: int | None, seed: int) -> list[np.ndarray]:
@@ -193,7 +214,7 @@ def _try(p: Problem, ridge: float | None, splits: list[np.ndarray]) -> list[_Tri
 
     def attempt(labels: np.ndarray, r: float, per_token: bool = False) -> None:
         grid.append((labels, r))
-        tried.append(_measured(p, _solve(p, labels, r, per_token), r, per_token))
+        tried.append(_measured(p, _solve(p, labels, r, per_token), r, per_token)._replace(labels=labels))
 
     def best() -> tuple[np.ndarray, float]:
         return grid[min(range(len(tried)), key=lambda i: tried[i].score)]
@@ -214,7 +235,7 @@ def _solve(p: Problem, labels: np.ndarray, ridge: float, per_token: bool) -> lis
     total = float(p.a.sum())
     mass = np.bincount(labels, p.a)
     room = np.bincount(labels, p.costs * p.free).astype(np.int64)
-    shares = divide(p.budget, mass, room, p.budget_kind)
+    shares = divide(p.budget, mass, room)
     missing = p.b - p.a @ p.g.astype(np.float64) if p.target is not None else None
     stop_at = p.tolerance * float(np.linalg.norm(p.b))
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])

@@ -78,6 +78,23 @@ def priority_sample(scores: np.ndarray, u: np.ndarray, budget: int, n_tokens: np
     return PriorityDraw(picked, threshold, inclusion_probability(np.asarray(scores)[picked], threshold))
 
 
+def crossing_room(scores: np.ndarray, n_tokens: np.ndarray, u: float) -> int:
+    """Tokens to add to the budget of a draw that stops before the first sample that doesn't fit: right on average.
+
+    Such a draw leaves half of the sample that crosses the budget, on average, and that is one that is drawn in
+    proportion to s n as well. So u · Σ s n² / Σ s n with u uniform in (0, 1] makes up for it: exactly where all samples
+    are equally long. It has no part in the keys, so π stays what it is.
+
+    Args:
+        scores: (n,) not negative.
+        n_tokens: (n,) at least 1.
+        u: the variate.
+    """
+    n = n_tokens.astype(np.float64)
+    total = float(scores @ n)
+    return int(u * float(scores @ (n * n)) / total) if total > 0 else 0
+
+
 def inclusion_probability(scores: np.ndarray, threshold: float) -> np.ndarray:
     """π = min(1, s/τ), 1 where the threshold is 0: (m,) float64."""
     scores = np.asarray(scores, dtype=np.float64)

@@ -6,13 +6,14 @@ A scope needs to know no more of a method than this.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.kernels.budget import deal
 from cptsel.pipeline.selection.methods import Method
 from cptsel.pipeline.selection.picks import PICKS
 from cptsel.pipeline.selection.plan import Plan, Unit
@@ -70,6 +71,37 @@ class Picks:
     inclusion_prob: np.ndarray  # (m,) float64; 1 where the choice is not random
     score: np.ndarray | None = None  # (m,) why it was chosen, in the method's own terms
     report: dict[str, Any] = field(default_factory=dict)
+    crossing: "Picks | None" = None  # with about one sample more, where budget is left and nothing fits it
+
+
+class Offer(TypedDict):
+    """What a choice says to the driver, which deals out what choices leave of their budgets (``budget.deal``)."""
+
+    report: dict[str, Any]  # of the method
+    left: int  # what is left of the budget
+    cost: int  # what ``Picks.crossing`` takes more; 0 where there is none
+    crossing: dict[str, Any] | None  # its report
+
+
+def offer(picks: Picks, costs: np.ndarray, budget: int, **report: Any) -> Offer:
+    """What there is to say of picks from atoms of costs (n,) under a budget; ``report`` is added to the method's."""
+    used, more = int(costs[picks.index].sum()), picks.crossing
+    return {
+        "report": picks.report | report,
+        "left": budget - used,
+        "cost": 0 if more is None else int(costs[more.index].sum()) - used,
+        "crossing": None if more is None else more.report | report,
+    }
+
+
+def deal_out(offers: Sequence[Offer]) -> tuple[list[bool], list[dict[str, Any]]]:
+    """Which choices take their crossing sample, and the report of each as it is then."""
+    dealt = deal([found["left"] for found in offers], [found["cost"] for found in offers])
+    reports = [
+        found["report"] if found["crossing"] is None or not takes else found["crossing"]
+        for found, takes in zip(offers, dealt, strict=True)
+    ]
+    return dealt, reports
 
 
 @dataclass(frozen=True)

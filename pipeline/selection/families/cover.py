@@ -19,8 +19,9 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.coverage.craig import CraigResult
 from cptsel.pipeline.kernels.coverage.merge import assign_part
-from cptsel.pipeline.selection.families.base import MergingChooser, Picks, picks_table
+from cptsel.pipeline.selection.families.base import MergingChooser, Offer, Picks, deal_out, offer, picks_table
 from cptsel.pipeline.selection.methods import Cover
 from cptsel.pipeline.selection.picks import PICKS, write_picks
 from cptsel.pipeline.selection.plan import Plan
@@ -28,40 +29,48 @@ from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
 from cptsel.pipeline.selection.scopes.parts import CANDIDATES, MergeTask, pick_candidates, plan_parts, read_candidates
 
-MERGED, ASSIGNED, MASSES = "merged", "assigned", "masses"
+MERGED, CROSSING, ASSIGNED, MASSES = "merged", "crossing", "assigned", "masses"
 
 _MASSES = pa.schema([("group", pa.string()), ("pick", pa.int64()), ("mass", pa.float64())])
 
 
 @dataclass(frozen=True)
 class MergeGroup:
-    """MergeTask → the report of the merge; what is chosen goes to ``<work>/merged/<group>.parquet`` by sample_id."""
+    """MergeTask → what the merge offers; what it chose goes to ``<work>/merged/<group>.parquet``, by sample_id."""
 
     chooser: "CoverChooser"
     work: str
 
-    def __call__(self, task: MergeTask) -> dict[str, Any]:
+    def __call__(self, task: MergeTask) -> Offer:
         rows = read_candidates(self.work, task)
-        shortlist = rows["shortlist"].to_numpy()
+        shortlist, n_tokens = rows["shortlist"].to_numpy(), rows["n_tokens"].to_numpy().astype(np.int64)
+        unit, budget = self.chooser.settings.unit, task.group.budget
         result = self.chooser.method.merge(
             matrix(rows),
             rows["mass"].to_numpy(),
-            rows["n_tokens"].to_numpy().astype(np.int64),
+            n_tokens,
             np.flatnonzero(shortlist),
-            task.group.budget,
-            self.chooser.settings.unit,
+            budget,
+            unit,
             **self.chooser.options(),
             **self.chooser.played(rows["free"].to_numpy(), rows["rounds"].to_numpy()),
         )
-        order = np.argsort(result.picks)  # by sample_id: equal distances of an assignment go to the lower
-        chosen = rows.take(result.picks[order]).select(["sample_id", "x"])
-        chosen = chosen.append_column("score", pa.array(result.gains[order].astype(np.float32)))
-        io.write_parquet(_merged_path(self.work, task.number), chosen)
-        return {
-            **result.report,
-            "candidates": int(shortlist.sum()),
-            "clients": int((rows["mass"].to_numpy() > 0).sum()),
-        }
+        picks = _picks(result)
+        for chosen in filter(None, (picks, picks.crossing)):
+            order = np.argsort(chosen.index)  # by sample_id: equal distances of an assignment go to the lower
+            assert chosen.score is not None
+            table = rows.take(chosen.index[order]).select(["sample_id", "x"])
+            table = table.append_column("score", pa.array(chosen.score[order].astype(np.float32)))
+            io.write_parquet(_merged_path(self.work, task.number, chosen is not picks), table)
+        return offer(
+            picks,
+            n_tokens if unit == "tokens" else np.ones_like(n_tokens),
+            budget,
+            group=task.group.group,
+            mass=task.group.choice_mass,
+            candidates=int(shortlist.sum()),
+            clients=int((rows["mass"].to_numpy() > 0).sum()),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,12 +84,13 @@ class AssignShard:
     reader: CellReader
     work: str
     groups: tuple[str, ...]
+    crossing: frozenset[str]  # groups that take their crossing sample
 
     def __call__(self, shard: RunShard) -> dict[str, float]:
         tables, masses, distance = [PICKS.empty_table()], [_MASSES.empty_table()], {}
         for cell in read_cells(shard, self.reader, "cover"):
             assert cell.vectors is not None
-            path = _merged_path(self.work, self.groups.index(cell.group))
+            path = _merged_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
             merged = io.read_parquet(path) if io.exists(path) else None
             if merged is None or not merged.num_rows:  # the driver will say which group has no pick
                 continue
@@ -118,7 +128,6 @@ class CoverChooser(MergingChooser[Cover]):
         return options
 
     def pick(self, cell: Cell, budget: int) -> Picks:
-        """raw is the mass of a pick's cluster."""
         result = self.method.kernel(
             cell.vectors,
             cell.mass,
@@ -126,7 +135,7 @@ class CoverChooser(MergingChooser[Cover]):
             **self.options(),
             **self.played(cell.free, cell.rounds),
         )
-        return Picks(result.picks, result.cluster_mass, np.ones(len(result.picks)), result.gains, result.report)
+        return _picks(result)
 
     def hand_on(self, cell: Cell, picks: Picks, client_rate: float) -> dict[str, pa.Table]:
         """Candidates of a part, and a sample of all that it holds as clients."""
@@ -147,11 +156,13 @@ class CoverChooser(MergingChooser[Cover]):
         names = tuple(group.group for group in plan.groups)
         parts = plan_parts(self, shards, plan, reader, steps, partitions)
         merges = pick_candidates(self, parts, plan, reader, steps)
-        merged = steps.run(MERGED, MergeGroup(self, steps.work), merges)
-        reports = {task.group.group: report for task, report in zip(merges, merged, strict=True)}
+        offers = steps.run(MERGED, MergeGroup(self, steps.work), merges)
+        dealt, found = deal_out(offers)
+        reports = {report["group"]: report for report in found}
+        crossing = frozenset(task.group.group for task, takes in zip(merges, dealt, strict=True) if takes)
         there = plan.by_shard()
         shards = [shard for shard in shards if shard.shard_id in there]
-        distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, names), shards)
+        distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, names, crossing), shards)
         masses = {name: np.zeros(report["picks"]) for name, report in reports.items()}
         for shard in shards:  # in this order, so that rounding is always the same
             _add_masses(steps.work, shard.shard_id, masses)
@@ -160,8 +171,20 @@ class CoverChooser(MergingChooser[Cover]):
         for task in merges:
             name, mass = task.group.group, task.group.choice_mass
             distance = math.fsum(found.get(name, 0.0) for found in distances)
-            reports[name] |= {"group": name, "mass": mass, **_exact(reports[name], distance / mass)}
+            reports[name] |= _exact(reports[name], distance / mass)
         return list(reports.values())
+
+
+def _picks(result: CraigResult) -> Picks:
+    """raw is the mass of a pick's cluster."""
+    return Picks(
+        result.picks,
+        result.cluster_mass,
+        np.ones(len(result.picks)),
+        result.gains,
+        result.report,
+        None if result.crossing is None else _picks(result.crossing),
+    )
 
 
 def _exact(report: dict[str, Any], mean_distance: float) -> dict[str, float]:
@@ -196,8 +219,8 @@ def _write_exact(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> Non
     write_picks(work, shard_id, [rows])
 
 
-def _merged_path(work: str, group: int) -> str:
-    return io.join(work, MERGED, f"{group:05d}.parquet")
+def _merged_path(work: str, group: int, crossing: bool) -> str:
+    return io.join(work, CROSSING if crossing else MERGED, f"{group:05d}.parquet")
 
 
 def _shard_path(work: str, step: str, shard_id: int) -> str:

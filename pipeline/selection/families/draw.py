@@ -17,7 +17,8 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, priority_sample
+from cptsel.pipeline.kernels.budget import carry
+from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, crossing_room, priority_sample
 from cptsel.pipeline.selection.families.base import Chooser, Picks, picks_table
 from cptsel.pipeline.selection.methods import Draw
 from cptsel.pipeline.selection.picks import PICKS, write_picks
@@ -69,8 +70,13 @@ class DrawChooser(Chooser[Draw]):
     def pick(self, cell: Cell, budget: int) -> Picks:
         """raw = mass / π."""
         scores, u = self.keys(cell)
-        in_samples = self.settings.unit == "samples" and cell.order is None
-        draw = priority_sample(scores, u, budget, None if in_samples else cell.costs(self.settings.unit))
+        if self.settings.unit == "samples" and cell.order is None:
+            draw = priority_sample(scores, u, budget)
+        else:
+            costs = cell.costs(self.settings.unit)
+            name = f"{self.settings.purpose} {self.settings.phase} {cell.group}"
+            (rounding,) = uniform(self.settings.seed, name, cell.names[:1])
+            draw = priority_sample(scores, u, budget + crossing_room(scores, costs, float(rounding)), costs)
         return Picks(draw.picked, cell.mass[draw.picked] / draw.inclusion_prob, draw.inclusion_prob)
 
     def choose_globally(
@@ -117,13 +123,15 @@ def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> dict[str, tuple[
     """Draw each group from what was sent: names of what is drawn, and the draw."""
     columns = ["sample_id", "group", "n_tokens", "draw_score", "draw_u"]
     sent = pa.concat_tables([io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards])
-    drawn = {}
+    drawn, left = {}, 0
     for group in plan.groups:
         if not group.budget:  # it is to stand for nothing
             continue
         rows = sent.filter(pc.equal(sent["group"], group.group)).sort_by("sample_id")
         n_tokens = rows["n_tokens"].to_numpy() if plan.unit == "tokens" else None
-        draw = priority_sample(rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget, n_tokens)
+        draw = priority_sample(rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget + left, n_tokens)
+        if n_tokens is not None:
+            left = carry(left, group.budget, int(n_tokens[draw.picked].sum()), draw.threshold > 0)
         drawn[group.group] = (set(rows["sample_id"].take(pa.array(draw.picked)).to_pylist()), draw)
     return drawn
 

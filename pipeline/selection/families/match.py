@@ -15,8 +15,9 @@ import pyarrow as pa
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.kernels.matching.gradmatch import MatchResult
 from cptsel.pipeline.kernels.matching.mass import tokens_of_atoms, whole_tolerance, with_mass
-from cptsel.pipeline.selection.families.base import MergingChooser, Picks, picks_table
+from cptsel.pipeline.selection.families.base import MergingChooser, Offer, Picks, deal_out, offer, picks_table
 from cptsel.pipeline.selection.methods import Match
 from cptsel.pipeline.selection.picks import STEP, write_picks
 from cptsel.pipeline.selection.plan import Plan
@@ -31,17 +32,17 @@ from cptsel.pipeline.selection.scopes.parts import (
     read_candidates,
 )
 
-TARGETS, MATCHED = "targets", "matched"
+TARGETS, MATCHED, CROSSING = "targets", "matched", "crossing"
 
 
 @dataclass(frozen=True)
 class MatchGroup:
-    """MergeTask → the report of the merge; what is chosen goes to ``<work>/matched/<group>.parquet`` by sample_id."""
+    """MergeTask → what the merge offers; what it chose goes to ``<work>/matched/<group>.parquet``, by sample_id."""
 
     chooser: "MatchChooser"
     work: str
 
-    def __call__(self, task: MergeTask) -> dict[str, Any]:
+    def __call__(self, task: MergeTask) -> Offer:
         rows = read_candidates(self.work, task)
         targets = [io.read_parquet(part_path(self.work, TARGETS, task.number, part)) for part in task.parts]
         atoms = Atoms(
@@ -56,21 +57,25 @@ class MatchGroup:
             free=rows["free"].to_numpy(),
             rounds=rows["rounds"].to_numpy(),
         )
-        picks = self.chooser.solve(atoms, atoms.n_tokens, task.group.budget, self.chooser.settings.unit)
-        order = np.argsort(picks.index)
-        assert picks.score is not None
-        chosen = {
-            "sample_id": rows["sample_id"].take(pa.array(picks.index[order])),
-            "raw": picks.raw[order],
-            "score": picks.score[order].astype(np.float32),
-        }
-        io.write_parquet(_matched_path(self.work, task.number), pa.table(chosen))
-        return {
-            "group": task.group.group,
-            "mass": task.group.choice_mass,
-            **picks.report,
-            "candidates": rows.num_rows,
-        }
+        unit, budget = self.chooser.settings.unit, task.group.budget
+        picks = self.chooser.solve(atoms, atoms.n_tokens, budget, unit)
+        for chosen in filter(None, (picks, picks.crossing)):
+            order = np.argsort(chosen.index)
+            assert chosen.score is not None
+            columns = {
+                "sample_id": rows["sample_id"].take(pa.array(chosen.index[order])),
+                "raw": chosen.raw[order],
+                "score": chosen.score[order].astype(np.float32),
+            }
+            io.write_parquet(_matched_path(self.work, task.number, chosen is not picks), pa.table(columns))
+        return offer(
+            picks,
+            atoms.n_tokens if unit == "tokens" else np.ones_like(atoms.n_tokens),
+            budget,
+            group=task.group.group,
+            mass=task.group.choice_mass,
+            candidates=rows.num_rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,12 @@ class CollectPicks:
     reader: CellReader
     work: str
     groups: tuple[str, ...]
+    crossing: frozenset[str]  # groups that take their crossing sample
 
     def __call__(self, shard: RunShard) -> None:
         tables = []
         for cell in read_cells(shard, self.reader):
-            path = _matched_path(self.work, self.groups.index(cell.group))
+            path = _matched_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
             merged = io.read_parquet(path) if io.exists(path) else None
             if merged is None or not merged.num_rows:
                 continue
@@ -125,7 +131,7 @@ class MatchChooser(MergingChooser[Match]):
     validates = True
 
     def solve(self, atoms: Atoms, costs: np.ndarray, budget: int, kind: str) -> Picks:
-        """raw: the tokens that a pick stands for, which the matching knows of (``kernels.matching.mass``)."""
+        """Match them; the matching knows of the mass that the picks are to stand for (``kernels.matching.mass``)."""
         settings, even = self.settings, self.method.even
         tokens = tokens_of_atoms(atoms.n_tokens, even=even)
         (g, target), (validation, validation_target) = (
@@ -149,8 +155,7 @@ class MatchChooser(MergingChooser[Match]):
             seed=settings.seed,
             **self.played(atoms.free, atoms.rounds),
         )
-        raw = result.u * tokens[result.picks]
-        return Picks(result.picks, raw, np.ones(len(raw)), result.gains, result.report)
+        return _picks(result, tokens)
 
     def pick(self, cell: Cell, budget: int) -> Picks:
         assert cell.vectors is not None
@@ -169,7 +174,8 @@ class MatchChooser(MergingChooser[Match]):
             rounds=cell.rounds[counted],
         )
         picks = self.solve(atoms, costs[counted], budget, kind)
-        return replace(picks, index=counted[picks.index])
+        crossing = picks.crossing and replace(picks.crossing, index=counted[picks.crossing.index])
+        return replace(picks, index=counted[picks.index], crossing=crossing)
 
     def hand_on(self, cell: Cell, picks: Picks, client_rate: float) -> dict[str, pa.Table]:
         """Candidates of a part with the mass that they stand for there, and what the part adds to the target."""
@@ -184,12 +190,26 @@ class MatchChooser(MergingChooser[Match]):
     ) -> list[dict[str, Any]]:
         parts = plan_parts(self, shards, plan, reader, steps, partitions)
         tasks = pick_candidates(self, parts, plan, reader, steps)
-        reports = steps.run(MATCHED, MatchGroup(self, steps.work), tasks)
+        dealt, reports = deal_out(steps.run(MATCHED, MatchGroup(self, steps.work), tasks))
+        crossing = frozenset(task.group.group for task, takes in zip(tasks, dealt, strict=True) if takes)
         there = plan.by_shard()
         names = tuple(group.group for group in plan.groups)
-        steps.run(STEP, CollectPicks(reader, steps.work, names), [shard for shard in shards if shard.shard_id in there])
+        collect = CollectPicks(reader, steps.work, names, crossing)
+        steps.run(STEP, collect, [shard for shard in shards if shard.shard_id in there])
         return reports
 
 
-def _matched_path(work: str, group: int) -> str:
-    return io.join(work, MATCHED, f"{group:05d}.parquet")
+def _picks(result: MatchResult, tokens: np.ndarray) -> Picks:
+    """raw: the tokens that a pick stands for."""
+    return Picks(
+        result.picks,
+        result.u * tokens[result.picks],
+        np.ones(len(result.picks)),
+        result.gains,
+        result.report,
+        None if result.crossing is None else _picks(result.crossing, tokens),
+    )
+
+
+def _matched_path(work: str, group: int, crossing: bool) -> str:
+    return io.join(work, CROSSING if crossing else MATCHED, f"{group:05d}.parquet")

@@ -18,7 +18,7 @@ from cptsel.pipeline.artifacts.run import EmbeddingRuns, check_same_samples, ope
 from cptsel.pipeline.config import SelectConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.budget import Budget, divide, parse_budget
+from cptsel.pipeline.kernels.budget import Budget, carry, divide, parse_budget
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.selection.outcome.weighting import Weighted
 from cptsel.pipeline.selection.picks import PICKS, list_picks, picks_path
@@ -103,9 +103,10 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
     score = first.weight * first.table["grad_norm"].to_numpy().astype(np.float64)
     members = {name: np.flatnonzero(pc.equal(groups, name).to_numpy()) for name in (g.group for g in first.groups)}
     caps = np.array([size[members[group.group]].sum() if group.group in members else 0 for group in plan.groups])
-    budgets = divide(total, np.array([group.target_mass for group in plan.groups]), caps, unit)
+    budgets = divide(total, np.array([group.target_mass for group in plan.groups]), caps)
     kept, pi = np.zeros(len(score), bool), np.ones(len(score))
     drawn_groups: list[Share] = []
+    left = 0
     for group, budget in zip(plan.groups, budgets.tolist(), strict=True):
         drawn_groups.append(replace(group, budget=budget))
         if group.group not in members:
@@ -113,7 +114,9 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
         mine = members[group.group]
         mine = mine[pc.sort_indices(ids.take(pa.array(mine))).to_numpy()]
         u = uniform(seed, f"draw {phase.number}", ids.take(pa.array(mine)).to_pylist())
-        draw = priority_sample(score[mine], u, budget, size[mine] if unit == "tokens" else None)
+        draw = priority_sample(score[mine], u, budget + left, size[mine] if unit == "tokens" else None)
+        if unit == "tokens":
+            left = carry(left, budget, int(size[mine[draw.picked]].sum()), draw.threshold > 0)
         if not len(draw.picked):
             raise UsageError(
                 f"{phase.text}: group {group.group!r} gets no sample in phase {phase.number} (its share "

@@ -123,7 +123,6 @@ def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan) -> list[Part]:
             group.budget,
             np.array([share.choice_mass for share in shares]),
             np.array([share.size(plan.unit) for share in shares], np.int64),
-            plan.unit,
         )
         for cell, share, budget in zip(mine, shares, own.tolist(), strict=True):
             budgets[cell.files] = _budget(replace(share, budget=budget), group, plan)
