@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cptsel.pipeline.config import options_of
 from cptsel.pipeline.errors import UsageError
 
 
@@ -57,6 +58,30 @@ class SectionCommand(click.Command):
         for name, records in sections.items():
             with formatter.section(name):
                 formatter.write_dl(records)
+
+
+def config_parameters(kind: Any) -> list[click.Parameter]:
+    """The argument and options that a configuration declares, in the order of its fields.
+
+    click's own default stays None, so that an option that is not given leaves room for ``--config``; the help text
+    ends with the field's default.
+    """
+    found: list[click.Parameter] = []
+    for name, declared in options_of(kind).items():
+        if declared.section is None:
+            found.append(config_argument(kind, name, declared.help, metavar=declared.metavar or name.upper()))
+        else:
+            found.append(
+                config_option(
+                    kind,
+                    name,
+                    declared.help,
+                    section=declared.section,
+                    choices=declared.choices or None,
+                    metavar=declared.metavar,
+                )
+            )
+    return found
 
 
 def config_argument(kind: type, field: str, help: str, *, metavar: str) -> HelpArgument:

@@ -3,16 +3,13 @@
 from typing import Any
 
 from cptsel.cli._common import Summary, pass_command
-from cptsel.cli._options import config_argument, config_option
+from cptsel.cli._options import config_parameters
 from cptsel.pipeline.config import CompareConfig
 
-PARAMETERS = [
-    config_argument(CompareConfig, "replays", "Manifests written by cptsel select or order.", metavar="REPLAY..."),
-    config_option(CompareConfig, "phase", "The phase that is compared.", section="What is compared", metavar="N"),
-]
 
-
-@pass_command(CompareConfig, PARAMETERS, "cptsel compare replay-uniform replay-craig replay-gradmatch")
+@pass_command(
+    CompareConfig, config_parameters(CompareConfig), "cptsel compare replay-uniform replay-craig replay-gradmatch"
+)
 def compare(config: CompareConfig, progress: Any) -> Summary:
     """Lay selections from one corpus side by side.
 

@@ -5,13 +5,134 @@
 
 import dataclasses
 import difflib
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from cptsel.pipeline.errors import UsageError, first_line
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class ReadBy:
+    """What reads an option that not every call reads.
+
+    Attributes:
+        words: when it is read, as in "with --unit batch", or a function that says so.
+        reads: whether a configuration is such a call.
+        of_methods: whether that depends on the method alone.
+    """
+
+    words: str | Callable[[], str]
+    reads: Callable[[Any], bool]
+    of_methods: bool = False
+
+    def __str__(self) -> str:
+        return self.words if isinstance(self.words, str) else self.words()
+
+
+@dataclass(frozen=True)
+class Option:
+    """What there is to say of an option beside its type and default, which are those of its field.
+
+    Attributes:
+        help: a sentence, with the unit where there is one.
+        section: heading on the help page; None for a positional argument.
+        metavar: what the value is called there.
+        choices: the values there are, where they are few.
+        least: the least value.
+        above: what it must be above, in place of that.
+        most: the largest value.
+        parse: reads a text, or raises ValueError.
+        read: what reads it; None where every call does.
+    """
+
+    help: str
+    section: str | None
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    parse: Callable[[str], Any] | None = None
+    read: ReadBy | None = None
+
+
+def option(default: Any = dataclasses.MISSING, help: str = "", *, section: str, **details: Any) -> Any:
+    """A field that is an option; see ``Option`` for the details. Without a default it is required."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, section, **details)})
+
+
+def argument(help: str, *, metavar: str) -> Any:
+    """A field that is a positional argument."""
+    return dataclasses.field(metadata={"option": Option(help, None, metavar)})
+
+
+def options_of(kind: Any) -> dict[str, Option]:
+    """The options that a configuration declares, by the names of their fields, in their order."""
+    return {field.name: field.metadata["option"] for field in dataclasses.fields(kind) if "option" in field.metadata}
+
+
+def flag(name: str) -> str:
+    """An option as users write it."""
+    return "--" + name.replace("_", "-")
+
+
+def default_of(kind: Any, name: str) -> Any:
+    """The default of an option."""
+    return next(field.default for field in dataclasses.fields(kind) if field.name == name)
+
+
+def check_values(config: Any) -> None:
+    """Hold every option against its own choices, range and form.
+
+    Raises:
+        UsageError: one is none of these.
+    """
+    for name, declared in options_of(config).items():
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if declared.choices and value not in declared.choices:
+            raise UsageError(f"{flag(name)} {value}: must be one of {', '.join(declared.choices)}")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_range(name, value, declared)
+        try:
+            if declared.parse is not None:
+                declared.parse(value)
+        except ValueError as error:
+            raise UsageError(f"{flag(name)}: {error}") from error
+
+
+def check_read(config: Any) -> None:
+    """Refuse options that nothing reads: whoever gives one expects it to matter.
+
+    Raises:
+        UsageError: an option has another value than its default, and nothing reads it.
+    """
+    for name, declared in options_of(config).items():
+        read = declared.read
+        if read is not None and getattr(config, name) != default_of(config, name) and not read.reads(config):
+            raise UsageError(f"{flag(name)} is read {read}; leave it out")
+
+
+def _check_range(name: str, value: float, declared: Option) -> None:
+    least, above, most = declared.least, declared.above, declared.most
+    if least is None and above is None and most is None:
+        return
+    low = (least is None or value >= least) and (above is None or value > above)
+    if math.isfinite(value) and low and (most is None or value <= most):
+        return
+    bounds = f"above {above:g}" if above is not None else f"at least {least:g}"
+    if most is not None:
+        bounds = f"{bounds} and at most {most:.10g}" if above is not None else f"between {least:g} and {most:.10g}"
+    kind = "" if isinstance(value, int) else "a finite number "
+    raise UsageError(f"{flag(name)} {value}: must be {kind}{bounds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,71 +170,33 @@ class EmbedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectConfig:
-    """Options of ``cptsel select``."""
-
-    runs: tuple[str, ...]
-    out: str
-    method: str = "craig"
-    budget: str = "5%"
-    scope: str = "shard"
-    partition: str = "shard"
-    partitions: int | None = None
-    unit: str = "sample"
-    batch_size: int = 8
-    combine: str | None = None
-    new: str | None = None
-    mass: str = "corpus"
-    interference_beta: float = 1.0
-    importance: str = "norm"
-    neighbours: int = 128
-    similarity: str = "euclidean"
-    refine: int = 2
-    ridge: float | None = None
-    parts: int | None = None
-    tolerance: float = 0.0
-    group_by: str | None = None
-    group_alpha: float = 1.0
-    group_mass: str | None = None
-    group_floor: str | None = None
-    group_cap: str | None = None
-    cell_shares: str = "mass"
-    history: tuple[str, ...] = ()
-    history_mode: str = "exclude"
-    history_discount: float = 0.5
-    explore: float = 0.0
-    phases: int = 1
-    phase_budget: str | None = None
-    phase_run: tuple[str, ...] = ()
-    mix_ratio: float | None = None
-    mix_decay: float = 1.0
-    curriculum: str | None = None
-    curriculum_order: str = "ascending"
-    curriculum_buckets: int | None = None
-    realisation: str = "repeat"
-    replay_tokens: str | None = None
-    max_repeats: int = 4
-    skip_residuals: bool = False
-    exclude: str | None = None
-    seed: int = 0
-    workers: int = 1
-    overwrite: bool = False
-    dry_run: bool = False
-    beam_args: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class OrderConfig:
     """Options of ``cptsel order``."""
 
-    replay: str
-    out: str
-    epochs: int = 1
-    world_size: int = 1
-    staleness: float = 0.1
-    seed: int = 0
-    overwrite: bool = False
-    dry_run: bool = False
+    replay: str = argument("Directory written by cptsel select.", metavar="REPLAY")
+    epochs: int = option(
+        1, "Epochs to schedule; each has an order of its own.", section="Schedule", metavar="E", least=1
+    )
+    world_size: int = option(
+        1,
+        "Ranks (times data-loading workers) over which the shards of an epoch are spread.",
+        section="Schedule",
+        metavar="W",
+        least=1,
+        most=1_000_000,
+    )
+    staleness: float = option(
+        0.1,
+        "Constant added to a shard's mean gradient norm, as a share of the mean over all shards: 0 "
+        "trusts the norms, larger values draw closer to token counts.",
+        section="Schedule",
+        metavar="SIGMA",
+        least=0,
+    )
+    seed: int = option(0, "Seed of the order.", section="Schedule", metavar="N", least=0, most=2**31 - 1)
+    out: str = option(help="Directory to write; REPLAY stays as it is.", section="Running", metavar="ORDERED")
+    overwrite: bool = option(False, "Replace ORDERED if it is there.", section="Running")
+    dry_run: bool = option(False, "Say what would be done and do nothing.", section="Running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +229,11 @@ class ExportConfig:
 class CompareConfig:
     """Options of ``cptsel compare``."""
 
-    replays: tuple[str, ...]
-    phase: int = 0
+    replays: tuple[str, ...] = argument("Manifests written by cptsel select or order.", metavar="REPLAY...")
+    phase: int = option(0, "The phase that is compared.", section="What is compared", metavar="N", least=0)
 
 
-Config = TypeVar("Config", EmbedConfig, SelectConfig, OrderConfig, VerifyConfig, ExportConfig, CompareConfig)
+Config = TypeVar("Config", bound="DataclassInstance")
 
 _POSITIONAL = {
     "inputs": "GLOB",

@@ -19,15 +19,16 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import finish_manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs
-from cptsel.pipeline.config import SelectConfig, to_yaml
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_tokens
 from cptsel.pipeline.selection.choose import choose, chooser_of
+from cptsel.pipeline.selection.config import SelectConfig, wants_rise
 from cptsel.pipeline.selection.families.base import Settings
 from cptsel.pipeline.selection.methods import MATCH, METHODS
-from cptsel.pipeline.selection.options import group_mix, settle, wants_rise
+from cptsel.pipeline.selection.options import group_mix, settle
 from cptsel.pipeline.selection.outcome.header import Selected, manifest_header
 from cptsel.pipeline.selection.outcome.phases import Phase, draw_from_first, open_phases
 from cptsel.pipeline.selection.outcome.residuals import measure

@@ -10,8 +10,9 @@ import pytest
 
 from cptsel.cli import _output
 from cptsel.cli.main import COMMANDS, main
-from cptsel.pipeline.config import SelectConfig, resolve
+from cptsel.pipeline.config import resolve
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError, VerificationError
+from cptsel.pipeline.selection.config import SelectConfig
 
 SUMMARY = {
     "command": "order",

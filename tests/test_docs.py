@@ -7,16 +7,16 @@ import re
 import click
 import pytest
 
+import cptsel
 from cptsel.cli.main import COMMANDS, cli
-from cptsel.pipeline import config as configs
 
 CONFIGS = {
-    "embed": configs.EmbedConfig,
-    "select": configs.SelectConfig,
-    "order": configs.OrderConfig,
-    "verify": configs.VerifyConfig,
-    "export": configs.ExportConfig,
-    "compare": configs.CompareConfig,
+    "embed": cptsel.EmbedConfig,
+    "select": cptsel.SelectConfig,
+    "order": cptsel.OrderConfig,
+    "verify": cptsel.VerifyConfig,
+    "export": cptsel.ExportConfig,
+    "compare": cptsel.CompareConfig,
 }
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
 

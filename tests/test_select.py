@@ -15,12 +15,13 @@ from run_builder import build_run
 from cptsel.pipeline import hashing, io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import SelectConfig, VerifyConfig
+from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection import families
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.reading import cells
 from cptsel.pipeline.selection.scopes import parts
 from cptsel.pipeline.verify import verify

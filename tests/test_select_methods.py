@@ -13,10 +13,11 @@ from run_builder import build_run
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import SelectConfig, VerifyConfig
+from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.select import select
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.pipeline.selection.scopes import routing

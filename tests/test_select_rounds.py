@@ -15,7 +15,7 @@ from test_select_methods import choose, population, read_samples
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id
 from cptsel.pipeline.artifacts.run import open_checkpoints, open_runs
-from cptsel.pipeline.config import OrderConfig, SelectConfig, VerifyConfig
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.budget import divide
@@ -24,6 +24,7 @@ from cptsel.pipeline.kernels.matching.mass import MASS
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.order import order
 from cptsel.pipeline.select import select
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.pipeline.selection.reading.history import open_history
@@ -572,8 +573,8 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"method": "full", "budget": "20%"}, "--method full has --budget 100%; leave the option out"),
         ({"method": "full", "budget": "100%", "explore": 0.1}, "--explore sets a part of the budget aside"),
         ({"method": "gradmatch-batch", "scope": "global"}, "--unit batch chooses inside shards"),
-        ({"explore": 1.5}, "--explore 1.5: must be a finite number between 0.0 and 1.0"),
-        ({"history_discount": 0.0}, "--history-discount 0.0: must be a finite number between 1e-06 and 1.0"),
+        ({"explore": 1.5}, "--explore 1.5: must be a finite number between 0 and 1"),
+        ({"history_discount": 0.0}, "--history-discount 0.0: must be a finite number between 1e-06 and 1"),
         ({"explore": 0.2, "curriculum": "gain"}, "--explore draws at random, and what is drawn has no gain"),
         ({"method": "gradmatch", "tolerance": 1.0}, "--tolerance 1 is reached without a pick"),
         (

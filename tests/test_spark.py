@@ -19,12 +19,13 @@ import safetensors.torch
 import torch
 
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import EmbedConfig, SelectConfig
+from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.plan import plan_model
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.select import select
+from cptsel.pipeline.selection.config import SelectConfig
 
 EMBED = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 10_000, "group_by": ("source",)}
 SELECT = [

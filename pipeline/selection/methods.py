@@ -26,7 +26,6 @@ class Family:
         needs_vectors: whether it reads gradients, and not narrow columns alone.
         has_gain: whether a pick has a gain, by which a curriculum can order.
         is_random: whether phases differ, each being a draw of its own.
-        options: fields of ``SelectConfig`` that only methods of this family read.
     """
 
     name: Literal["draw", "cover", "match", "everything"]
@@ -34,20 +33,11 @@ class Family:
     needs_vectors: bool = False
     has_gain: bool = False
     is_random: bool = False
-    options: frozenset[str] = frozenset()
 
 
-DRAW = Family("draw", "draw", is_random=True, options=frozenset({"importance"}))
-COVER = Family(
-    "cover",
-    "coverage",
-    needs_vectors=True,
-    has_gain=True,
-    options=frozenset({"neighbours", "similarity", "refine"}),
-)
-MATCH = Family(
-    "match", "matching", needs_vectors=True, has_gain=True, options=frozenset({"ridge", "parts", "tolerance"})
-)
+DRAW = Family("draw", "draw", is_random=True)
+COVER = Family("cover", "coverage", needs_vectors=True, has_gain=True)
+MATCH = Family("match", "matching", needs_vectors=True, has_gain=True)
 EVERYTHING = Family("everything", "everything")
 
 
@@ -59,26 +49,26 @@ class Method:
         summary: what it does, in a phrase for the help page and the table of methods.
         source: where it is from.
         implies: options of the configuration that this method sets; another value for them is refused.
-        ignores: options of its family that it doesn't read.
     """
 
     family: Family = field(init=False)
     summary: str
     source: str
     implies: Mapping[str, Any] = field(default_factory=dict)
-    ignores: frozenset[str] = frozenset()
-
-    def reads(self, option: str) -> bool:
-        """Whether an option that belongs to some family is read by this method."""
-        return option in self.family.options - self.ignores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw(Method):
-    """At random by scores: ``scores(columns, by)`` gives (n,) float64, not negative; ``by`` is ``--importance``."""
+    """At random by scores.
+
+    Attributes:
+        scores: of columns of the samples, (n,) float64, not negative; its second argument is ``--importance``.
+        by_importance: whether it reads that.
+    """
 
     family: Family = field(init=False, default=DRAW)
     scores: Callable[[Mapping[str, np.ndarray], str], np.ndarray] = uniform_scores
+    by_importance: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,30 +108,25 @@ class Everything(Method):
     family: Family = field(init=False, default=EVERYTHING)
 
 
-_NO_IMPORTANCE = frozenset({"importance"})
-
 METHODS: dict[str, Method] = {
-    "uniform": Draw(summary="draws at random", source="baseline", ignores=_NO_IMPORTANCE),
+    "uniform": Draw(summary="draws at random", source="baseline"),
     "full": Everything(summary="takes everything", source="baseline", implies={"budget": "100%"}),
     "temperature": Draw(
         summary="draws at random from groups whose shares are tempered by --group-alpha",
         source="Conneau et al. 2020 (XLM-R)",
         implies={"group_mass": None},
-        ignores=_NO_IMPORTANCE,
     ),
-    "mix-review": Draw(
-        summary="draws afresh for every phase, fewer each time", source="He et al. 2021", ignores=_NO_IMPORTANCE
-    ),
+    "mix-review": Draw(summary="draws afresh for every phase, fewer each time", source="He et al. 2021"),
     "importance": Draw(
         summary="draws samples by the length of their gradient, or by their loss",
         source="Katharopoulos & Fleuret 2018",
         scores=importance_scores,
+        by_importance=True,
     ),
     "interference": Draw(
         summary="draws samples by how much the new domain raises their loss",
         source="Aljundi et al. 2019 (MIR), offline",
         implies={"mass": "interference"},
-        ignores=_NO_IMPORTANCE,
     ),
     "craig": Cover(
         summary="covers all gradients by facility location; each pick weighs what it stands for",
@@ -151,7 +136,6 @@ METHODS: dict[str, Method] = {
         summary="craig, refined until no medoid moves",
         source="Kaufman & Rousseeuw 1987; Park & Jun 2009",
         settings={"refine": None},
-        ignores=frozenset({"refine"}),
     ),
     "gradmatch": Match(
         summary="matches the sum of all gradients by a weighted few (non-negative OMP)",
@@ -166,12 +150,5 @@ METHODS: dict[str, Method] = {
         summary="matches the sum of all gradients by equal weights",
         source="Balles et al. 2022",
         even=True,
-        ignores=frozenset({"ridge"}),
     ),
 }
-
-
-def methods_that_read(option: str) -> str:
-    """The methods that read an option of a family, as a list in words."""
-    names = [name for name, method in METHODS.items() if method.reads(option)]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

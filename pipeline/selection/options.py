@@ -2,64 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import yaml
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import SelectConfig, mapping_pairs
+from cptsel.pipeline.config import check_read, check_values, default_of, flag, mapping_pairs
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
-from cptsel.pipeline.selection.methods import COVER, DRAW, EVERYTHING, METHODS, methods_that_read
+from cptsel.pipeline.kernels.budget import parse_budget
+from cptsel.pipeline.selection.config import SelectConfig, wants_rise
+from cptsel.pipeline.selection.methods import COVER, DRAW, EVERYTHING, METHODS
 from cptsel.pipeline.selection.plan import GroupMix
-
-#: Values of the options that have few.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "method": tuple(METHODS),
-    "scope": ("shard", "global"),
-    "partition": ("shard", "cluster"),
-    "unit": ("sample", "batch"),
-    "combine": ("concat", "difference"),
-    "mass": ("corpus", "interference"),
-    "importance": ("norm", "loss"),
-    "similarity": ("euclidean", "cosine"),
-    "cell_shares": ("mass", "grad-norm"),
-    "history_mode": ("exclude", "discount", "cover"),
-    "curriculum": ("loss", "norm", "gain"),
-    "curriculum_order": ("ascending", "descending"),
-    "realisation": ("repeat", "loss", "sampling", "none"),
-}
-
-_WHOLE = {
-    "neighbours": (1, None),
-    "refine": (0, None),
-    "partitions": (1, None),
-    "batch_size": (2, None),
-    "parts": (1, None),
-    "phases": (1, 32_767),
-    "curriculum_buckets": (1, None),
-    "max_repeats": (1, 32_767),
-    "seed": (0, 2**31 - 1),
-}
-_REAL: dict[str, tuple[float, float]] = {  # least and most
-    "group_alpha": (0.0, math.inf),
-    "interference_beta": (0.0, math.inf),
-    "ridge": (0.0, math.inf),
-    "tolerance": (0.0, 1.0),
-    "history_discount": (1e-6, 1.0),
-    "explore": (0.0, 1.0),
-    "mix_ratio": (0.0, math.inf),
-    "mix_decay": (0.0, 1.0),
-}
-_POSITIVE = ("mix_ratio", "mix_decay")
-_PARSED = {
-    "budget": parse_budget,
-    "group_floor": parse_budget,
-    "group_cap": parse_budget,
-    "phase_budget": parse_budget,
-    "replay_tokens": parse_tokens,
-}
 
 
 def settle(config: SelectConfig) -> SelectConfig:
@@ -68,20 +21,9 @@ def settle(config: SelectConfig) -> SelectConfig:
     Raises:
         UsageError: an option out of its range, or options that don't go together.
     """
-    for name in CHOICES:
-        _check_choice(config, name)
-    for name, (least, most) in _WHOLE.items():
-        _check_range(name, getattr(config, name), least, math.inf if most is None else most)
-    for name, (low, high) in _REAL.items():
-        _check_range(name, getattr(config, name), low, high, above=name in _POSITIVE)
-    for name, parse in _PARSED.items():
-        try:
-            if getattr(config, name) is not None:
-                parse(getattr(config, name))
-        except ValueError as error:
-            raise UsageError(f"{flag(name)}: {error}") from error
+    check_values(config)
     config = _imply(config)
-    _check_read(config)
+    check_read(config)
     _check_together(config)
     if METHODS[config.method].family == DRAW and config.unit == "sample":
         # A draw needs one threshold a group and no vectors. Mini-batches are cut inside shards, and are drawn there.
@@ -107,69 +49,15 @@ def group_mix(config: SelectConfig) -> GroupMix:
     return replace(mix, shares=_read_shares(config.group_mass))
 
 
-def wants_rise(config: SelectConfig) -> bool:
-    """Whether the rise of losses along the new domain decides anything."""
-    return config.mass == "interference" or config.group_mass == "interference"
-
-
-def flag(name: str) -> str:
-    """An option as users write it."""
-    return "--" + name.replace("_", "-")
-
-
-def _default(name: str) -> Any:
-    return next(field.default for field in fields(SelectConfig) if field.name == name)
-
-
-def _check_choice(config: SelectConfig, name: str) -> None:
-    value = getattr(config, name)
-    if value is not None and value not in CHOICES[name]:
-        raise UsageError(f"{flag(name)} {value}: must be one of {', '.join(CHOICES[name])}")
-
-
-def _check_range(name: str, value: Any, least: float, most: float, above: bool = False) -> None:
-    if value is None:
-        return
-    if not math.isfinite(value) or value < least or value > most or (above and value <= least):
-        bounds = f"above {least}" if above else f"at least {least}"
-        if math.isfinite(most):
-            bounds = f"above {least} and at most {most}" if above else f"between {least} and {most}"
-        kind = "" if name in _WHOLE else "a finite number "
-        raise UsageError(f"{flag(name)} {value}: must be {kind}{bounds}")
-
-
 def _imply(config: SelectConfig) -> SelectConfig:
     """Set what the method implies, and the options that only say more of what others say."""
     for name, value in METHODS[config.method].implies.items():
-        if getattr(config, name) not in (value, _default(name)):
+        if getattr(config, name) not in (value, default_of(config, name)):
             raise UsageError(f"--method {config.method} has {flag(name)} {value}; leave the option out")
         config = replace(config, **{name: value})
     if config.phase_run and config.phases == 1:
         config = replace(config, phases=1 + len(config.phase_run))
     return config
-
-
-def _check_read(config: SelectConfig) -> None:
-    """Refuse options that nothing reads: whoever gives one expects it to matter."""
-    method = METHODS[config.method]
-    families = {known.family for known in METHODS.values()}
-    readers: list[tuple[tuple[str, ...], bool, str]] = [
-        *(
-            ((name,), method.reads(name), f"by {methods_that_read(name)}")
-            for name in sorted(frozenset().union(*(family.options for family in families)))
-        ),
-        (("interference_beta",), wants_rise(config), "by interference (--method, --mass or --group-mass)"),
-        (("batch_size",), config.unit == "batch", "with --unit batch"),
-        (("group_alpha",), config.group_by is not None, "with --group-by"),
-        (("history_mode",), bool(config.history), "with --history"),
-        (("history_discount",), config.history_mode == "discount", "with --history-mode discount"),
-        (("curriculum_order", "curriculum_buckets"), config.curriculum is not None, "with --curriculum"),
-        (("max_repeats",), config.realisation == "repeat", "with --realisation repeat"),
-    ]
-    for names, read, reader in readers:
-        for name in names:
-            if not read and getattr(config, name) != _default(name):
-                raise UsageError(f"{flag(name)} is read {reader}; leave it out")
 
 
 def _check_together(config: SelectConfig) -> None:
@@ -283,7 +171,7 @@ def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
         ),
         (mixes and more, "--method mix-review draws every phase afresh; leave out --phase-budget and --phase-run"),
         (
-            config.mix_ratio is not None and config.budget != _default("budget"),
+            config.mix_ratio is not None and config.budget != default_of(config, "budget"),
             f"--mix-ratio and --budget {config.budget} both say how much is drawn; give one of them",
         ),
         (

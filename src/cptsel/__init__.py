@@ -25,7 +25,7 @@ _HOMES = {
     "EmbedConfig": "cptsel.pipeline.config",
     "ExportConfig": "cptsel.pipeline.config",
     "OrderConfig": "cptsel.pipeline.config",
-    "SelectConfig": "cptsel.pipeline.config",
+    "SelectConfig": "cptsel.pipeline.selection.config",
     "VerifyConfig": "cptsel.pipeline.config",
     "compare": "cptsel.pipeline.compare",
     "embed": "cptsel.pipeline.embed",

@@ -11,9 +11,9 @@ import numpy as np
 from cptsel import __version__
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, run_fingerprint
-from cptsel.pipeline.config import SelectConfig
+from cptsel.pipeline.config import options_of
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, effective_tokens
-from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.outcome.reports import add_reports, summarise_reports
 from cptsel.pipeline.selection.outcome.weighting import QUANTILES, Weighing, Weighted, total
 from cptsel.pipeline.selection.plan import Plan
@@ -149,9 +149,13 @@ def _provenance(config: SelectConfig, phases: Sequence[Selected], new: Embedding
 
 
 def _options(config: SelectConfig, exclude: frozenset[str]) -> dict[str, Any]:
-    """The options that decide what is chosen; those that only one family reads where it is that family's method."""
-    others = frozenset().union(*(method.family.options for method in METHODS.values()))
-    left_out = _NOT_OPTIONS | (others - METHODS[config.method].family.options)
+    """The options that decide what is chosen; those that only some methods read where it is one of these."""
+    unread = {
+        name
+        for name, declared in options_of(config).items()
+        if declared.read is not None and declared.read.of_methods and not declared.read.reads(config)
+    }
+    left_out = _NOT_OPTIONS | unread
     values = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in left_out}
     entries = "\n".join(sorted(exclude)).encode()
     by_hand = config.group_mass not in (None, "interference")

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, check_same_samples, open_checkpoints, open_runs
-from cptsel.pipeline.config import SelectConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.budget import Budget, carry, divide, parse_budget
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.outcome.weighting import Weighted
 from cptsel.pipeline.selection.picks import PICKS, list_picks, picks_path
 from cptsel.pipeline.selection.plan import Plan, Share, Unit

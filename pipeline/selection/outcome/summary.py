@@ -3,8 +3,8 @@
 from typing import Any
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import SelectConfig
 from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.plan import Plan, Share
