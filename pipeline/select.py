@@ -7,39 +7,38 @@ once for every phase.
 import contextlib
 import resource
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import finish_manifest
-from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs
 from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.kernels.budget import parse_tokens
 from cptsel.pipeline.selection.choose import choose, chooser_of
-from cptsel.pipeline.selection.config import SelectConfig, wants_rise
+from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.families.base import Settings
 from cptsel.pipeline.selection.methods import MATCH, METHODS
-from cptsel.pipeline.selection.options import group_mix, settle
+from cptsel.pipeline.selection.options import settle
 from cptsel.pipeline.selection.outcome.header import Selected, manifest_header
-from cptsel.pipeline.selection.outcome.phases import Phase, draw_from_first, open_phases
+from cptsel.pipeline.selection.outcome.phases import Phase, draw_from_first
 from cptsel.pipeline.selection.outcome.residuals import measure
 from cptsel.pipeline.selection.outcome.summary import dry_run_summary, select_summary
-from cptsel.pipeline.selection.outcome.weighting import Weighing, weigh
+from cptsel.pipeline.selection.outcome.weighting import weigh
 from cptsel.pipeline.selection.outcome.writing import write_samples, write_shards
-from cptsel.pipeline.selection.plan import Plan, Share, make_plan
-from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics
-from cptsel.pipeline.selection.reading.history import open_history
-from cptsel.pipeline.selection.reading.new_domain import mean_token_gradient
-from cptsel.pipeline.selection.reading.rows import matched_exclusions
+from cptsel.pipeline.selection.plan import Plan
+from cptsel.pipeline.selection.reading.cells import CellReader
+from cptsel.pipeline.selection.task import (
+    CountCells,
+    Task,
+    absolute,
+    open_task,
+    scales,
+    unmatched_exclusions,
+)
 
 
 def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -53,8 +52,8 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
         BadInputError: an embedding file is damaged.
     """
     began = time.monotonic()
-    config = settle(_absolute(config))
-    task = _open(config)
+    config = settle(absolute(config))
+    task = open_task(config)
     for path in (*config.runs, *config.phase_run, *config.history, *filter(None, [config.new])):
         outputs.check_apart(config.out, path)
     outputs.check_output(config.out, "select", config.overwrite)
@@ -63,7 +62,9 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
         with ThreadPoolExecutor(max_workers=8) as pool:
             counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
         _check_plans(config, task, counted)
-        return dry_run_summary(config, task.phases, task.plan(counted), _unmatched(task.reader.exclude, counted))
+        return dry_run_summary(
+            config, task.phases, task.plan(counted), unmatched_exclusions(task.reader.exclude, counted)
+        )
     was_there, is_new = io.exists(config.out), not outputs.list_tree(config.out)
     if is_new:
         outputs.write_config(config.out, "select", to_yaml(config))
@@ -87,107 +88,8 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     _delete(steps.work)
     stats = _stats(time.monotonic() - began)
     header = finish_manifest(config.out, header, to_yaml(config), stats)
-    unmatched = _unmatched(task.reader.exclude, counted)
+    unmatched = unmatched_exclusions(task.reader.exclude, counted)
     return select_summary(config, header, selected[0].plan, unmatched, stats)
-
-
-@dataclass(frozen=True)
-class CountCells:
-    """RunShard → what the budgets need to know of its cells, and the entries of the exclusion list met there."""
-
-    reader: CellReader
-
-    def __call__(self, shard: RunShard) -> dict[str, Any]:
-        excluded = matched_exclusions(shard, self.reader.schema, self.reader.exclude)
-        return {"cells": cell_statistics(shard, self.reader), "excluded": excluded}
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """All that a selection starts from.
-
-    Attributes:
-        config: settled options.
-        phases: what is selected from, phase by phase.
-        reader: of the cells of phase 0.
-        new: the embedding run of the new domain, if there is one.
-        weighing: how picks are weighed.
-    """
-
-    config: SelectConfig
-    phases: list[Phase]
-    reader: CellReader
-    new: EmbeddingRuns | None
-    weighing: Weighing
-
-    def plan(self, counted: Sequence[dict[str, Any]], phase: int = 0) -> Plan:
-        """Budgets of a phase, from what ``CountCells`` says of every shard."""
-        statistics = [cell for shard in counted for cell in shard["cells"]]
-        phase_budget, text = self.phases[phase].budget, self.phases[phase].text
-        by_norm = self.config.cell_shares == "grad-norm"
-        return make_plan(
-            statistics, phase_budget, text, group_mix(self.config), _norm_share if by_norm else _mass_share
-        )
-
-
-def _mass_share(cell: Share) -> float:
-    return cell.choice_mass
-
-
-def _norm_share(cell: Share) -> float:
-    return cell.choice_norm
-
-
-def _absolute(config: SelectConfig) -> SelectConfig:
-    """Paths as workers elsewhere must see them."""
-    return replace(
-        config,
-        runs=tuple(io.absolute(path) for path in config.runs),
-        out=io.absolute(config.out),
-        exclude=config.exclude and io.absolute(config.exclude),
-        new=config.new and io.absolute(config.new),
-        history=tuple(io.absolute(path) for path in config.history),
-        phase_run=tuple(io.absolute(path) for path in config.phase_run),
-    )
-
-
-def _open(config: SelectConfig) -> Task:
-    """Open all that is read, on the driver."""
-    new = open_runs([config.new]) if config.new is not None else None
-    phases = open_phases(config, new)
-    runs = phases[0].runs
-    if config.group_by is not None and config.group_by not in runs.groups:
-        there = f"it has {', '.join(runs.groups)}" if runs.groups else "it was embedded without --group-by"
-        raise UsageError(f"--group-by {config.group_by}: {runs.directories[0]} has no such group column; {there}")
-    reader = CellReader(
-        schema=runs.schema,
-        group_by=config.group_by,
-        similarity=config.similarity,
-        exclude=read_exclusions(config.exclude) if config.exclude else frozenset(),
-        combine=config.combine,
-        batch_size=config.batch_size if config.unit == "batch" else 1,
-        rise=wants_rise(config),
-        new_gradient=mean_token_gradient(new, runs) if new is not None and wants_rise(config) else None,
-        beta=config.interference_beta if config.mass == "interference" else None,
-        history=open_history(config.history, runs, config.history_mode, config.history_discount),
-    )
-    tokens = None if config.replay_tokens is None else parse_tokens(config.replay_tokens)
-    weighing = Weighing(
-        config.realisation,
-        tokens,
-        config.max_repeats,
-        config.seed,
-        config.curriculum,
-        config.curriculum_order == "descending",
-        config.curriculum_buckets,
-    )
-    return Task(config, phases, reader, new, weighing)
-
-
-def _unmatched(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:
-    """Entries of the exclusion list that name nothing in the runs; hashes stand in it in both cases and count once."""
-    matched = {entry.lower() for shard in counted for entry in shard["excluded"]}
-    return len({entry.lower() for entry in exclude} - matched)
 
 
 def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list[dict[str, Any]], list[Selected]]:
@@ -238,15 +140,8 @@ def _plan_phase(task: Task, phase: Phase, counted: list[dict[str, Any]], steps: 
         reader = replace(reader, schema=phase.runs.schema)
         counted = steps.run("statistics", CountCells(reader), phase.runs.shards)
     if reader.combine == "concat":
-        reader = replace(reader, scales=_scales(counted))
+        reader = replace(reader, scales=scales(counted))
     return task.plan(counted, phase.number), reader
-
-
-def _scales(counted: Sequence[dict[str, Any]]) -> tuple[float, ...]:
-    """Factors that give the gradients a token of every checkpoint the mean square of the first's."""
-    squares = [cell["mean_squares"] for shard in counted for cell in shard["cells"]]
-    totals = np.sum(squares, axis=0)
-    return tuple(np.sqrt(totals[0] / totals).tolist())
 
 
 def _choose(config: SelectConfig, phase: Phase, plan: Plan, reader: CellReader, steps: Steps) -> list[dict[str, Any]]:
