@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline import io
@@ -15,7 +16,7 @@ PICKS = pa.schema(
         pa.field("group", pa.string(), nullable=False),
         pa.field("grad_norm", pa.float32(), nullable=False),
         pa.field("loss_sum", pa.float32(), nullable=False),
-        pa.field("raw", pa.float64(), nullable=False),  # the mass the method found, in any scale within the group
+        pa.field("found_mass", pa.float64(), nullable=False),  # what the method says it stands for, in any scale
         pa.field("inclusion_prob", pa.float64(), nullable=False),
         pa.field("score", pa.float32()),
     ]
@@ -39,3 +40,8 @@ def list_picks(work: str) -> dict[int, str]:
     """Files of picks by shard, ascending."""
     names = io.list_names(io.join(work, STEP), ".parquet")
     return {int(name.split(".")[0]): io.join(work, STEP, name) for name in sorted(names)}
+
+
+def with_column(rows: pa.Table, name: str, values: np.ndarray) -> pa.Table:
+    """Rows of PICKS with another column of float64."""
+    return rows.set_column(rows.schema.get_field_index(name), PICKS.field(name), pa.array(values, pa.float64()))

@@ -16,16 +16,16 @@ REQUIRED_FEATURES: dict[str, tuple[str, ...]] = {
 }
 
 
-def coreset_weights(raw: np.ndarray, n_tokens: np.ndarray, target_mass: float) -> np.ndarray:
-    """weight_j = T_g · raw_j / Σ raw / n_j: how many tokens of the corpus a token of sample j stands for.
+def coreset_weights(found_mass: np.ndarray, n_tokens: np.ndarray, target_mass: float) -> np.ndarray:
+    """weight_j = T_g · found_mass_j / Σ found_mass / n_j: how many tokens of the corpus a token of sample j stands for.
 
     Args:
-        raw: (m,) float64 above 0, the mass that the method found for each pick of one group, in any scale.
+        found_mass: (m,) float64 above 0, the mass that the method found for each pick of one group, in any scale.
         n_tokens: (m,) at least 1.
         target_mass: T_g; Σ weight · n_tokens is this.
     """
-    raw = np.asarray(raw, dtype=np.float64)
-    return target_mass * (raw / raw.sum()) / np.asarray(n_tokens, dtype=np.float64)
+    found_mass = np.asarray(found_mass, dtype=np.float64)
+    return target_mass * (found_mass / found_mass.sum()) / np.asarray(n_tokens, dtype=np.float64)
 
 
 def loss_weights(weight: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:

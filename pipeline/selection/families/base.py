@@ -67,7 +67,7 @@ class Picks:
     """What a method chose from one cell, by its atoms: samples, or batches of them."""
 
     index: np.ndarray  # (m,) int64
-    raw: np.ndarray  # (m,) float64 above 0
+    found_mass: np.ndarray  # (m,) float64 above 0
     inclusion_prob: np.ndarray  # (m,) float64; 1 where the choice is not random
     score: np.ndarray | None = None  # (m,) why it was chosen, in the method's own terms
     report: dict[str, Any] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Chooser(ABC, Generic[AnyMethod]):
             return cell.samples, budget, "tokens"
         return cell.n_tokens, budget, self.settings.unit
 
-    def played(self, free: np.ndarray, rounds: np.ndarray) -> dict[str, np.ndarray]:
+    def left_by_history(self, free: np.ndarray, rounds: np.ndarray) -> dict[str, np.ndarray]:
         """What history and other choices leave of some atoms, as kernels take it; nothing where they leave all."""
         options = {}
         if not free.all():
@@ -178,11 +178,11 @@ def picks_table(cell: Cell, picks: Picks) -> pa.Table:
     place, row = cell.members(picks.index)
     chosen = cell.rows.select([*LOCATOR_COLUMNS, "group", "grad_norm", "loss_sum"]).take(row)
     tokens = chosen.column("n_tokens").to_numpy().astype(np.float64)
-    raw = picks.raw[place]
+    found_mass = picks.found_mass[place]
     if cell.order is not None:
-        raw = raw * (tokens / cell.columns["n_tokens"][picks.index][place])
+        found_mass = found_mass * (tokens / cell.columns["n_tokens"][picks.index][place])
     score = pa.nulls(len(row), pa.float32())
     if picks.score is not None:
         score = pa.array(picks.score.astype(np.float32)[place])
-    columns = [*chosen.columns, pa.array(raw), pa.array(picks.inclusion_prob[place]), score]
+    columns = [*chosen.columns, pa.array(found_mass), pa.array(picks.inclusion_prob[place]), score]
     return pa.Table.from_arrays(columns, schema=PICKS)

@@ -23,7 +23,7 @@ from cptsel.pipeline.kernels.coverage.craig import CraigResult
 from cptsel.pipeline.kernels.coverage.merge import assign_part
 from cptsel.pipeline.selection.families.base import MergingChooser, Offer, Picks, deal_out, offer, picks_table
 from cptsel.pipeline.selection.methods import Cover
-from cptsel.pipeline.selection.picks import PICKS, write_picks
+from cptsel.pipeline.selection.picks import PICKS, with_column, write_picks
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
@@ -31,7 +31,8 @@ from cptsel.pipeline.selection.scopes.parts import CANDIDATES, MergeTask, pick_c
 
 MERGED, CROSSING, ASSIGNED, MASSES = "merged", "crossing", "assigned", "masses"
 
-_MASSES = pa.schema([("group", pa.string()), ("pick", pa.int64()), ("mass", pa.float64())])
+_MASSES = pa.schema([("group", pa.string()), ("place", pa.int64()), ("mass", pa.float64())])
+_ASSIGNED = pa.schema([*PICKS, ("place", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class MergeGroup:
             budget,
             unit,
             **self.chooser.options(),
-            **self.chooser.played(rows["free"].to_numpy(), rows["rounds"].to_numpy()),
+            **self.chooser.left_by_history(rows["free"].to_numpy(), rows["rounds"].to_numpy()),
         )
         picks = _picks(result)
         for chosen in filter(None, (picks, picks.crossing)):
@@ -78,7 +79,7 @@ class AssignShard:
     """RunShard → Σ mass · distance by group.
 
     The mass that the shard brings to each pick goes to ``<work>/masses``, rows of the picks that are its own to
-    ``<work>/assigned``, with their place among the group's picks in the column raw.
+    ``<work>/assigned``, with their place among the group's picks, and a found_mass that is still to come.
     """
 
     reader: CellReader
@@ -87,7 +88,7 @@ class AssignShard:
     crossing: frozenset[str]  # groups that take their crossing sample
 
     def __call__(self, shard: RunShard) -> dict[str, float]:
-        tables, masses, distance = [PICKS.empty_table()], [_MASSES.empty_table()], {}
+        tables, masses, distance = [_ASSIGNED.empty_table()], [_MASSES.empty_table()], {}
         for cell in read_cells(shard, self.reader, "cover"):
             assert cell.vectors is not None
             path = _merged_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
@@ -102,8 +103,8 @@ class AssignShard:
             distance[cell.group] = float(part.distance_sum.sum())
             index = np.flatnonzero(own >= 0)
             score = merged["score"].to_numpy()[own[index]]
-            picks = Picks(index, own[index].astype(np.float64), np.ones(len(index)), score, {})
-            tables.append(picks_table(cell, picks))
+            rows = picks_table(cell, Picks(index, np.zeros(len(index)), np.ones(len(index)), score))
+            tables.append(rows.append_column(_ASSIGNED.field("place"), pa.array(own[index])))
         io.write_parquet(_shard_path(self.work, MASSES, shard.shard_id), pa.concat_tables(masses))
         io.write_parquet(_shard_path(self.work, ASSIGNED, shard.shard_id), pa.concat_tables(tables))
         return distance
@@ -121,8 +122,8 @@ class CoverChooser(MergingChooser[Cover]):
             self.method.settings
         )
 
-    def played(self, free: np.ndarray, rounds: np.ndarray) -> dict[str, np.ndarray]:
-        options = super().played(free, rounds)
+    def left_by_history(self, free: np.ndarray, rounds: np.ndarray) -> dict[str, np.ndarray]:
+        options = super().left_by_history(free, rounds)
         if self.settings.cover_history and rounds.any():
             options["covered"] = np.flatnonzero(rounds > 0)
         return options
@@ -133,7 +134,7 @@ class CoverChooser(MergingChooser[Cover]):
             cell.mass,
             *self.budget_of(cell, budget),
             **self.options(),
-            **self.played(cell.free, cell.rounds),
+            **self.left_by_history(cell.free, cell.rounds),
         )
         return _picks(result)
 
@@ -167,16 +168,16 @@ class CoverChooser(MergingChooser[Cover]):
         for shard in shards:  # in this order, so that rounding is always the same
             _add_masses(steps.work, shard.shard_id, masses)
         for shard in shards:
-            _write_exact(steps.work, shard.shard_id, masses)
+            _write_masses(steps.work, shard.shard_id, masses)
         for task in merges:
             name, mass = task.group.group, task.group.choice_mass
             distance = math.fsum(found.get(name, 0.0) for found in distances)
-            reports[name] |= _exact(reports[name], distance / mass)
+            reports[name] |= _on_all_samples(reports[name], distance / mass)
         return list(reports.values())
 
 
 def _picks(result: CraigResult) -> Picks:
-    """raw is the mass of a pick's cluster."""
+    """Picks, each with the mass of its cluster."""
     return Picks(
         result.picks,
         result.cluster_mass,
@@ -187,7 +188,7 @@ def _picks(result: CraigResult) -> Picks:
     )
 
 
-def _exact(report: dict[str, Any], mean_distance: float) -> dict[str, float]:
+def _on_all_samples(report: dict[str, Any], mean_distance: float) -> dict[str, float]:
     """Distances and gain of a merge, with the mean distance of all samples in the place of the clients'.
 
     Random picks were measured on the clients alone, and so was what covered rows save; what is off in the distance to
@@ -207,15 +208,15 @@ def _add_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None
     rows = io.read_parquet(_shard_path(work, MASSES, shard_id))
     for name, mass in masses.items():
         mine = rows.filter(pc.equal(rows["group"], name))
-        mass[mine["pick"].to_numpy()] += mine["mass"].to_numpy()
+        mass[mine["place"].to_numpy()] += mine["mass"].to_numpy()
 
 
-def _write_exact(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:
+def _write_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:
     """Give the picks of a shard the mass that samples of all shards have brought them."""
     rows = io.read_parquet(_shard_path(work, ASSIGNED, shard_id))
-    index = rows["raw"].to_numpy().astype(np.int64)
-    raw = [masses[name][place] for name, place in zip(rows["group"].to_pylist(), index, strict=True)]
-    rows = rows.set_column(rows.schema.get_field_index("raw"), PICKS.field("raw"), pa.array(raw, pa.float64()))
+    groups, place = rows["group"].to_pylist(), rows["place"].to_pylist()
+    mass = np.array([masses[name][index] for name, index in zip(groups, place, strict=True)])
+    rows = with_column(rows.drop_columns("place"), "found_mass", mass)
     write_picks(work, shard_id, [rows])
 
 

@@ -21,13 +21,13 @@ from cptsel.pipeline.kernels.budget import carry
 from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, crossing_room, priority_sample
 from cptsel.pipeline.selection.families.base import Chooser, Picks, picks_table
 from cptsel.pipeline.selection.methods import Draw
-from cptsel.pipeline.selection.picks import PICKS, write_picks
+from cptsel.pipeline.selection.picks import PICKS, with_column, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 
 STEP = "keys"
 
-# A sent row: PICKS, whose raw is the mass still to be divided by π, and what the draw goes by.
+# A sent row: PICKS, whose found_mass is the mass still to be divided by π, and what the draw goes by.
 _SENT = pa.schema([*PICKS, pa.field("draw_score", pa.float64()), pa.field("draw_u", pa.float64())])
 
 
@@ -68,7 +68,7 @@ class DrawChooser(Chooser[Draw]):
         return scores, uniform(settings.seed, f"{settings.purpose} {settings.phase}", cell.names)
 
     def pick(self, cell: Cell, budget: int) -> Picks:
-        """raw = mass / π."""
+        """found_mass = mass / π."""
         scores, u = self.keys(cell)
         if self.settings.unit == "samples" and cell.order is None:
             draw = priority_sample(scores, u, budget)
@@ -146,12 +146,8 @@ def _write(draws: dict[str, tuple[set[str], PriorityDraw]], shards: Sequence[Run
         threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()])
         score = rows["draw_score"].to_numpy()
         pi = np.minimum(1.0, np.divide(score, threshold, out=np.ones_like(score), where=threshold > 0))
-        rows = rows.set_column(
-            rows.schema.get_field_index("raw"), PICKS.field("raw"), pa.array(rows["raw"].to_numpy() / pi)
-        )
-        rows = rows.set_column(
-            rows.schema.get_field_index("inclusion_prob"), PICKS.field("inclusion_prob"), pa.array(pi)
-        )
+        rows = with_column(rows, "found_mass", rows["found_mass"].to_numpy() / pi)
+        rows = with_column(rows, "inclusion_prob", pi)
         write_picks(work, shard.shard_id, [rows.select(PICKS.names)])
 
 

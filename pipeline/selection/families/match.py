@@ -64,7 +64,7 @@ class MatchGroup:
             assert chosen.score is not None
             columns = {
                 "sample_id": rows["sample_id"].take(pa.array(chosen.index[order])),
-                "raw": chosen.raw[order],
+                "found_mass": chosen.found_mass[order],
                 "score": chosen.score[order].astype(np.float32),
             }
             io.write_parquet(_matched_path(self.work, task.number, chosen is not picks), pa.table(columns))
@@ -96,8 +96,8 @@ class CollectPicks:
                 continue
             own = places(cell.names, merged["sample_id"].to_pylist())
             index = np.flatnonzero(own >= 0)
-            raw, score = (merged[name].to_numpy()[own[index]] for name in ("raw", "score"))
-            tables.append(picks_table(cell, Picks(index, raw, np.ones(len(index)), score)))
+            found_mass, score = (merged[name].to_numpy()[own[index]] for name in ("found_mass", "score"))
+            tables.append(picks_table(cell, Picks(index, found_mass, np.ones(len(index)), score)))
         write_picks(self.work, shard.shard_id, tables)
 
 
@@ -153,7 +153,7 @@ class MatchChooser(MergingChooser[Match]):
             tolerance=whole_tolerance(settings.tolerance, even=even),
             uniform_weights=even,
             seed=settings.seed,
-            **self.played(atoms.free, atoms.rounds),
+            **self.left_by_history(atoms.free, atoms.rounds),
         )
         return _picks(result, tokens)
 
@@ -181,7 +181,7 @@ class MatchChooser(MergingChooser[Match]):
         """Candidates of a part with the mass that they stand for there, and what the part adds to the target."""
         chosen, mass = np.zeros(len(cell), dtype=bool), np.zeros(len(cell))
         chosen[picks.index] = True
-        mass[picks.index] = picks.raw
+        mass[picks.index] = picks.found_mass
         targets = {f"target{i}": [target] for i, target in enumerate(cell.targets)}
         return {CANDIDATES: vectors_table(cell, chosen, mass=mass), TARGETS: pa.table(targets)}
 
@@ -200,7 +200,7 @@ class MatchChooser(MergingChooser[Match]):
 
 
 def _picks(result: MatchResult, tokens: np.ndarray) -> Picks:
-    """raw: the tokens that a pick stands for."""
+    """Picks, each with the tokens that it stands for."""
     return Picks(
         result.picks,
         result.u * tokens[result.picks],

@@ -185,7 +185,11 @@ def _groups(selected: Selected) -> list[dict[str, Any]]:
                 "budget": group.budget,
                 "selected_samples": 0 if result is None else result.samples,
                 "selected_tokens": 0 if result is None else result.tokens,
-                **{name: value for name, value in figures.items() if name not in {"group", "samples", "tokens", "raw"}},
+                **{
+                    name: value
+                    for name, value in figures.items()
+                    if name not in {"group", "samples", "tokens", "found_mass"}
+                },
                 **selected.residuals.get(group.group, {}),
             }
         )

@@ -21,7 +21,7 @@ from cptsel.pipeline.kernels.budget import Budget, carry, divide, parse_budget
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.outcome.weighting import Weighted
-from cptsel.pipeline.selection.picks import PICKS, list_picks, picks_path
+from cptsel.pipeline.selection.picks import list_picks, picks_path, with_column
 from cptsel.pipeline.selection.plan import Plan, Share, Unit
 
 
@@ -130,7 +130,7 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
         rows = io.read_parquet(path).filter(pa.array(kept[part]))
         if rows.num_rows:
             share = pi[part][kept[part]]
-            rows = with_column(rows, "raw", mass[part][kept[part]] / share)
+            rows = with_column(rows, "found_mass", mass[part][kept[part]] / share)
             rows = with_column(rows, "inclusion_prob", rows["inclusion_prob"].to_numpy() * share)
             io.write_parquet(picks_path(work, shard), rows)
     return replace(plan, unit=unit, budget=total, groups=tuple(drawn_groups))
@@ -140,7 +140,7 @@ def join_picks(chosen: str, drawn: str, shares: dict[str, float], work: str) -> 
     """Put the picks of two choices together.
 
     Args:
-        chosen: directory with the picks of the method, in the scale of whose raw masses the joined ones are.
+        chosen: directory with the picks of the method, in the scale of whose found masses the joined ones are.
         drawn: directory with the picks of a draw beside it.
         shares: by group, what share of its mass the draw stands for; all where nothing else was picked, and none where
             it picked nothing.
@@ -160,7 +160,7 @@ def join_picks(chosen: str, drawn: str, shares: dict[str, float], work: str) -> 
             if shard in found:
                 rows = io.read_parquet(found[shard])
                 factor = np.array([of_group.get(name, 1.0) for name in rows["group"].to_pylist()])
-                tables.append(with_column(rows, "raw", rows["raw"].to_numpy() * factor))
+                tables.append(with_column(rows, "found_mass", rows["found_mass"].to_numpy() * factor))
         rows = pa.concat_tables(tables).sort_by([("row_index", "ascending"), ("window", "ascending")])
         io.write_parquet(picks_path(work, shard), rows.combine_chunks())
 
@@ -169,15 +169,10 @@ def join_picks(chosen: str, drawn: str, shares: dict[str, float], work: str) -> 
 
 
 def _sum_raw(paths: Iterable[str]) -> dict[str, float]:
-    """Σ raw of the picks of each group, above 0."""
+    """Σ found_mass of the picks of each group, above 0."""
     sums: dict[str, float] = {}
     for path in paths:
-        added = io.read_parquet(path, ["group", "raw"]).group_by("group").aggregate([("raw", "sum")])
+        added = io.read_parquet(path, ["group", "found_mass"]).group_by("group").aggregate([("found_mass", "sum")])
         for row in added.to_pylist():
             sums[row["group"]] = sums.get(row["group"], 0.0) + row["raw_sum"]
-    return {group: raw for group, raw in sums.items() if raw > 0}
-
-
-def with_column(rows: pa.Table, name: str, values: np.ndarray) -> pa.Table:
-    """Rows of PICKS with another column of float64."""
-    return rows.set_column(rows.schema.get_field_index(name), PICKS.field(name), pa.array(values, pa.float64()))
+    return {group: found_mass for group, found_mass in sums.items() if found_mass > 0}

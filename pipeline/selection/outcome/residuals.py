@@ -109,8 +109,8 @@ class _Part:
         n, m = sums["samples"], result.samples
         self.target = {sketch: scale * sums[f"{sketch}_target"] for sketch in SKETCHES}
         self.matched = {sketch: sums[f"{sketch}_matched"] for sketch in SKETCHES}
-        # weight_j = T_g · raw_j / Σ raw / n_j; what the method found is raw_j / n_j, in the scale of the group's mass.
-        self.own = {sketch: self.matched[sketch] * (result.raw / sums["mass"]) for sketch in SKETCHES}
+        # weight_j is scaled to T_g; what the method found is found_mass_j / n_j, in the scale of the group's mass.
+        self.own = {sketch: self.matched[sketch] * (result.found_mass / sums["mass"]) for sketch in SKETCHES}
         # Σ a² ‖g − mean‖², the squared sampling noise of a sum of n rows.
         self.noise = {
             sketch: scale**2

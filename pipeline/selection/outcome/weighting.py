@@ -22,7 +22,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "sample_id": pa.string(),
     "group": pa.string(),
     "n_tokens": pa.int32(),
-    "raw": pa.float64(),
+    "found_mass": pa.float64(),
     "loss_sum": pa.float32(),
     "grad_norm": pa.float32(),
     "inclusion_prob": pa.float64(),
@@ -76,7 +76,7 @@ class GroupResult:
     shortfall: float
     effective_tokens: float
     weight_quantiles: list[float]
-    raw: float  # Σ raw: what the method's own weights add up to
+    found_mass: float  # Σ found_mass: what the method's own weights add up to
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
         UsageError: a group that is to stand for some mass has no pick.
     """
     offsets, table = _read_narrow(list_picks(work))
-    n_tokens, raw = table["n_tokens"].to_numpy().astype(np.int64), table["raw"].to_numpy()
+    n_tokens, found_mass = table["n_tokens"].to_numpy().astype(np.int64), table["found_mass"].to_numpy()
     order = pc.sort_indices(table, sort_keys=[("group", "ascending"), ("sample_id", "ascending")]).to_numpy()
     members = _split(table["group"], order)
     requested = int(n_tokens.sum()) if weighing.replay_tokens is None else weighing.replay_tokens
@@ -129,7 +129,7 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
         mine = members.get(group.group)
         if mine is None:
             raise no_pick(group, plan.unit, budget_text)
-        weight[mine] = coreset_weights(raw[mine], n_tokens[mine], group.target_mass)
+        weight[mine] = coreset_weights(found_mass[mine], n_tokens[mine], group.target_mass)
         (u,) = uniform(weighing.seed, repeat_purpose(number), [group.group])
         shares.append(GroupShare(mine, requested * (group.target_mass / plan.mass), float(u)))
     realised = realise(weighing.realisation, weight, n_tokens, shares, weighing.max_repeats)
@@ -149,7 +149,7 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
                 shortfall=float(shortfall),
                 effective_tokens=effective_tokens(weight[mine], n_tokens[mine]),
                 weight_quantiles=[float(q) for q in np.quantile(weight[mine], QUANTILES)],
-                raw=float(raw[mine].sum()),
+                found_mass=float(found_mass[mine].sum()),
             )
         )
     rank = _order_rank(table, number, weighing)
