@@ -174,5 +174,5 @@ def _sum_raw(paths: Iterable[str]) -> dict[str, float]:
     for path in paths:
         added = io.read_parquet(path, ["group", "found_mass"]).group_by("group").aggregate([("found_mass", "sum")])
         for row in added.to_pylist():
-            sums[row["group"]] = sums.get(row["group"], 0.0) + row["raw_sum"]
+            sums[row["group"]] = sums.get(row["group"], 0.0) + row["found_mass_sum"]
     return {group: found_mass for group, found_mass in sums.items() if found_mass > 0}
