@@ -11,6 +11,7 @@ from cptsel.pipeline.config import EmbedConfig, to_dict
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
+from cptsel.pipeline.model.fit import check_tokenizer
 from cptsel.pipeline.model.frozen import (
     ModelSpec,
     describe,
@@ -95,9 +96,9 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     """
     device = resolve_device(config.device, here)
     path = local_path(config.model, config.revision)
+    limit = max_positions(path, config.trust_remote_code)
     tokenizer = load_tokenizer(path, config.trust_remote_code)
     prefix = prefix_of(tokenizer)
-    limit = max_positions(path, config.trust_remote_code)
     room = None if limit is None else limit - len(prefix.ids)
     max_tokens = config.max_tokens or min(DEFAULT_MAX_TOKENS, room or DEFAULT_MAX_TOKENS)
     if room is not None and max_tokens > room:
@@ -120,7 +121,9 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
         max_positions=max_tokens + len(prefix.ids),
     )
     facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
-    facts |= describe(path, config.trust_remote_code)
+    described = describe(path, config.trust_remote_code, here)
+    check_tokenizer(config.model, tokenizer, min(described.pop("embedding_rows"), described["vocab_size"]))
+    facts |= described
     return ModelPlan(
         spec=spec,
         prefix=prefix,

@@ -18,6 +18,7 @@ import torch
 from cptsel.pipeline.errors import UsageError, first_line
 from cptsel.pipeline.kernels.gradients.head import HeadGradients, LogitMap, head_gradients
 from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch
+from cptsel.pipeline.model.fit import check_dtype, check_quantisation, check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
@@ -78,8 +79,11 @@ def weight_files(path: str) -> list[str]:
         return ["model.safetensors"]
     index = os.path.join(path, "model.safetensors.index.json")
     if os.path.isfile(index):
-        with open(index, encoding="utf-8") as handle:
-            return sorted(set(json.load(handle)["weight_map"].values()))
+        try:
+            with open(index, encoding="utf-8") as handle:
+                return sorted(set(json.load(handle)["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"--model {path}: its index of weight files can't be read; download it again") from error
     return []
 
 
@@ -150,6 +154,7 @@ class FrozenModel:
         self.path = local_path(spec.source, spec.revision)
         torch.set_num_threads(spec.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        check_dtype(spec.dtype, spec.device)
         self.model = _load(spec, self.path)
         self.name = type(self.model).__name__
         self.head = _linear_head(self.model, spec.source)
@@ -227,8 +232,13 @@ class FrozenModel:
                     )
 
 
-def describe(path: str, trust_remote_code: bool = False) -> dict[str, Any]:
+def describe(path: str, trust_remote_code: bool = False, here: bool = False) -> dict[str, Any]:
     """What run.json says of a model, from its configuration alone: its skeleton is built without weights.
+
+    Args:
+        path: folder of the model.
+        trust_remote_code: whether its own code may run.
+        here: whether it will run on this machine, which must then have what its quantisation needs.
 
     Raises:
         UsageError: not a causal LM with a plain linear head.
@@ -237,9 +247,13 @@ def describe(path: str, trust_remote_code: bool = False) -> dict[str, Any]:
 
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+        if here:
+            check_quantisation(path, config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # a foreign configuration and foreign code may raise anything
         raise UsageError(f"--model {path}: is not a causal LM that can be built ({first_line(error)})") from error
     head = _linear_head(model, path)
     logit_map = _logit_map(config)
@@ -247,6 +261,7 @@ def describe(path: str, trust_remote_code: bool = False) -> dict[str, Any]:
         "class": type(model).__name__,
         "vocab_size": head.weight.shape[0],
         "hidden_size": head.weight.shape[1],
+        "embedding_rows": model.get_input_embeddings().weight.shape[0],
         "parameters": sum(p.numel() for p in model.parameters()),
         "head": {
             "tied": bool(getattr(_text_config(config), "tie_word_embeddings", False)),
@@ -268,21 +283,23 @@ def _linear_head(model: Any, source: str) -> torch.nn.Linear:
 
 
 def _load(spec: ModelSpec, path: str) -> Any:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             dtype=DTYPES[spec.dtype],
             trust_remote_code=spec.trust_remote_code,
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a foreign configuration and foreign code may raise anything
         raise UsageError(f"--model {spec.source}: can't be loaded as a causal LM ({first_line(error)})") from error
+    check_weights(spec.source, model, found)
     return model.eval().requires_grad_(False).to(spec.device)
 
 
@@ -305,7 +322,7 @@ def max_positions(path: str, trust_remote_code: bool = False) -> int | None:
 
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a foreign configuration and foreign code may raise anything
         raise UsageError(f"--model {path}: config.json can't be understood ({first_line(error)})") from error
     return _max_positions(config)
 
