@@ -60,6 +60,11 @@ PARAMETERS = [
         metavar="N",
     ),
     _model(
+        "split_special_tokens",
+        "Take text that spells a special token, such as </s> in a document, for text; by default it becomes that "
+        "token's id, as the tokenizer does.",
+    ),
+    _model(
         "dtype",
         "Number type the model runs in; auto is float32 on a CPU, that of the weights on a GPU. Gradients are always "
         "summed in float32.",

@@ -151,6 +151,7 @@ class EmbedConfig:
     validation_dim: int = 256
     storage: str = "float16"
     norm: str = "sketch"
+    split_special_tokens: bool = False
     tokens_per_batch: int | None = None
     dtype: str = "auto"
     device: str = "auto"

@@ -195,6 +195,7 @@ def _run(
     listing = io.join(config.out, ".work", "units.jsonl")
     rows = RowOptions(
         max_tokens=model.max_tokens,
+        split_special_tokens=config.split_special_tokens,
         tokens_per_batch=model.tokens_per_batch,
         storage=config.storage,
         groups=config.group_by,

@@ -85,6 +85,7 @@ COUNT_COLUMNS = [
     "rows_rejected",
     "rows_not_drawn",
     "rows_excluded",
+    "rows_special",  # of the rows kept, those whose text became a special token
     "windows",
     "windows_embedded",
     "windows_rejected",

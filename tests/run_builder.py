@@ -55,7 +55,7 @@ def build_run(
             part = samples[block * block_rows : (block + 1) * block_rows]
             write_block(directory / "embeddings" / f"{shard_id:06d}-{block:05d}.parquet", part, schema, storage)
             tally = dict.fromkeys(COUNT_COLUMNS, len(part)) | {"rows_rejected": 0, "rows_not_drawn": 0}
-            tally |= {"rows_excluded": 0, "windows_rejected": 0, "windows_excluded": 0}
+            tally |= {"rows_excluded": 0, "rows_special": 0, "windows_rejected": 0, "windows_excluded": 0}
             tally |= {name: sum(s[name] for s in part) for name in ("n_tokens",)}
             unit_rows.append({"shard_id": shard_id, "block": block, **tally, "tokens": tally["n_tokens"]})
         shard_rows.append(

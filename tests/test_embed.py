@@ -160,6 +160,24 @@ def test_exclusions_hold_for_documents_and_windows(tiny_lm, corpus, tmp_path):
     assert summary["totals"]["rows excluded"] == 2
 
 
+def test_text_that_spells_a_special_token_is_counted_and_can_stay_text(tiny_lm, corpus, tmp_path):
+    texts = ["a <|endoftext|> b", "nothing special", "<|endoftext|>" * 3 + " end", "<|endoftext"]
+    (corpus / "s.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    summary, rows = run(tiny_lm, corpus, tmp_path / "special", "s.jsonl")
+    assert summary["totals"]["rows with special tokens"] == 2
+    assert summary["warnings"][0].startswith("the text of 2 rows spells a special token of the model")
+    assert json.loads((tmp_path / "special" / "run.json").read_text())["totals"]["rows_special"] == 2
+    split_summary, split = run(tiny_lm, corpus, tmp_path / "split", "s.jsonl", split_special_tokens=True)
+    assert "rows with special tokens" not in split_summary["totals"]
+    assert json.loads((tmp_path / "split" / "run.json").read_text())["options"]["split_special_tokens"] is True
+    counts = [table["token_count"].to_pylist() for table in (rows, split)]
+    assert [more > few for few, more in zip(*counts, strict=True)] == [True, False, True, False]
+    for table in (rows, split):  # offsets hold in both
+        assert table["char_end"].to_pylist() == [len(text) for text in texts]
+    with pytest.raises(UsageError, match="was begun with --split-special-tokens False, now True"):
+        run(tiny_lm, corpus, tmp_path / "special", "s.jsonl", split_special_tokens=True)
+
+
 def test_limit_reads_the_first_rows_of_every_shard(tiny_lm, corpus, tmp_path):
     summary, table = run(tiny_lm, corpus, tmp_path / "run", "*", limit=2)
     assert summary["totals"]["rows read"] == 4

@@ -16,7 +16,7 @@ from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.kernels.windows import cut_windows
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
-from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of
+from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of, special_ids
 from cptsel.schemas import arrow
 
 TOKENIZE_AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
@@ -32,6 +32,7 @@ class RowOptions:
     storage: str
     groups: tuple[str, ...]
     exclude: str | None = None  # file of ids and content hashes
+    split_special_tokens: bool = False  # whether text that spells a special token stays text
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class _Cut:
     rejects: list[Reject] = field(default_factory=list)
     rows_kept: int = 0
     rows_excluded: int = 0
+    rows_special: int = 0
     windows: int = 0
     windows_excluded: int = 0
 
@@ -93,7 +95,15 @@ class BlockEmbedder:
             AssertionError: rows read ≠ kept + rejected + not drawn + excluded, or windows of kept rows ≠ embedded +
                 rejected + excluded. Never, unless this code is wrong.
         """
-        cut = cut_block(path, block, self.tokenizer, self.prefix, self.options.max_tokens, self.exclusions)
+        cut = cut_block(
+            path,
+            block,
+            self.tokenizer,
+            self.prefix,
+            self.options.max_tokens,
+            self.exclusions,
+            self.options.split_special_tokens,
+        )
         vectors = self._gradients([sample.ids for sample in cut.samples])
         good = _judge(cut, vectors)
         samples = [sample for sample, ok in zip(cut.samples, good, strict=True) if ok]
@@ -152,9 +162,10 @@ def cut_block(
     prefix: Prefix,
     max_tokens: int,
     exclusions: frozenset[str] = frozenset(),
+    split_special_tokens: bool = False,
 ) -> _Cut:
     """Tokenise the documents of a block once each and cut them into samples, rejects and exclusions."""
-    cut = _Cut()
+    cut, special = _Cut(), special_ids(tokenizer)
     kept = []
     for document in block.documents:
         key = hashing.doc_key(path, document.row_index)
@@ -170,10 +181,12 @@ def cut_block(
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
+            split_special_tokens=split_special_tokens,
             verbose=False,
         )
         for (document, key), ids, offsets in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             _cut_document(cut, document, key, ids, offsets, prefix, max_tokens, exclusions)
+            cut.rows_special += not special.isdisjoint(ids)
     return cut
 
 
@@ -330,6 +343,7 @@ def _counts(block: DocumentBlock, cut: _Cut, samples: list[_Sample], prefix: Pre
         "rows_rejected": sum(r.window is None for r in [*block.rejects, *cut.rejects]),
         "rows_not_drawn": 0,
         "rows_excluded": cut.rows_excluded,
+        "rows_special": cut.rows_special,
         "windows": cut.windows,
         "windows_embedded": len(samples),
         "windows_rejected": sum(r.window is not None for r in [*block.rejects, *cut.rejects]),

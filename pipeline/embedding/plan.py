@@ -34,6 +34,7 @@ SHAPING = (
     "text_field",
     "id_field",
     "group_by",
+    "split_special_tokens",
     "storage",
     "limit",
     "max_line_bytes",

@@ -126,6 +126,7 @@ def summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: 
         "rows kept": totals["rows_kept"],
         "rows rejected": totals["rows_rejected"],
         "rows excluded": totals["rows_excluded"],
+        **({"rows with special tokens": totals["rows_special"]} if totals["rows_special"] else {}),
         "samples": totals["windows_embedded"],
         "tokens": totals["tokens"],
         "bytes of embeddings": sum(io.size(io.join(folder, name)) for name in io.list_names(folder, ".parquet")),
@@ -143,8 +144,18 @@ def summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: 
         "status": status,
         "totals": shown,
         "tables": tables,
-        "warnings": warnings + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
+        "warnings": [*warnings, *_special_warning(totals)]
+        + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
     }
+
+
+def _special_warning(totals: dict[str, Any]) -> list[str]:
+    if not totals["rows_special"]:
+        return []
+    return [
+        f"the text of {totals['rows_special']:,} rows spells a special token of the model, which became that token's "
+        "id, as the tokenizer does by default; --split-special-tokens takes it for text"
+    ]
 
 
 def _no_group(column: str) -> str:

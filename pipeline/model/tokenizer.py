@@ -42,6 +42,12 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps([backend, special], sort_keys=True).encode()).hexdigest()
 
 
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of the special tokens, such as BOS; text that spells one becomes its id unless it is split."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(added.union(tokenizer.all_special_ids))
+
+
 def prefix_of(tokenizer: Any) -> Prefix:
     """BOS, else EOS, else nothing (then a window's first token is not predicted)."""
     if tokenizer.bos_token_id is not None:
