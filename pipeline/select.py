@@ -7,6 +7,7 @@ once for every phase.
 import contextlib
 import resource
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,6 @@ from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.selection.choose import choose, chooser_of
 from cptsel.pipeline.selection.config import SelectConfig
-from cptsel.pipeline.selection.families.base import Settings
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.options import settle
 from cptsel.pipeline.selection.outcome.header import Selected, manifest_header
@@ -39,10 +39,22 @@ from cptsel.pipeline.selection.task import (
     scales,
     unmatched_exclusions,
 )
+from cptsel.pipeline.selection.tuning import DEFAULT, Tuning
 
 
-def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, Any]:
+def select(
+    config: SelectConfig,
+    progress: Progress | None = None,
+    make_steps: Callable[..., Steps] = Steps,
+    tuning: Tuning = DEFAULT,
+) -> dict[str, Any]:
     """Choose a coreset and write its manifest.
+
+    Args:
+        config: options.
+        progress: told how far each step is.
+        make_steps: where steps run: ``Steps`` on Beam, ``InlineSteps`` in this process.
+        tuning: sizes.
 
     Returns:
         The summary that the command prints.
@@ -53,11 +65,11 @@ def select(config: SelectConfig, progress: Progress | None = None) -> dict[str, 
     """
     began = time.monotonic()
     config = settle(absolute(config))
-    task = open_task(config)
+    task = open_task(config, tuning)
     for path in (*config.runs, *config.phase_run, *config.history, *filter(None, [config.new])):
         outputs.check_apart(config.out, path)
     outputs.check_output(config.out, "select", config.overwrite)
-    steps = Steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
+    steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
     if config.dry_run:
         with ThreadPoolExecutor(max_workers=8) as pool:
             counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
@@ -109,7 +121,7 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
             reports: list[dict[str, Any]] = []
         else:
             plan, reader = _plan_phase(task, phase, counted, within)
-            reports = _choose(config, phase, plan, reader, within)
+            reports = _choose(task, phase, plan, reader, within)
         weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing)
         selected.append(Selected(phase.runs, reader, within.work, plan, weighted, reports, {}, phase.from_first))
     return counted, selected
@@ -144,31 +156,18 @@ def _plan_phase(task: Task, phase: Phase, counted: list[dict[str, Any]], steps: 
     return task.plan(counted, phase.number), reader
 
 
-def _choose(config: SelectConfig, phase: Phase, plan: Plan, reader: CellReader, steps: Steps) -> list[dict[str, Any]]:
+def _choose(task: Task, phase: Phase, plan: Plan, reader: CellReader, steps: Steps) -> list[dict[str, Any]]:
     """Write the picks of a phase; returns what the method reports of cells or groups."""
-    settings = Settings(
-        plan.unit,
-        config.seed,
-        phase=phase.number,
-        discount=config.history_discount if config.history_mode == "discount" else 1.0,
-        cover_history=config.history_mode == "cover",
-        importance=config.importance,
-        neighbours=config.neighbours,
-        refine=config.refine,
-        ridge=config.ridge,
-        parts=config.parts,
-        tolerance=config.tolerance,
-    )
-    partitions = (config.partitions or 0) if config.partition == "cluster" else None
+    config = task.config
     return choose(
         phase.runs.shards,
         plan,
         reader,
-        chooser_of(config.method, settings),
+        chooser_of(config.method, task.settings(plan.unit, phase.number)),
         steps,
         config.explore,
         scope=config.scope,
-        partitions=partitions,
+        partitions=(config.partitions or 0) if config.partition == "cluster" else None,
     )
 
 

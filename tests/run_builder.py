@@ -12,6 +12,28 @@ from cptsel.pipeline.hashing import content_hash, doc_key, fingerprint, sample_i
 from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, embeddings_schema
 from cptsel.schemas.validation import validate
 
+#: A run.json that is valid and of no run.
+HEADER = {
+    "format": "cptsel.run",
+    "spec_version": 1,
+    "fingerprints": {"weights": "a" * 64, "tokenizer": "b" * 64, "corpus": "c" * 64, "projection": "d" * 64},
+    "model": {
+        "source": "models/base",
+        "revision": None,
+        "class": "LlamaForCausalLM",
+        "vocab_size": 32000,
+        "hidden_size": 64,
+        "dtype": "float32",
+        "head": {"tied": True, "bias": False, "scale": None, "softcap": 30.0},
+        "bos": "eos",
+    },
+    "projection": {"seed": 0, "format_version": 1, "k": 1024, "k_v": 256, "validation": {"k": 256, "k_v": 251}},
+    "options": {"max_tokens": 512},
+    "norm_kind": "sketch",
+    "corpus": {"root": "corpus", "shards": 3, "bytes": 12},
+    "packages": {"torch": "2.13"},
+}
+
 K, K_VAL = 12, 6
 LANGUAGES = ("de", "en", None, "uk")
 

@@ -4,29 +4,18 @@ import json
 
 import pytest
 from run_builder import build_run
-from test_select_methods import choose, read_samples
+from selection_builder import ROWS, choose, read_samples
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.compare import compare
 from cptsel.pipeline.config import CompareConfig
-from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError, VerificationError
-
-ROWS = (90, 60, 0, 130)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    def run_inline(self, what, function, tasks):
-        return [json.loads(json.dumps(function(task))) for task in tasks]
-
-    monkeypatch.setattr(steps.Steps, "run", run_inline)
 
 
 def table(summary, title):
@@ -38,7 +27,7 @@ def side_by_side(*paths, **options):
     return compare(CompareConfig(replays=tuple(str(path) for path in paths), **options))
 
 
-def test_residuals_against_other_targets_are_named(run, tmp_path, inline):
+def test_residuals_against_other_targets_are_named(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform")
     choose(run, tmp_path / "b", method="gradmatch")
     choose(run, tmp_path / "c", method="uniform", group_alpha=0.3, realisation="sampling", replay_tokens="9K")
@@ -52,7 +41,7 @@ def test_residuals_against_other_targets_are_named(run, tmp_path, inline):
         assert row["c"] == pytest.approx(targets[row["group"]] / sum(targets.values()))
 
 
-def test_overlap_and_mix_are_those_of_the_samples(run, tmp_path, inline):
+def test_overlap_and_mix_are_those_of_the_samples(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform", budget="40%")
     choose(run, tmp_path / "b", method="craig", budget="30%", group_alpha=0.5)
     summary = side_by_side(tmp_path / "a", tmp_path / "b")
@@ -78,7 +67,7 @@ def m(rows, name):
     return rows[name]["weight"] * rows[name]["n_tokens"] if name in rows else 0.0
 
 
-def test_a_selection_beside_itself(run, tmp_path, inline):
+def test_a_selection_beside_itself(run, tmp_path):
     choose(run, tmp_path / "a", method="craig", phases=2, phase_budget="50%")
     summary = side_by_side(tmp_path / "a", tmp_path / "a", phase=1)
     (pair,) = table(summary, "Overlap")
@@ -86,7 +75,7 @@ def test_a_selection_beside_itself(run, tmp_path, inline):
     assert pair["distance of masses"] == pytest.approx(0, abs=1e-12)
 
 
-def test_what_is_refused(run, tmp_path, inline):
+def test_what_is_refused(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform")
     other = build_run(tmp_path / "other", rows=(40,), prefix="elsewhere/")
     choose(other, tmp_path / "b", method="uniform")
@@ -103,7 +92,7 @@ def test_what_is_refused(run, tmp_path, inline):
         side_by_side(tmp_path / "a", tmp_path / "a")
 
 
-def test_the_command(run, tmp_path, inline, capsys):
+def test_the_command(run, tmp_path, capsys):
     for name, method in (("a", "uniform"), ("b", "gradmatch")):
         choose(run, tmp_path / name, method=method)
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from manifest_builder import build_replay, reseal
-from test_schemas import RUN
+from run_builder import HEADER as RUN
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs

@@ -5,30 +5,10 @@ import copy
 import pyarrow as pa
 import pytest
 from jsonschema import Draft202012Validator
+from run_builder import HEADER as RUN
 
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, SCHEDULE, check_schema
 from cptsel.schemas.validation import NAMES, load_schema, validate
-
-RUN = {
-    "format": "cptsel.run",
-    "spec_version": 1,
-    "fingerprints": {"weights": "a" * 64, "tokenizer": "b" * 64, "corpus": "c" * 64, "projection": "d" * 64},
-    "model": {
-        "source": "models/base",
-        "revision": None,
-        "class": "LlamaForCausalLM",
-        "vocab_size": 32000,
-        "hidden_size": 64,
-        "dtype": "float32",
-        "head": {"tied": True, "bias": False, "scale": None, "softcap": 30.0},
-        "bos": "eos",
-    },
-    "projection": {"seed": 0, "format_version": 1, "k": 1024, "k_v": 256, "validation": {"k": 256, "k_v": 251}},
-    "options": {"max_tokens": 512},
-    "norm_kind": "sketch",
-    "corpus": {"root": "corpus", "shards": 3, "bytes": 12},
-    "packages": {"torch": "2.13"},
-}
 
 
 @pytest.mark.parametrize("name", NAMES)

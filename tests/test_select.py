@@ -10,23 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import selection_builder
 from run_builder import build_run
+from selection_builder import ROWS, data_bytes, read_samples
 
 from cptsel.pipeline import hashing, io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.config import VerifyConfig
-from cptsel.pipeline.engine import steps
+from cptsel.pipeline.engine.steps import InlineSteps, Steps
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.select import select
-from cptsel.pipeline.selection import families
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.reading import cells
-from cptsel.pipeline.selection.scopes import parts
+from cptsel.pipeline.selection.tuning import Tuning
 from cptsel.pipeline.verify import verify
-
-ROWS = (90, 60, 0, 130)
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +33,8 @@ def run(tmp_path_factory) -> Path:
     return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
 
 
-@pytest.fixture
-def inline(monkeypatch):
-    """Steps without Beam: every task in turn, its value through JSON as it would come."""
-
-    def run_inline(self, what, function, tasks):
-        return [json.loads(json.dumps(function(task))) for task in tasks]
-
-    monkeypatch.setattr(steps.Steps, "run", run_inline)
-
-
-def choose(run, out, **options):
-    return select(SelectConfig(runs=(str(run),), out=str(out), **{"budget": "15%", **options}))
-
-
-def read_samples(out) -> pa.Table:
-    manifest = load_manifest(str(out))
-    return pa.concat_tables(
-        [io.read_parquet(manifest.path(name)).cast(plain(name, manifest)) for name in manifest.sample_files().values()]
-    )
-
-
-def plain(name, manifest) -> pa.Schema:
-    """The schema with dictionaries as strings: each file has a dictionary of its own."""
-    schema = io.read_parquet(manifest.path(name)).schema
-    return pa.schema([pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in schema])
+def choose(run, out, make_steps=InlineSteps, **options):
+    return selection_builder.choose(run, out, make_steps, **{"budget": "15%", "group_by": None, **options})
 
 
 def candidates(run, group_by="language", similarity="euclidean"):
@@ -74,10 +50,6 @@ def candidates(run, group_by="language", similarity="euclidean"):
     return found
 
 
-def data_bytes(out) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*.parquet"))}
-
-
 CASES = [
     (method, scope, budget, alpha)
     for method in ("uniform", "craig")
@@ -87,7 +59,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("method", "scope", "budget", "alpha"), CASES)
-def test_every_manifest_holds_what_it_promises(run, tmp_path, inline, method, scope, budget, alpha):
+def test_every_manifest_holds_what_it_promises(run, tmp_path, method, scope, budget, alpha):
     out = tmp_path / "replay"
     options = {"group_by": "language", "group_alpha": alpha, "replay_tokens": "2K", "max_repeats": 3}
     summary = choose(run, out, method=method, scope=scope, budget=budget, **options)
@@ -155,7 +127,7 @@ def check_repeats(header, rows, replay_tokens, cap):
         assert played.max() <= cap
 
 
-def test_files_are_in_corpus_order_and_every_shard_is_listed(run, tmp_path, inline):
+def test_files_are_in_corpus_order_and_every_shard_is_listed(run, tmp_path):
     choose(run, tmp_path / "replay", method="uniform")
     shards = pq.read_table(tmp_path / "replay" / "shards.parquet")
     assert shards["shard_id"].to_pylist() == [0, 1, 2, 3]
@@ -174,7 +146,7 @@ def test_files_are_in_corpus_order_and_every_shard_is_listed(run, tmp_path, inli
     assert not (tmp_path / "replay" / ".work").exists()
 
 
-def test_rows_are_those_of_the_run(run, tmp_path, inline):
+def test_rows_are_those_of_the_run(run, tmp_path):
     choose(run, tmp_path / "replay", method="craig")
     source = {}
     for path in sorted((run / "embeddings").iterdir()):
@@ -188,10 +160,14 @@ def test_rows_are_those_of_the_run(run, tmp_path, inline):
 
 @pytest.mark.parametrize("similarity", ["euclidean", "cosine"])
 @pytest.mark.parametrize("scope", ["shard", "global"])
-def test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, inline, scope, similarity):
+def test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, scope, similarity):
     choose(run, tmp_path / "replay", method="craig", scope=scope, similarity=similarity, group_by="language")
+    check_masses_of_clusters(run, tmp_path / "replay", scope, similarity)
+
+
+def check_masses_of_clusters(run, replay, scope, similarity):
     population = candidates(run, similarity=similarity)
-    rows = {row["sample_id"]: row for row in read_samples(tmp_path / "replay").to_pylist()}
+    rows = {row["sample_id"]: row for row in read_samples(replay).to_pylist()}
     clusters = dict.fromkeys(rows, 0.0)
     for key, (group, _, mass, _, vector, shard) in population.items():
         near = [
@@ -208,7 +184,7 @@ def test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, inline, sco
         assert np.allclose(found / found.sum(), expected / expected.sum(), rtol=1e-6)
 
 
-def test_craig_covers_better_than_random_and_global_better_than_shard(run, tmp_path, inline):
+def test_craig_covers_better_than_random_and_global_better_than_shard(run, tmp_path):
     def report(**options):
         choose(run, tmp_path / options["scope"], method="craig", **options)
         return load_manifest(str(tmp_path / options["scope"])).header["selection"]["report"]
@@ -221,10 +197,9 @@ def test_craig_covers_better_than_random_and_global_better_than_shard(run, tmp_p
 
 @pytest.mark.parametrize("sent", ["enough", "too few"])
 @pytest.mark.parametrize("budget", ["50 samples", "1500 tokens"])
-def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, inline, monkeypatch, budget, sent):
-    if sent == "too few":  # every shard must then be asked again
-        monkeypatch.setattr(families.draw, "_limit", lambda cell, plan: 1)
-    choose(run, tmp_path / "replay", method="uniform", scope="global", budget=budget, seed=5)
+def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, budget, sent):
+    tuning = Tuning(draw_margin=-1e9 if sent == "too few" else 4.0)  # every shard must then be asked again
+    choose(run, tmp_path / "replay", tuning=tuning, method="uniform", scope="global", budget=budget, seed=5)
     population = dict(sorted(candidates(run, group_by=None).items()))
     scores = np.array([1 / row[3] for row in population.values()])
     n_tokens = np.array([row[1] for row in population.values()])
@@ -236,7 +211,7 @@ def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, inline, monkey
     assert found == pytest.approx(expected)
 
 
-def test_a_draw_is_the_same_in_every_scope(run, tmp_path, inline):
+def test_a_draw_is_the_same_in_every_scope(run, tmp_path):
     """Draws are made over whole groups: a scope of shards would spread the weights for nothing."""
     for scope in ("shard", "global"):
         choose(run, tmp_path / scope, method="uniform", scope=scope, budget="1600 tokens", group_by="language")
@@ -246,7 +221,7 @@ def test_a_draw_is_the_same_in_every_scope(run, tmp_path, inline):
 
 
 @pytest.mark.parametrize("budget", ["50%", "55000 tokens"])
-def test_global_craig_uses_its_budget_where_shards_are_skewed(tmp_path, inline, budget):
+def test_global_craig_uses_its_budget_where_shards_are_skewed(tmp_path, budget):
     """Of the mass, nearly all is in the few long samples: the other shard has many times its share by mass to give."""
     run = build_run(tmp_path / "run", rows=(1000, 100), block_rows=1000)
     set_n_tokens(run / "embeddings" / "000000-00000.parquet", 10)
@@ -266,36 +241,36 @@ def set_n_tokens(path, n_tokens):
     pq.write_table(table.set_column(place, table.schema.field(place), values), path)
 
 
-def test_distances_and_gain_of_a_merge_agree(run, tmp_path, inline, monkeypatch):
-    monkeypatch.setattr(parts, "CLIENTS", 60)
-    choose(run, tmp_path / "replay", method="craig", scope="global", group_by="language")
+def test_distances_and_gain_of_a_merge_agree(run, tmp_path):
+    tuning = Tuning(clients=60)
+    choose(run, tmp_path / "replay", tuning=tuning, method="craig", scope="global", group_by="language")
     selection = load_manifest(str(tmp_path / "replay")).header["selection"]
     for report in (selection["report"], *selection["reports"]):
         gain = 1 - report["mean_distance"] / report["random_distance"]
         assert report["gain_over_random"] == pytest.approx(gain)
 
 
-def test_sampled_clients_still_give_exact_weights(run, tmp_path, inline, monkeypatch):
-    monkeypatch.setattr(parts, "CLIENTS", 60)
-    test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, None, "global", "euclidean")
+def test_sampled_clients_still_give_exact_weights(run, tmp_path):
+    tuning = Tuning(clients=60)
+    choose(run, tmp_path / "replay", tuning=tuning, method="craig", scope="global", group_by="language")
+    check_masses_of_clusters(run, tmp_path / "replay", "global", "euclidean")
     reports = load_manifest(str(tmp_path / "replay")).header["selection"]["reports"]
     assert len(reports) == 4
 
 
 @pytest.mark.parametrize("scope", ["shard", "global"])
 @pytest.mark.parametrize("method", ["uniform", "craig"])
-def test_bytes_do_not_depend_on_how_the_run_was_cut_into_blocks(run, tmp_path, inline, method, scope):
+def test_bytes_do_not_depend_on_how_the_run_was_cut_into_blocks(run, tmp_path, method, scope):
     other = build_run(tmp_path / "other", rows=ROWS, pool=True, block_rows=1000)
     for source, out in ((run, "a"), (other, "b")):
         choose(source, tmp_path / out, method=method, scope=scope, group_by="language")
     assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
 
 
-def test_same_bytes_through_beam_with_one_and_two_processes(run, tmp_path, inline, monkeypatch):
+def test_same_bytes_through_beam_with_one_and_two_processes(run, tmp_path):
     choose(run, tmp_path / "inline", method="craig", group_by="language")
-    monkeypatch.undo()
     for workers in (1, 2):
-        choose(run, tmp_path / str(workers), method="craig", group_by="language", workers=workers)
+        choose(run, tmp_path / str(workers), Steps, method="craig", group_by="language", workers=workers)
     files = [{**data_bytes(tmp_path / out), "m": (tmp_path / out / "manifest.json").read_bytes()} for out in ("1", "2")]
     assert files[0] == files[1]
     assert data_bytes(tmp_path / "inline") == data_bytes(tmp_path / "1")
@@ -321,7 +296,7 @@ def test_an_error_in_a_worker_is_the_sentence_it_is(tmp_path):
     assert not (tmp_path / "replay").exists()
 
 
-def test_seed_decides_draws(run, tmp_path, inline):
+def test_seed_decides_draws(run, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         choose(run, tmp_path / name, method="uniform", seed=seed)
     assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
@@ -329,7 +304,7 @@ def test_seed_decides_draws(run, tmp_path, inline):
     assert first != third
 
 
-def test_everything_at_100_percent(run, tmp_path, inline):
+def test_everything_at_100_percent(run, tmp_path):
     for method in ("uniform", "craig"):
         choose(run, tmp_path / method, method=method, budget="100%", group_by="language")
         rows, population = read_samples(tmp_path / method), candidates(run)
@@ -338,13 +313,13 @@ def test_everything_at_100_percent(run, tmp_path, inline):
         assert rows["weight"].to_pylist() == pytest.approx(expected, rel=1e-9)
 
 
-def test_int8_runs(tmp_path, inline):
+def test_int8_runs(tmp_path):
     run = build_run(tmp_path / "run", rows=(50, 40), storage="int8")
     choose(run, tmp_path / "replay", method="craig")
     assert read_samples(tmp_path / "replay").num_rows == 13
 
 
-def test_union_is_the_selection_from_one_run_of_both(tmp_path, inline):
+def test_union_is_the_selection_from_one_run_of_both(tmp_path):
     first = build_run(tmp_path / "a", rows=(30, 20), prefix="a/")
     second = build_run(tmp_path / "b", rows=(40,), prefix="b/")
     config = SelectConfig(runs=(str(first), str(second)), out=str(tmp_path / "replay"), method="uniform", budget="20%")
@@ -358,7 +333,7 @@ def test_union_is_the_selection_from_one_run_of_both(tmp_path, inline):
     assert len(load_manifest(str(tmp_path / "replay")).header["provenance"]["runs"]) == 2
 
 
-def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path, inline):
+def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path):
     rows = pq.read_table(run / "embeddings" / "000000-00000.parquet").to_pylist()
     names = [rows[0]["sample_id"], rows[3]["doc_key"], rows[7]["doc_id"], rows[11]["content_hash"].hex().upper()]
     (tmp_path / "list.txt").write_text("# take-downs\n" + "\n".join(names) + "\n")
@@ -377,7 +352,7 @@ def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path, inline)
         assert load_manifest(str(out)).header["totals"]["population_mass"] == pytest.approx(mass)
 
 
-def test_entries_of_an_exclusion_list_that_name_nothing_are_a_warning(run, tmp_path, inline):
+def test_entries_of_an_exclusion_list_that_name_nothing_are_a_warning(run, tmp_path):
     sample = next(iter(candidates(run)))
     (tmp_path / "list.txt").write_text(f"{sample.upper()}\nnobody\n{'AB' * 16}\n")
     for dry_run in (True, False):
@@ -386,21 +361,21 @@ def test_entries_of_an_exclusion_list_that_name_nothing_are_a_warning(run, tmp_p
         assert "2 entries name nothing" in warning
 
 
-def test_an_interrupt_leaves_what_overwrite_would_replace_as_it_was(run, tmp_path, monkeypatch):
+def test_an_interrupt_leaves_what_overwrite_would_replace_as_it_was(run, tmp_path):
     choose(run, tmp_path / "replay", method="uniform")
     before = {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()}
 
-    def interrupted(self, what, function, tasks):
-        io.write_bytes(io.join(self.work, what, "0"), b"")
-        raise KeyboardInterrupt
+    class Interrupted(Steps):
+        def run(self, what, function, tasks):
+            io.write_bytes(io.join(self.work, what, "0"), b"")
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(steps.Steps, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        choose(run, tmp_path / "replay", method="uniform", budget="20%", overwrite=True)
+        choose(run, tmp_path / "replay", Interrupted, method="uniform", budget="20%", overwrite=True)
     assert {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()} == before
 
 
-def test_groups(run, tmp_path, inline):
+def test_groups(run, tmp_path):
     choose(run, tmp_path / "one", method="uniform")
     assert [entry["group"] for entry in load_manifest(str(tmp_path / "one")).header["groups"]] == ["all"]
     choose(run, tmp_path / "four", method="uniform", group_by="language")
@@ -408,7 +383,7 @@ def test_groups(run, tmp_path, inline):
     assert names == ["(none)", "de", "en", "uk"]  # a null has a name too
 
 
-def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path, inline):
+def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path):
     summary = choose(run, tmp_path / "replay", method="uniform", replay_tokens="1M", max_repeats=2)
     header = load_manifest(str(tmp_path / "replay")).header
     assert set(read_samples(tmp_path / "replay")["repeat"].to_pylist()) == {2}
@@ -418,7 +393,7 @@ def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path, inline):
     assert any("cap of 2" in warning for warning in summary["warnings"])
 
 
-def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path, inline):
+def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path):
     seen = set()
     for realisation in ("repeat", "none"):
         for budget in ("3 samples", "50%"):
@@ -433,7 +408,7 @@ def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path, inl
     assert seen == {True, False}
 
 
-def test_warnings_name_what_weakens_a_selection(tmp_path, inline):
+def test_warnings_name_what_weakens_a_selection(tmp_path):
     run = build_run(tmp_path / "run", rows=(60, 3), languages=(None,))
     few = choose(run, tmp_path / "few", method="craig", budget="3 samples", neighbours=4, group_by="language")
     assert any("--neighbours 4 is few" in warning and "26" in warning for warning in few["warnings"])
@@ -475,13 +450,13 @@ def test_dry_run_writes_nothing(run, tmp_path):
         ({"workers": 0}, "--workers 0"),
     ],
 )
-def test_what_is_refused_and_leaves_no_trace(run, tmp_path, inline, options, sentence):
+def test_what_is_refused_and_leaves_no_trace(run, tmp_path, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         choose(run, tmp_path / "replay", **options)
     assert not (tmp_path / "replay" / "manifest.json").exists()
 
 
-def test_output_directories(run, tmp_path, inline):
+def test_output_directories(run, tmp_path):
     out = tmp_path / "replay"
     choose(run, out, method="uniform")
     before = data_bytes(out)
@@ -506,7 +481,7 @@ def test_output_directories(run, tmp_path, inline):
     assert (foreign / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_sample_twice_is_refused(tmp_path, inline):
+def test_a_sample_twice_is_refused(tmp_path):
     run = build_run(tmp_path / "run", rows=(20,), block_rows=10)
     for path in sorted((run / "embeddings").iterdir())[1:]:
         path.write_bytes((run / "embeddings" / "000000-00000.parquet").read_bytes())

@@ -1,6 +1,5 @@
 """Every method of the table, in every scope, holds what a manifest promises; what residuals say is true."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +8,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from run_builder import build_run
+from selection_builder import ROWS, choose, data_bytes, population, read_samples
 
-from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.config import VerifyConfig
-from cptsel.pipeline.engine import steps
+from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.select import select
-from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
-from cptsel.pipeline.selection.scopes import routing
+from cptsel.pipeline.selection.tuning import Tuning
 from cptsel.pipeline.verify import verify
 
-ROWS = (90, 60, 0, 130)
 NEEDS = {
     "temperature": {"group_alpha": 0.5},
     "interference": {"combine": "difference"},
@@ -43,51 +39,8 @@ def later(tmp_path_factory) -> Path:
     return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)
 
 
-@pytest.fixture
-def inline(monkeypatch):
-    """Steps without Beam: every task in turn, its value through JSON as it would come."""
-
-    def run_inline(self, what, function, tasks):
-        return [json.loads(json.dumps(function(task))) for task in tasks]
-
-    monkeypatch.setattr(steps.Steps, "run", run_inline)
-
-
-def choose(runs, out, **options):
-    paths = tuple(str(path) for path in (runs if isinstance(runs, tuple) else (runs,)))
-    return select(SelectConfig(runs=paths, out=str(out), **{"budget": "20%", "group_by": "language", **options}))
-
-
 def runs_of(method, run, later):
     return (run, later) if method == "interference" else run
-
-
-def read_samples(out) -> pa.Table:
-    manifest = load_manifest(str(out))
-    tables = []
-    for name in manifest.sample_files().values():
-        table = io.read_parquet(manifest.path(name))
-        plain = [pa.string() if pa.types.is_dictionary(f.type) else f.type for f in table.schema]
-        tables.append(table.cast(pa.schema([pa.field(f.name, t) for f, t in zip(table.schema, plain, strict=True)])))
-    return pa.concat_tables(tables)
-
-
-def population(run, **options):
-    """All atoms of a run: names, groups, and columns in one order, with vectors for matching."""
-    runs = open_runs([str(run)])
-    reader = CellReader(runs.schema, **{"group_by": "language", **options})
-    cells = [cell for shard in runs.shards for cell in read_cells(shard, reader, "match", validation=True)]
-    return {
-        "id": np.concatenate([cell.names for cell in cells]),
-        "group": np.concatenate([[cell.group] * len(cell) for cell in cells]),
-        "g": np.concatenate([cell.vectors for cell in cells]).astype(np.float64),
-        "v": np.concatenate([cell.validation for cell in cells]).astype(np.float64),
-        **{name: np.concatenate([cell.columns[name] for cell in cells]) for name in ("mass", "n_tokens")},
-    }
-
-
-def data_bytes(out) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*.parquet"))}
 
 
 CASES = [
@@ -100,7 +53,7 @@ CASES = [
 
 @pytest.mark.parametrize(("method", "scope"), CASES)
 @pytest.mark.parametrize("budget", ["20%", "2400 tokens"])
-def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, inline, method, scope, budget):
+def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, method, scope, budget):
     if method == "full" and budget != "20%":
         pytest.skip("full has no budget")
     out = tmp_path / "replay"
@@ -126,28 +79,24 @@ def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, inlin
 
 
 @pytest.mark.parametrize(("method", "scope"), [case for case in CASES if case[0] not in ("mix-review", "temperature")])
-def test_bytes_do_not_depend_on_blocks(run, later, tmp_path, inline, method, scope):
+def test_bytes_do_not_depend_on_blocks(run, later, tmp_path, method, scope):
     other = build_run(tmp_path / "other", rows=ROWS, pool=True, block_rows=1000)
     for source, out in ((run, "a"), (other, "b")):
         choose(runs_of(method, source, later), tmp_path / out, method=method, scope=scope, **NEEDS.get(method, {}))
     assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
 
 
-def test_matching_through_beam_is_what_it_is_inline(run, tmp_path, monkeypatch, inline):
+def test_matching_through_beam_is_what_it_is_inline(run, tmp_path):
     for scope, partition in (("shard", "shard"), ("global", "shard"), ("global", "cluster")):
         options = {"method": "gradmatch", "scope": scope, "partition": partition}
-        choose(run, tmp_path / f"inline-{scope}-{partition}", **options)
-    monkeypatch.undo()
-    for scope, partition in (("shard", "shard"), ("global", "shard"), ("global", "cluster")):
-        options = {"method": "gradmatch", "scope": scope, "partition": partition}
-        choose(run, tmp_path / f"beam-{scope}-{partition}", workers=2, **options)
-        assert data_bytes(tmp_path / f"inline-{scope}-{partition}") == data_bytes(
-            tmp_path / f"beam-{scope}-{partition}"
-        )
+        inline, beam = (tmp_path / f"{where}-{scope}-{partition}" for where in ("inline", "beam"))
+        choose(run, inline, **options)
+        choose(run, beam, Steps, workers=2, **options)
+        assert data_bytes(inline) == data_bytes(beam)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.0])
-def test_residuals_are_those_of_all_vectors(run, tmp_path, inline, alpha):
+def test_residuals_are_those_of_all_vectors(run, tmp_path, alpha):
     choose(run, tmp_path / "replay", method="gradmatch", group_alpha=alpha)
     header, rows, everything = load_manifest(str(tmp_path / "replay")).header, read_samples(tmp_path / "replay"), None
     everything = population(run)
@@ -163,7 +112,7 @@ def test_residuals_are_those_of_all_vectors(run, tmp_path, inline, alpha):
     assert header["phases"][0]["target_norm"] == pytest.approx(np.linalg.norm(a @ everything["g"]), rel=1e-5)
 
 
-def test_the_residual_of_random_picks_is_their_mean(run, tmp_path, inline):
+def test_the_residual_of_random_picks_is_their_mean(run, tmp_path):
     """Root mean square over many uniform choices of as many samples of each group, each standing for n/m rows."""
     choose(run, tmp_path / "replay", method="uniform", budget="20%")
     header, everything = load_manifest(str(tmp_path / "replay")).header, population(run)
@@ -180,7 +129,7 @@ def test_the_residual_of_random_picks_is_their_mean(run, tmp_path, inline):
     assert header["phases"][0]["random_residual"] == pytest.approx(expected, rel=0.05)
 
 
-def test_matching_beats_random_picks_on_what_it_never_saw(run, tmp_path, inline):
+def test_matching_beats_random_picks_on_what_it_never_saw(run, tmp_path):
     figures = {}
     for method in ("uniform", "gradmatch"):
         choose(run, tmp_path / method, method=method, scope="global")
@@ -190,7 +139,7 @@ def test_matching_beats_random_picks_on_what_it_never_saw(run, tmp_path, inline)
 
 
 @pytest.mark.parametrize("method", ["gradmatch", "gradient-coreset"])
-def test_tolerance_is_of_the_gradient(run, tmp_path, inline, method):
+def test_tolerance_is_of_the_gradient(run, tmp_path, method):
     """A cell whose picks stop short of its budget misses at most that share of its own gradient."""
     options = {"method": method, "budget": "90%", "tolerance": 0.2, "group_by": None}
     choose(run, tmp_path / "replay", **options)
@@ -199,14 +148,14 @@ def test_tolerance_is_of_the_gradient(run, tmp_path, inline, method):
     assert group["method_residual"] <= 0.2 + 1e-6
 
 
-def test_everything_has_no_residual(run, tmp_path, inline):
+def test_everything_has_no_residual(run, tmp_path):
     choose(run, tmp_path / "replay", method="full", budget="100%")
     assert load_manifest(str(tmp_path / "replay")).header["phases"][0]["residual"] < 1e-6
     choose(run, tmp_path / "skipped", method="full", budget="100%", skip_residuals=True)
     assert "residual" not in load_manifest(str(tmp_path / "skipped")).header["phases"][0]
 
 
-def test_batches_stay_together(run, tmp_path, inline):
+def test_batches_stay_together(run, tmp_path):
     with pytest.raises(UsageError, match="too little for a whole batch of up to 90"):
         choose(run, tmp_path / "replay", method="gradmatch-batch", batch_size=90, group_by=None, budget="1%")
     choose(run, tmp_path / "replay", method="gradmatch-batch", batch_size=4, budget="50%", overwrite=True)
@@ -232,9 +181,9 @@ def test_batches_stay_together(run, tmp_path, inline):
 
 
 @pytest.mark.parametrize("method", ["craig", "gradmatch"])
-def test_partitions_by_cluster(run, tmp_path, inline, monkeypatch, method):
-    monkeypatch.setattr(routing, "TRAINING_ROWS", 60)
-    options = {"method": method, "scope": "global", "partition": "cluster", "partitions": 3}
+def test_partitions_by_cluster(run, tmp_path, method):
+    options = {"tuning": Tuning(training_rows=60)}
+    options |= {"method": method, "scope": "global", "partition": "cluster", "partitions": 3}
     choose(run, tmp_path / "replay", **options)
     choose(run, tmp_path / "again", **options)
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
@@ -247,7 +196,7 @@ def test_partitions_by_cluster(run, tmp_path, inline, monkeypatch, method):
 
 
 @pytest.mark.parametrize("method", ["craig", "kmedoids"])
-def test_partitions_of_little_mass_offer_enough(tmp_path, inline, method):
+def test_partitions_of_little_mass_offer_enough(tmp_path, method):
     """Most samples of a partition may be short: its share of the mass is then less than its share of the samples."""
     run = build_run(tmp_path / "run", rows=(600, 600))
     for path in (run / "embeddings").iterdir():
@@ -263,7 +212,7 @@ def test_partitions_of_little_mass_offer_enough(tmp_path, inline, method):
 
 @pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch", "gradient-coreset"])
 @pytest.mark.parametrize("rows", [(1,), (2, 1)])
-def test_tiny_runs(tmp_path, inline, method, rows):
+def test_tiny_runs(tmp_path, method, rows):
     run = build_run(tmp_path / "run", rows=rows)
     choose(run, tmp_path / "replay", method=method, budget="100%", group_by=None)
     verify(VerifyConfig(replay=str(tmp_path / "replay")))

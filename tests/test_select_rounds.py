@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from run_builder import build_run
-from test_select_methods import choose, population, read_samples
+from selection_builder import ROWS, choose, population, read_samples
 
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id
 from cptsel.pipeline.artifacts.run import open_checkpoints, open_runs
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
-from cptsel.pipeline.engine import steps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.budget import divide
 from cptsel.pipeline.kernels.matching import gradmatch
@@ -30,8 +29,6 @@ from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.pipeline.selection.reading.history import open_history
 from cptsel.pipeline.verify import verify
 
-ROWS = (90, 60, 0, 130)
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
@@ -41,14 +38,6 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def later(tmp_path_factory) -> Path:
     return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    def run_inline(self, what, function, tasks):
-        return [json.loads(json.dumps(function(task))) for task in tasks]
-
-    monkeypatch.setattr(steps.Steps, "run", run_inline)
 
 
 def ids(out, phase=0) -> set[str]:
@@ -63,7 +52,7 @@ def header_of(out):
 # --- groups
 
 
-def test_shares_by_hand(run, tmp_path, inline):
+def test_shares_by_hand(run, tmp_path):
     shares = tmp_path / "shares.yaml"
     shares.write_text("de: 3\nen: 1\n(none): 0\nuk: 0\n")
     choose(run, tmp_path / "replay", method="uniform", group_mass=str(shares))
@@ -87,13 +76,13 @@ def test_shares_by_hand(run, tmp_path, inline):
         ("de: 0\nen: 0\nuk: 0\n(none): 0\n", "gives no group a share above 0"),
     ],
 )
-def test_shares_that_are_none(run, tmp_path, inline, text, sentence):
+def test_shares_that_are_none(run, tmp_path, text, sentence):
     (tmp_path / "shares.yaml").write_text(text)
     with pytest.raises(UsageError, match=sentence):
         choose(run, tmp_path / "replay", method="uniform", group_mass=str(tmp_path / "shares.yaml"))
 
 
-def test_floors_and_caps_change_budgets_only(run, tmp_path, inline):
+def test_floors_and_caps_change_budgets_only(run, tmp_path):
     budgets = {}
     for name, options in {"plain": {}, "floor": {"group_floor": "9 samples"}, "cap": {"group_cap": "30%"}}.items():
         choose(run, tmp_path / name, method="craig", **options)
@@ -135,7 +124,7 @@ def test_division_within_limits_is_water_filling():
 
 @pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch"])
 @pytest.mark.parametrize("scope", ["shard", "global"])
-def test_what_was_replayed_is_not_chosen_again(run, tmp_path, inline, method, scope):
+def test_what_was_replayed_is_not_chosen_again(run, tmp_path, method, scope):
     """Two rounds after the first; the corpus's mass stays what it is."""
     options = {"method": method, "scope": scope, "group_by": None, "budget": "40 samples", "max_repeats": 1}
     rounds: list[Path] = []
@@ -153,7 +142,7 @@ def test_what_was_replayed_is_not_chosen_again(run, tmp_path, inline, method, sc
     assert header_of(rounds[2])["provenance"]["history"] == [header_of(out)["manifest_id"] for out in rounds[:2]]
 
 
-def test_what_was_not_played_may_be_chosen_again(run, tmp_path, inline):
+def test_what_was_not_played_may_be_chosen_again(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform", replay_tokens="300")
     rows = read_samples(tmp_path / "a")
     unplayed = set(rows.filter(pc.equal(rows["repeat"], 0))["sample_id"].to_pylist())
@@ -163,7 +152,7 @@ def test_what_was_not_played_may_be_chosen_again(run, tmp_path, inline):
     assert not ids(tmp_path / "b") & (ids(tmp_path / "a") - unplayed)
 
 
-def test_discounted_draws(run, tmp_path, inline):
+def test_discounted_draws(run, tmp_path):
     options = {"method": "uniform", "scope": "global", "group_by": None, "budget": "50 samples"}
     choose(run, tmp_path / "a", realisation="none", **options)
     history = {"history": (str(tmp_path / "a"),), "history_mode": "discount", "history_discount": 0.25}
@@ -177,7 +166,7 @@ def test_discounted_draws(run, tmp_path, inline):
     assert ids(tmp_path / "b") == {names[i] for i in draw.picked}
 
 
-def test_coverage_starts_from_what_was_replayed(run, tmp_path, inline):
+def test_coverage_starts_from_what_was_replayed(run, tmp_path):
     options = {"method": "craig", "group_by": None, "budget": "12 samples", "scope": "global"}
     choose(run, tmp_path / "a", realisation="none", **options)
     figures = {}
@@ -190,7 +179,7 @@ def test_coverage_starts_from_what_was_replayed(run, tmp_path, inline):
     assert len(both) == 12 < len(first)
 
 
-def test_exploration(run, tmp_path, inline):
+def test_exploration(run, tmp_path):
     options = {"method": "craig", "group_by": None, "budget": "40 samples"}
     choose(run, tmp_path / "a", realisation="none", **options)
     choose(run, tmp_path / "b", explore=0.25, history=(str(tmp_path / "a"),), **options)
@@ -205,7 +194,7 @@ def test_exploration(run, tmp_path, inline):
     assert read_samples(tmp_path / "c")["score"].null_count == 40
 
 
-def test_exploration_stands_for_what_it_drew(run, tmp_path, inline):
+def test_exploration_stands_for_what_it_drew(run, tmp_path):
     """Where less is fresh than was to be drawn, the few that are don't stand for the whole share."""
     choose(run, tmp_path / "a", method="uniform", group_by=None, budget="270 samples", realisation="none")
     options = {"history": (str(tmp_path / "a"),), "history_mode": "discount", "group_by": None, "budget": "40 samples"}
@@ -220,7 +209,7 @@ def test_exploration_stands_for_what_it_drew(run, tmp_path, inline):
 
 @pytest.mark.parametrize("method", ["craig", "gradmatch"])
 @pytest.mark.parametrize("mode", ["exclude", "cover"])
-def test_a_shard_without_candidates_still_counts(run, tmp_path, inline, monkeypatch, method, mode):
+def test_a_shard_without_candidates_still_counts(run, tmp_path, monkeypatch, method, mode):
     """History takes all of the first shard: its samples stay clients, and their gradients stay in the target."""
     if mode == "cover" and method != "craig":
         pytest.skip("only coverage starts from what was replayed")
@@ -254,7 +243,7 @@ def test_a_shard_without_candidates_still_counts(run, tmp_path, inline, monkeypa
         assert targets[-1][-1] == pytest.approx(MASS * length, rel=1e-3)
 
 
-def test_a_history_named_twice_is_one_round(run, tmp_path, inline):
+def test_a_history_named_twice_is_one_round(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform")
     order(OrderConfig(replay=str(tmp_path / "a"), out=str(tmp_path / "ordered")))
     options = {"method": "importance", "history_mode": "discount", "history_discount": 0.1}
@@ -263,7 +252,7 @@ def test_a_history_named_twice_is_one_round(run, tmp_path, inline):
     assert ids(tmp_path / "b") == ids(tmp_path / "c")
 
 
-def test_equal_rounds_are_two_rounds(run, tmp_path, inline):
+def test_equal_rounds_are_two_rounds(run, tmp_path):
     """Rounds that chose the same are told apart by what they were selected with."""
     choose(run, tmp_path / "a", method="craig")
     choose(run, tmp_path / "b", method="craig", mass="corpus", skip_residuals=True, seed=7, realisation="none")
@@ -275,7 +264,7 @@ def test_equal_rounds_are_two_rounds(run, tmp_path, inline):
         assert {len(files) for files in history.files.values()} == {count}
 
 
-def test_exploration_takes_no_more_of_a_group_than_its_share(run, tmp_path, inline):
+def test_exploration_takes_no_more_of_a_group_than_its_share(run, tmp_path):
     rest = {"group_by": "language", "realisation": "none", "budget": "100%"}
     choose(run, tmp_path / "all", method="full", **rest)
     groups = {row["sample_id"]: row["group"] for row in read_samples(tmp_path / "all").to_pylist()}
@@ -297,7 +286,7 @@ def test_exploration_takes_no_more_of_a_group_than_its_share(run, tmp_path, inli
     assert 0 < mine["score"].null_count <= np.ceil(0.1 * mine.num_rows)
 
 
-def test_a_history_that_is_none(run, tmp_path, inline):
+def test_a_history_that_is_none(run, tmp_path):
     other = build_run(tmp_path / "other", rows=(40,), prefix="elsewhere/")
     choose(other, tmp_path / "a", method="uniform")
     with pytest.raises(UsageError, match="none of the shards that it replays is in these runs"):
@@ -311,7 +300,7 @@ def test_a_history_that_is_none(run, tmp_path, inline):
 # --- phases
 
 
-def test_fresh_draws_that_decay(run, tmp_path, inline):
+def test_fresh_draws_that_decay(run, tmp_path):
     out = tmp_path / "replay"
     choose(run, out, method="mix-review", phases=3, mix_decay=0.5, budget="80 samples", group_by=None)
     verify(VerifyConfig(replay=str(out)))
@@ -321,7 +310,7 @@ def test_fresh_draws_that_decay(run, tmp_path, inline):
     verify(VerifyConfig(replay=str(tmp_path / "ordered")))
 
 
-def test_the_mix_ratio_counts_the_new_domain(run, tmp_path, inline):
+def test_the_mix_ratio_counts_the_new_domain(run, tmp_path):
     new = build_run(tmp_path / "new", rows=(20,), prefix="new/")
     tokens = population(new)["n_tokens"].sum()
     choose(run, tmp_path / "replay", method="mix-review", mix_ratio=1.5, new=str(new), group_by=None, budget="5%")
@@ -330,7 +319,7 @@ def test_the_mix_ratio_counts_the_new_domain(run, tmp_path, inline):
 
 
 @pytest.mark.parametrize("phase_budget", ["25%", "400 tokens"])
-def test_later_phases_drawn_from_the_first(run, tmp_path, inline, phase_budget):
+def test_later_phases_drawn_from_the_first(run, tmp_path, phase_budget):
     out = tmp_path / "replay"
     group_by = "language" if phase_budget == "25%" else None
     choose(run, out, method="craig", phases=3, phase_budget=phase_budget, budget="40%", group_by=group_by)
@@ -351,7 +340,7 @@ def test_later_phases_drawn_from_the_first(run, tmp_path, inline, phase_budget):
     order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered")))
 
 
-def test_phases_from_later_checkpoints(run, later, tmp_path, inline):
+def test_phases_from_later_checkpoints(run, later, tmp_path):
     choose(run, tmp_path / "replay", method="craig", phase_run=(str(later),))
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
     for phase, source in enumerate((run, later)):
@@ -368,7 +357,7 @@ def test_phases_from_later_checkpoints(run, later, tmp_path, inline):
         ({"curriculum": "gain", "curriculum_order": "descending"}, lambda row: row["score"], -1),
     ],
 )
-def test_curriculum(run, tmp_path, inline, options, key, sign):
+def test_curriculum(run, tmp_path, options, key, sign):
     choose(run, tmp_path / "replay", method="craig", **options)
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
     loss = losses(run)
@@ -417,7 +406,7 @@ def test_difference_is_what_moving_changed(run, later):
 
 
 @pytest.mark.parametrize("method", ["interference", "craig", "gradmatch"])
-def test_what_the_new_domain_leaves_alone_counts_for_nothing(run, later, tmp_path, inline, method):
+def test_what_the_new_domain_leaves_alone_counts_for_nothing(run, later, tmp_path, method):
     choose((run, later), tmp_path / "replay", method=method, combine="difference", mass="interference", group_by=None)
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
     before, after = losses(run), losses(later)
@@ -425,7 +414,7 @@ def test_what_the_new_domain_leaves_alone_counts_for_nothing(run, later, tmp_pat
         assert all(after[name] > before[name] for name in ids(tmp_path / "replay"))
 
 
-def test_interference_to_first_order(run, tmp_path, inline):
+def test_interference_to_first_order(run, tmp_path):
     new = build_run(tmp_path / "new", rows=(30,), prefix="new/", seed=0)
     choose(run, tmp_path / "replay", method="interference", new=str(new), group_by=None, budget="30 samples")
     mine, its = population(run, group_by=None), population(new)
@@ -434,7 +423,7 @@ def test_interference_to_first_order(run, tmp_path, inline):
     assert all(rise[name] > 0 for name in ids(tmp_path / "replay"))
 
 
-def test_groups_by_how_much_they_suffer(run, later, tmp_path, inline):
+def test_groups_by_how_much_they_suffer(run, later, tmp_path):
     choose((run, later), tmp_path / "replay", method="uniform", combine="difference", group_mass="interference")
     before, after, everything = losses(run), losses(later), population(run)
     header = header_of(tmp_path / "replay")
@@ -449,7 +438,7 @@ def test_groups_by_how_much_they_suffer(run, later, tmp_path, inline):
         assert group["target_mass"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_groups_suffer_alike_by_samples_and_by_batches(run, later, tmp_path, inline):
+def test_groups_suffer_alike_by_samples_and_by_batches(run, later, tmp_path):
     for unit in ("sample", "batch"):
         options = {"combine": "difference", "group_mass": "interference", "unit": unit, "budget": "60%"}
         choose((run, later), tmp_path / unit, method="uniform", **options)
@@ -466,7 +455,7 @@ def test_groups_suffer_alike_by_samples_and_by_batches(run, later, tmp_path, inl
         {"method": "gradmatch", "history": ("{none}",)},
     ],
 )
-def test_what_fails_leaves_the_old_manifest(run, tmp_path, inline, options):
+def test_what_fails_leaves_the_old_manifest(run, tmp_path, options):
     choose(run, tmp_path / "replay", method="importance")
     before = {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()}
     if options["method"] == "mix-review":
@@ -483,7 +472,7 @@ def test_what_fails_leaves_the_old_manifest(run, tmp_path, inline, options):
     assert not (tmp_path / "replay" / ".work").exists()
 
 
-def test_what_fails_leaves_a_directory_that_was_there(run, tmp_path, inline):
+def test_what_fails_leaves_a_directory_that_was_there(run, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     for name in ("real", "link"):
@@ -492,7 +481,7 @@ def test_what_fails_leaves_a_directory_that_was_there(run, tmp_path, inline):
     assert list((tmp_path / "real").iterdir()) == []
 
 
-def test_no_loss_that_rises(run, tmp_path, inline):
+def test_no_loss_that_rises(run, tmp_path):
     falling = build_run(tmp_path / "falling", rows=ROWS, pool=True, drift=1e-9)  # losses as good as equal
     for path in (falling / "embeddings").iterdir():
         table = pq.read_table(path)
@@ -507,7 +496,7 @@ def test_no_loss_that_rises(run, tmp_path, inline):
 
 @pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch"])
 @pytest.mark.parametrize("combine", ["concat", "difference"])
-def test_methods_over_two_checkpoints(run, later, tmp_path, inline, method, combine):
+def test_methods_over_two_checkpoints(run, later, tmp_path, method, combine):
     """Residuals are of the gradients that were combined, in the same scale: a full selection leaves none."""
     choose((run, later), tmp_path / "replay", method=method, combine=combine)
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
@@ -517,7 +506,7 @@ def test_methods_over_two_checkpoints(run, later, tmp_path, inline, method, comb
     assert header_of(tmp_path / "full")["phases"][0]["validation_residual"] < 1e-6
 
 
-def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
+def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path):
     shorter = build_run(tmp_path / "shorter", rows=(90, 60, 0, 120), pool=True, drift=0.5)
     for others, sentence in (
         ((shorter,), "does not hold the samples of"),
@@ -586,14 +575,14 @@ def test_runs_that_are_no_checkpoints_of_each_other(run, tmp_path, inline):
         ({"group_floor": "10 tokens"}, "--group-floor: --budget 20% counts samples"),
     ],
 )
-def test_options_that_do_not_go_together(run, tmp_path, inline, options, sentence):
+def test_options_that_do_not_go_together(run, tmp_path, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         choose(run, tmp_path / "replay", **options)
     assert not (tmp_path / "replay").exists()
 
 
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
-def test_realisations(run, tmp_path, inline, realisation):
+def test_realisations(run, tmp_path, realisation):
     choose(run, tmp_path / "replay", method="importance", realisation=realisation)
     verify(VerifyConfig(replay=str(tmp_path / "replay")))
     rows = read_samples(tmp_path / "replay")
@@ -609,7 +598,7 @@ def test_a_dry_run_of_every_family(run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_an_output_apart_from_what_is_read(run, tmp_path, inline):
+def test_an_output_apart_from_what_is_read(run, tmp_path):
     for out in (run, run / "replay", run.parent):
         with pytest.raises(UsageError, match=r"--out .* (is the input itself|lies inside the input|holds the input)"):
             choose(run, out, method="uniform", overwrite=True)
@@ -617,7 +606,7 @@ def test_an_output_apart_from_what_is_read(run, tmp_path, inline):
 
 
 @pytest.mark.parametrize("explore", [0.3, 0.8])
-def test_small_shards_fill_their_budget_beside_an_explored_draw(tmp_path, inline, explore):
+def test_small_shards_fill_their_budget_beside_an_explored_draw(tmp_path, explore):
     """The explored draw takes no more of a shard than its share, as the rest is chosen shard by shard."""
     run = build_run(tmp_path / "run", rows=(3, 4, 2, 5, 60, 3, 3), block_rows=100)
     choose(run, tmp_path / "replay", method="craig", budget="95%", explore=explore, group_by=None)

@@ -12,14 +12,16 @@ from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_tokens
 from cptsel.pipeline.selection.config import SelectConfig, wants_rise
+from cptsel.pipeline.selection.families.base import Settings
 from cptsel.pipeline.selection.options import group_mix
 from cptsel.pipeline.selection.outcome.phases import Phase, open_phases
 from cptsel.pipeline.selection.outcome.weighting import Weighing
-from cptsel.pipeline.selection.plan import Plan, Share, make_plan
+from cptsel.pipeline.selection.plan import Plan, Share, Unit, make_plan
 from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics
 from cptsel.pipeline.selection.reading.history import open_history
 from cptsel.pipeline.selection.reading.new_domain import mean_token_gradient
 from cptsel.pipeline.selection.reading.rows import matched_exclusions
+from cptsel.pipeline.selection.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Task:
         reader: of the cells of phase 0.
         new: the embedding run of the new domain, if there is one.
         weighing: how picks are weighed.
+        tuning: sizes.
     """
 
     config: SelectConfig
@@ -50,6 +53,25 @@ class Task:
     reader: CellReader
     new: EmbeddingRuns | None
     weighing: Weighing
+    tuning: Tuning
+
+    def settings(self, unit: Unit, phase: int) -> Settings:
+        """Options of the method in one phase, under budgets of a unit."""
+        config = self.config
+        return Settings(
+            unit,
+            config.seed,
+            phase,
+            discount=config.history_discount if config.history_mode == "discount" else 1.0,
+            cover_history=config.history_mode == "cover",
+            importance=config.importance,
+            neighbours=config.neighbours,
+            refine=config.refine,
+            ridge=config.ridge,
+            parts=config.parts,
+            tolerance=config.tolerance,
+            tuning=self.tuning,
+        )
 
     def plan(self, counted: Sequence[dict[str, Any]], phase: int = 0) -> Plan:
         """Budgets of a phase, from what ``CountCells`` says of every shard."""
@@ -82,7 +104,7 @@ def absolute(config: SelectConfig) -> SelectConfig:
     )
 
 
-def open_task(config: SelectConfig) -> Task:
+def open_task(config: SelectConfig, tuning: Tuning) -> Task:
     """Open all that is read, on the driver."""
     new = open_runs([config.new]) if config.new is not None else None
     phases = open_phases(config, new)
@@ -112,7 +134,7 @@ def open_task(config: SelectConfig) -> Task:
         config.curriculum_order == "descending",
         config.curriculum_buckets,
     )
-    return Task(config, phases, reader, new, weighing)
+    return Task(config, phases, reader, new, weighing, tuning)
 
 
 def unmatched_exclusions(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:

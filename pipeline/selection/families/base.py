@@ -18,6 +18,7 @@ from cptsel.pipeline.selection.methods import Method
 from cptsel.pipeline.selection.picks import PICKS
 from cptsel.pipeline.selection.plan import Plan, Unit
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, Vectors
+from cptsel.pipeline.selection.tuning import DEFAULT, Tuning
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
 _LEAST = 1e-100  # a discount of many rounds is never 0: what was played often may still be picked
@@ -42,6 +43,7 @@ class Settings:
         ridge: of matching, None for the one that validates best; so are parts.
         parts: see there.
         tolerance: residual at which matching stops.
+        tuning: sizes.
     """
 
     unit: Unit
@@ -56,6 +58,7 @@ class Settings:
     ridge: float | None = None
     parts: int | None = None
     tolerance: float = 0.0
+    tuning: Tuning = DEFAULT
 
     def discounts(self, rounds: np.ndarray) -> np.ndarray:
         """What scores and gains are multiplied by after so many rounds, (n,) float64 above 0."""

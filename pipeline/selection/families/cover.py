@@ -3,7 +3,7 @@
 A global choice is oversampled parts, a second greedy scored on clients of all parts, and exact assignment. Vectors
 travel in files between these three steps: every part picks several times its share and adds its clients (parts.py);
 each group's candidates are merged on one worker; every shard assigns its own samples to what was chosen. A group's
-candidates and clients, about 4 m + CLIENTS vectors, must fit into one worker's memory.
+candidates and clients, about 4 m + ``Tuning.clients`` vectors, must fit into one worker's memory.
 """
 
 import math
@@ -192,7 +192,7 @@ def _on_all_samples(report: dict[str, Any], mean_distance: float) -> dict[str, f
     """Distances and gain of a merge, with the mean distance of all samples in the place of the clients'.
 
     Random picks were measured on the clients alone, and so was what covered rows save; what is off in the distance to
-    the picks is off in theirs too, and by much the same factor. All clients are all samples up to CLIENTS of them, and
+    the picks is off in theirs too, and by much the same factor. Up to ``Tuning.clients`` samples all are clients, and
     then this changes nothing.
     """
     off = mean_distance / report["mean_distance"] if report["mean_distance"] > 0 else 1.0

@@ -85,8 +85,10 @@ class DrawChooser(Chooser[Draw]):
         cells = plan.by_shard()
         shards = [shard for shard in shards if shard.shard_id in cells]
         send = SendLargestKeys(self, reader, steps.work)
+        margin = self.settings.tuning.draw_margin
         tasks = [
-            KeysTask(shard, {name: _limit(c, plan) for name, c in cells[shard.shard_id].items()}) for shard in shards
+            KeysTask(shard, {name: _limit(c, plan, margin) for name, c in cells[shard.shard_id].items()})
+            for shard in shards
         ]
         left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
         draws = _draw(plan, shards, steps.work)
@@ -104,10 +106,10 @@ class DrawChooser(Chooser[Draw]):
         return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
 
 
-def _limit(cell: Share, plan: Plan) -> int:
-    """Rows to send: the cell's share of the budget and four standard deviations, so that asking again is rare."""
+def _limit(cell: Share, plan: Plan, margin: float) -> int:
+    """Rows to send: the cell's share of the budget and some standard deviations, so that asking again is rare."""
     share = cell.budget if plan.unit == "samples" else cell.budget * cell.candidates / max(1, cell.candidate_tokens)
-    return min(cell.candidates, math.ceil(share + 4 * math.sqrt(share) + 16))
+    return min(cell.candidates, max(1, math.ceil(share + margin * math.sqrt(share) + 16)))
 
 
 def _largest(cell: Cell, limit: int, chooser: DrawChooser) -> tuple[pa.Table, float]:

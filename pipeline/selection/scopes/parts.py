@@ -21,9 +21,6 @@ from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.scopes.routing import RoutedCell, read_routed, route_by_cluster
 
-#: Clients of a group that score a merge: all samples up to so many, above a sample of about this size by name.
-CLIENTS = 200_000
-
 CANDIDATES = "candidates"
 
 
@@ -87,19 +84,17 @@ def plan_parts(
     partitions: int | None,
 ) -> list[Part]:
     """The shards as parts, or ``partitions`` clusters of each group (see ``route_by_cluster``)."""
+    tuning = chooser.settings.tuning
     if partitions is None:
-        return parts_of_shards(shards, plan)
-    assert chooser.vectors is not None
-    vectors = (chooser.vectors, chooser.validates)
-    return parts_of_routed(
-        route_by_cluster(shards, plan, reader, vectors, chooser.settings.seed, partitions, steps), plan
-    )
+        return parts_of_shards(shards, plan, tuning.clients)
+    cells = route_by_cluster(shards, plan, reader, chooser, partitions, steps)
+    return parts_of_routed(cells, plan, tuning.clients)
 
 
-def parts_of_shards(shards: Sequence[RunShard], plan: Plan) -> list[Part]:
+def parts_of_shards(shards: Sequence[RunShard], plan: Plan, clients: int) -> list[Part]:
     """Every shard as a part."""
     groups = {group.group: group for group in plan.groups if group.budget}
-    cells, rates = plan.by_shard(), client_rates(plan)
+    cells, rates = plan.by_shard(), client_rates(plan, clients)
     return [
         Part(
             shard.shard_id,
@@ -112,9 +107,9 @@ def parts_of_shards(shards: Sequence[RunShard], plan: Plan) -> list[Part]:
     ]
 
 
-def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan) -> list[Part]:
+def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan, clients: int) -> list[Part]:
     """Every routed cell as a part; its own budget is by mass and at most what it holds, as those of shards are."""
-    rates = client_rates(plan)
+    rates = client_rates(plan, clients)
     budgets: dict[tuple[str, ...], int] = {}
     for group in plan.groups:
         mine = [cell for cell in cells if cell.group == group.group]
@@ -129,9 +124,9 @@ def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan) -> list[Part]:
     return [Part(number, cell, {cell.group: budgets[cell.files]}, rates) for number, cell in enumerate(cells)]
 
 
-def client_rates(plan: Plan) -> dict[str, float]:
-    """The share of each group's samples that are clients of its merge."""
-    return {group.group: min(1.0, CLIENTS / group.samples) for group in plan.groups}
+def client_rates(plan: Plan, clients: int) -> dict[str, float]:
+    """The share of each group's samples that are clients of its merge, of which there are to be about ``clients``."""
+    return {group.group: min(1.0, clients / group.samples) for group in plan.groups}
 
 
 def pick_candidates(

@@ -17,12 +17,10 @@ from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.coverage.partition import Partitions, route, train_centroids
+from cptsel.pipeline.selection.families.base import AnyChooser
 from cptsel.pipeline.selection.plan import Plan, Share, Unit
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, Vectors, read_cells
 from cptsel.pipeline.selection.reading.tables import as_lists, matrix, vectors_table
-
-#: Samples of a partition where their number isn't asked for, and samples of a group that train its centroids.
-PARTITION_ROWS, TRAINING_ROWS = 50_000, 100_000
 
 SAMPLED, CENTROIDS, ROUTED = "sampled", "centroids", "routed"
 
@@ -117,13 +115,7 @@ _SENT = ("mass", "corpus_mass")
 
 
 def route_by_cluster(
-    shards: Sequence[RunShard],
-    plan: Plan,
-    reader: CellReader,
-    vectors: tuple[Vectors, bool],
-    seed: int,
-    partitions: int,
-    steps: Steps,
+    shards: Sequence[RunShard], plan: Plan, reader: CellReader, chooser: AnyChooser, partitions: int, steps: Steps
 ) -> list[RoutedCell]:
     """Write every group's samples to its partitions; returns those that hold something, by group and number.
 
@@ -131,29 +123,30 @@ def route_by_cluster(
         shards: of the runs.
         plan: groups and budgets.
         reader: how cells are read.
-        vectors: what vectors are wanted, and whether those of the second sketch too.
-        seed: of the samples that train, and of the clusters.
-        partitions: of every group; 0 for one for each PARTITION_ROWS samples.
+        chooser: the method, which says what vectors are wanted.
+        partitions: of every group; 0 for one for each ``Tuning.partition_rows`` samples.
         steps: where steps run.
     """
+    seed, tuning, vectors = chooser.settings.seed, chooser.settings.tuning, chooser.vectors
+    assert vectors is not None
     there = plan.by_shard()
     shards = [shard for shard in shards if shard.shard_id in there]
     groups = {
-        group.group: (number, min(1.0, TRAINING_ROWS / group.samples))
+        group.group: (number, min(1.0, tuning.training_rows / group.samples))
         for number, group in enumerate(plan.groups)
         if group.budget
     }
-    steps.run(SAMPLED, SampleShard(reader, vectors[0], seed, steps.work, groups), shards)
+    steps.run(SAMPLED, SampleShard(reader, vectors, seed, steps.work, groups), shards)
     tasks = [
         TrainTask(
             number,
-            partitions or -(-plan.groups[number].samples // PARTITION_ROWS),
+            partitions or -(-plan.groups[number].samples // tuning.partition_rows),
             tuple(shard.shard_id for shard in shards if name in there[shard.shard_id]),
         )
         for name, (number, _) in groups.items()
     ]
     steps.run(CENTROIDS, TrainGroup(seed, steps.work), tasks)
-    sent = steps.run(ROUTED, RouteShard(reader, *vectors, plan.unit, steps.work, groups), shards)
+    sent = steps.run(ROUTED, RouteShard(reader, vectors, chooser.validates, plan.unit, steps.work, groups), shards)
     cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for counts in (counts for of_shard in sent for counts in of_shard):
         cells.setdefault((counts["group"], counts["partition"]), []).append(counts)
