@@ -17,6 +17,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from cptsel.cli._visible import visible, visible_json
+
 Progress = Callable[[int, int | None, str], None]
 
 LOG_INTERVAL = 30.0  # seconds between lines of progress where stderr is no terminal
@@ -39,13 +41,13 @@ def progress(debug: bool = False) -> Iterator[Progress]:
         yield log_progress()
         return
     set_up_logging(RichHandler(console=console, show_path=False, show_time=False), debug)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(done: int, total: int | None, what: str) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
+                tasks[what] = bar.add_task(visible(what), total=total)
             bar.update(tasks[what], completed=done, total=total)
 
         yield report
@@ -92,9 +94,17 @@ def _no_traceback(record: logging.LogRecord) -> bool:
     return not (traced and record.name.startswith("apache_beam"))
 
 
+def _make_visible(record: logging.LogRecord) -> bool:
+    """Escape what a terminal would act on; other libraries may log several lines."""
+    keep = "" if record.name.split(".")[0] == _log.name else "\n\t"
+    record.msg, record.args = visible(record.getMessage(), keep), ()
+    return True
+
+
 def set_up_logging(handler: logging.Handler, debug: bool) -> None:
     """Warnings of all, information of our own; with ``debug`` everything of our own."""
     handler.addFilter(_no_noise)
+    handler.addFilter(_make_visible)
     if not debug:
         handler.addFilter(_no_traceback)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -112,14 +122,15 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
     for warning in summary.get("warnings", []):
         _log.warning("%s", warning)
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
+        print(visible_json(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
     head = [str(summary[key]) for key in ("command", "status") if summary.get(key)]
-    console.print(Text(f"cptsel {': '.join(head)}", style="bold"))
+    console.print(Text(visible(f"cptsel {': '.join(head)}"), style="bold"))
     totals = {**summary.get("totals", {}), **({"out": summary["out"]} if summary.get("out") else {})}
+    totals = {visible(name): value for name, value in totals.items()}
     width = max(map(len, totals), default=0)
     for name, value in totals.items():
         console.print(Text(f"  {name:<{width}}  ").append_text(_cell(value)), soft_wrap=True)
@@ -130,10 +141,12 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
 
 def _table(spec: dict[str, Any]) -> Table:
     """One of a summary's tables; columns of numbers stand to the right."""
-    table = Table(title=Text(spec["title"]), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        title=Text(visible(spec["title"])), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False
+    )
     for index, name in enumerate(spec["columns"]):
         numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec["rows"])
-        table.add_column(Text(name), justify="right" if numbers and spec["rows"] else "left", overflow="fold")
+        table.add_column(Text(visible(name)), justify="right" if numbers and spec["rows"] else "left", overflow="fold")
     for row in spec["rows"]:
         table.add_row(*[_cell(value) for value in row])
     return table
@@ -149,4 +162,4 @@ def _cell(value: Any) -> Text:
         return Text(f"{value:,}")
     if isinstance(value, float):
         return Text(f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}")
-    return Text(str(value), overflow="fold")
+    return Text(visible(str(value)), overflow="fold")

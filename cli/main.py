@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 import cptsel
+from cptsel.cli._visible import visible
 from cptsel.pipeline.errors import CptselError
 
 # Name, then the line that `cptsel --help` prints, so that the list needs none of the modules.
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BaseException as error:
         if invocation.debug and not isinstance(error, click.ClickException | click.Abort):
-            traceback.print_exc()
+            click.echo(visible(traceback.format_exc(), keep="\n"), err=True, nl=False)
         return _report(error)
 
 
@@ -135,7 +136,7 @@ def _report(error: BaseException) -> int:
         case _:
             message, code = f"internal error ({_brief(error)}): rerun with --debug for the traceback", 1
     prefix = click.style("cptsel: error:" if code != 130 else "cptsel:", fg="red", bold=True)
-    click.echo(f"{prefix} {' '.join(message.split())}", err=True)
+    click.echo(f"{prefix} {visible(' '.join(message.split()))}", err=True)
     return code
 
 
