@@ -77,7 +77,7 @@ def config_parameters(kind: Any) -> list[click.Parameter]:
                     name,
                     declared.help,
                     section=declared.section,
-                    choices=declared.choices or None,
+                    choices=list(declared.choices) or None,
                     metavar=declared.metavar,
                 )
             )

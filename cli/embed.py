@@ -6,6 +6,7 @@ from typing import Any
 from cptsel.cli._common import Summary, pass_command
 from cptsel.cli._options import config_argument, config_option
 from cptsel.pipeline.config import EmbedConfig
+from cptsel.pipeline.corpus.formats.registry import FORMATS
 
 _corpus = partial(config_option, EmbedConfig, section="Corpus")
 _model = partial(config_option, EmbedConfig, section="Model and windows")
@@ -19,6 +20,11 @@ PARAMETERS = [
         "Shards: globs or paths, local or on a filesystem of Beam's (gs://, s3://, hdfs://); "
         "@FILE for a file with one of them a line.",
         metavar="'GLOB'...",
+    ),
+    _corpus(
+        "format",
+        "Format of all shards; by default each one's suffix tells it. Compression goes by .gz and .zst in any case.",
+        choices=tuple(FORMATS),
     ),
     _corpus(
         "root",

@@ -44,7 +44,7 @@ class Option:
         help: a sentence, with the unit where there is one.
         section: heading on the help page; None for a positional argument.
         metavar: what the value is called there.
-        choices: the values there are, where they are few.
+        choices: the values there are, where they are few; a registry may grow.
         least: the least value.
         above: what it must be above, in place of that.
         most: the largest value.
@@ -55,7 +55,7 @@ class Option:
     help: str
     section: str | None
     metavar: str | None = None
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     least: float | None = None
     above: float | None = None
     most: float | None = None
@@ -142,6 +142,7 @@ class EmbedConfig:
     inputs: tuple[str, ...]
     model: str
     out: str
+    format: str | None = None
     root: str | None = None
     text_field: str = "text"
     id_field: str | None = "id"

@@ -18,7 +18,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
-from cptsel.pipeline.corpus.shards import Shard, list_inputs
+from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
 from cptsel.pipeline.embedding.block import RowOptions
 from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import finish
@@ -58,7 +58,8 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
     check_config(config)
     _check_out(config.out)
     options = pipeline_options(config.beam_args, config.workers)
-    root, files = list_inputs(config.inputs, config.root)
+    root, files = list_inputs(config.inputs, config.root, config.format)
+    _check_out_is_apart(config, files)
     model = plan_model(config, here=config.dry_run or is_local(options))
     if config.dry_run:
         return estimate(config, model, files)
@@ -72,6 +73,16 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
     results = _run(config, model, header, shards, options, progress)
     failures = [result.error for result in results if result.error]
     return finish(config, header, shards, results, failures, status, time.monotonic() - began)
+
+
+def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) -> None:
+    """Refuse an output that the inputs hold, or would hold once something is written there."""
+    written = [io.join(config.out, name) for name in ("run.json", "units.parquet", "embeddings/000000-00000.parquet")]
+    inside = config.out.rstrip("/") + "/"
+    if any(uri.startswith(inside) for uri, _, _ in files) or any(would_find(config.inputs, uri) for uri in written):
+        raise UsageError(
+            f"--out {config.out} lies among the inputs, and would be read as a part of the corpus; move it"
+        )
 
 
 def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cptsel.pipeline.corpus.listing import file_format
-from cptsel.pipeline.corpus.shards import Block, inventory, list_inputs
+from cptsel.pipeline.corpus.formats.registry import file_format
+from cptsel.pipeline.corpus.shards import Block, inventory, list_inputs, would_find
 from cptsel.pipeline.errors import UsageError
 
 
@@ -88,7 +88,7 @@ def test_a_list_file(corpus, tmp_path):
         ("{corpus}/fr/*.jsonl", None, r"fr/\*\.jsonl: no file matches"),
         ("{corpus}/en/none.jsonl", None, r"none\.jsonl: no file matches"),
         ("{corpus}/n*", None, r"corpus/notes\.md: unknown suffix; known are \.jsonl"),
-        ("{corpus}/en", None, r"is a directory; give a glob, such as .*\*\*"),
+        ("{corpus}/en", None, r"en: is a directory; to take its files, give .*/en/\*$"),
         ("{corpus}/en/a.jsonl", "{corpus}/de", "not below --root .*/de; give a root"),
         ("{corpus}/en/a.jsonl", "{corpus}/e", "not below --root"),
         ("@{corpus}/none.txt", None, r"none\.txt: the list can't be read"),
@@ -101,6 +101,37 @@ def test_refuses(corpus, pattern, root, phrase):
     (corpus / "latin1.txt").write_bytes(b"\xe4.jsonl\n")
     with pytest.raises(UsageError, match=phrase):
         list_inputs([pattern.format(corpus=corpus)], root and root.format(corpus=corpus))
+
+
+def test_a_directory_among_the_matches_is_named_with_the_glob_for_its_files(corpus):
+    """Spark writes a directory of parts under the name that it was given."""
+    spark = corpus / "spark.jsonl"
+    spark.mkdir()
+    for name in ("part-00000", "part-00001.gz", "_SUCCESS", ".part-00000.crc", "_committed_123"):
+        (spark / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=r"spark\.jsonl: is a directory; to take its files, give .*/spark\.jsonl/\*$"):
+        list_inputs([f"{corpus}/*.jsonl"], None)
+    with pytest.raises(UsageError, match=r"part-00000: unknown suffix; .*say what it is by --format"):
+        list_inputs([f"{spark}/*"], None)
+    assert paths(list_inputs([f"{spark}/*"], None, "jsonl")) == ["part-00000", "part-00001.gz"]
+    assert paths(list_inputs([f"{spark}/_S*"], None, "jsonl")) == ["_SUCCESS"]
+
+
+def test_what_is_no_file_is_named(corpus):
+    (corpus / "en" / "gone.jsonl").symlink_to(corpus / "nowhere.jsonl")
+    with pytest.raises(UsageError, match=r"gone\.jsonl: is a link to a file that is not there"):
+        list_inputs([f"{corpus}/en/*.jsonl"], None)
+    (corpus / "en" / "gone.jsonl").unlink()
+    os.mkfifo(corpus / "en" / "pipe.jsonl")
+    with pytest.raises(UsageError, match=r"pipe\.jsonl: is no regular file"):
+        list_inputs([f"{corpus}/en/*.jsonl"], None)
+
+
+def test_what_a_glob_would_find(corpus):
+    assert would_find([f"{corpus}/**/*.parquet"], f"{corpus}/run/embeddings/0.parquet")
+    assert would_find([f"{corpus}/**/*.parquet"], f"{corpus}/0.parquet")
+    assert not would_find([f"{corpus}/*.parquet"], f"{corpus}/run/0.parquet")
+    assert not would_find([f"{corpus}/*/*.jsonl"], f"{corpus}/run/0.parquet")
 
 
 def test_one_pattern_without_a_match_is_an_error_beside_others(corpus):
@@ -137,7 +168,16 @@ def test_formats(path, expected):
     assert file_format(path) == expected
 
 
-@pytest.mark.parametrize("path", ["a.txt", "a", "a.gz", "a.parquet.gz", "a.jsonl.bz2", "jsonl"])
+def test_a_format_that_is_named_goes_before_the_suffix():
+    assert file_format("part-0000", "parquet") == ("parquet", "none")
+    assert file_format("part-0000.gz", "jsonl") == ("jsonl", "gzip")
+    assert file_format("a.parquet", "jsonl") == ("jsonl", "none")
+    for path, named in (("a.parquet.gz", None), ("part-0000.zst", "parquet")):
+        with pytest.raises(UsageError, match="parquet is never read from"):
+            file_format(path, named)
+
+
+@pytest.mark.parametrize("path", ["a.txt", "a", "a.gz", "a.jsonl.bz2", "jsonl"])
 def test_unknown_formats(path):
     with pytest.raises(UsageError, match="unknown suffix"):
         file_format(path)

@@ -178,6 +178,31 @@ def test_text_that_spells_a_special_token_is_counted_and_can_stay_text(tiny_lm, 
         run(tiny_lm, corpus, tmp_path / "special", "s.jsonl", split_special_tokens=True)
 
 
+def test_files_without_a_suffix_have_the_format_that_is_named(tiny_lm, corpus, tmp_path):
+    spark = corpus / "spark.jsonl"
+    spark.mkdir()
+    (spark / "part-00000").write_bytes((corpus / "a.jsonl").read_bytes())
+    (spark / "_SUCCESS").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"spark\.jsonl: is a directory"):
+        run(tiny_lm, corpus, tmp_path / "run", "*.jsonl")
+    _, rows = run(tiny_lm, corpus, tmp_path / "run", "spark.jsonl/*", format="jsonl")
+    _, expected = run(tiny_lm, corpus, tmp_path / "plain", "a.jsonl")
+    assert rows["content_hash"].to_pylist() == expected["content_hash"].to_pylist()
+    assert io.read_parquet(str(tmp_path / "run" / "shards.parquet"))["format"].to_pylist() == ["jsonl"]
+    with pytest.raises(UsageError, match="was begun with --format jsonl, now parquet"):
+        run(tiny_lm, corpus, tmp_path / "run", "spark.jsonl/*", format="parquet")
+    with pytest.raises(UsageError, match="--format csv: must be one of jsonl, parquet"):
+        run(tiny_lm, corpus, tmp_path / "run", "spark.jsonl/*", format="csv")
+
+
+@pytest.mark.parametrize("pattern", ["**/*.parquet", "**"])
+def test_an_output_that_a_rerun_would_read_is_refused(tiny_lm, corpus, tmp_path, pattern):
+    pq.write_table(pa.table({"text": TEXTS}), corpus / "c.parquet")
+    with pytest.raises(UsageError, match="lies among the inputs"):
+        run(tiny_lm, corpus, corpus / "run", pattern)
+    assert not (corpus / "run").exists()
+
+
 def test_limit_reads_the_first_rows_of_every_shard(tiny_lm, corpus, tmp_path):
     summary, table = run(tiny_lm, corpus, tmp_path / "run", "*", limit=2)
     assert summary["totals"]["rows read"] == 4

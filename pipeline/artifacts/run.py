@@ -23,7 +23,9 @@ from cptsel.schemas.validation import validate
 FORMAT = "cptsel.run"
 
 # Options that say which rows a run holds, or how it was computed, but not what a row means: a union may mix them.
-_MAY_DIFFER = frozenset({"limit", "exclude", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"})
+_MAY_DIFFER = frozenset(
+    {"format", "limit", "exclude", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"}
+)
 
 _NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
 

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from cptsel.pipeline import io
-from cptsel.pipeline.corpus.formats.jsonl import read_plain_block, read_stream_blocks
-from cptsel.pipeline.corpus.formats.parquet import read_parquet_block
+from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.corpus.texts import read_texts
 from cptsel.pipeline.corpus.types import (
     REASONS,
@@ -39,7 +38,7 @@ __all__ = [
 
 
 def read_block(shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
-    """Read one block of a plain JSONL or Parquet shard.
+    """Read one block of a shard whose blocks are known.
 
     The result depends on the file and the options, never on how the file was cut into blocks: only on where this block
     lies. Rows at or past ``options.limit`` are neither read nor counted.
@@ -48,13 +47,11 @@ def read_block(shard: Shard, block: Block, options: ReadOptions) -> DocumentBloc
         OSError: the file can't be read, or is not the one of which the inventory was made.
     """
     with _open(shard) as handle:
-        if shard.format == "parquet":
-            return read_parquet_block(handle, shard, block, options)
-        return read_plain_block(handle, shard, block, options)
+        return FORMATS[shard.format].read_block(handle, shard, block, options)
 
 
 def read_stream(shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
-    """Read a compressed JSONL shard once, front to back.
+    """Read a stream, such as a compressed JSONL shard, once, front to back.
 
     Yields at least one block; a block ends at the first line end at or past ``options.block_bytes`` uncompressed bytes,
     and ``last`` is True on the final one only.
@@ -63,7 +60,7 @@ def read_stream(shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
         OSError: the file can't be read, or is not the one of which the inventory was made.
     """
     with _open(shard) as handle:
-        yield from read_stream_blocks(handle, shard, options)
+        yield from FORMATS[shard.format].read_stream(handle, shard, options)
 
 
 @contextmanager

@@ -1,53 +1,43 @@
 """Which files a corpus consists of: globs and list files, on any filesystem."""
 
+import glob
 import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
 
+from apache_beam.io.filesystem import FileSystem
+
 from cptsel.pipeline import io
+from cptsel.pipeline.corpus.formats.registry import file_format
 from cptsel.pipeline.errors import UsageError
 
-_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-_KNOWN = ".jsonl, .json or .ndjson (alone or with .gz or .zst) and .parquet"
 _GLOB = re.compile(r"[*?\[]")
+_HIDDEN = re.compile(r"\.|_(SUCCESS|metadata|common_metadata|started_\d+|committed_\d+)$")
 
 
-def file_format(path: str) -> tuple[str, str]:
-    """Format (``jsonl``, ``parquet``) and compression (``none``, ``gzip``, ``zstd``) by a file's suffix.
-
-    Raises:
-        UsageError: a suffix that is not known.
-    """
-    stem, suffix = os.path.splitext(path.lower())
-    compression = _COMPRESSIONS.get(suffix, "none")
-    if compression != "none":
-        suffix = os.path.splitext(stem)[1]
-    format = _FORMATS.get(suffix)
-    if format is None or (format == "parquet" and compression != "none"):
-        raise UsageError(f"{path}: unknown suffix; known are {_KNOWN}")
-    return format, compression
-
-
-def list_inputs(patterns: Sequence[str], root: str | None) -> tuple[str, list[tuple[str, str, int]]]:
+def list_inputs(
+    patterns: Sequence[str], root: str | None, format: str | None = None
+) -> tuple[str, list[tuple[str, str, int]]]:
     """Find the files of a corpus.
 
     ``*`` and ``?`` match inside one directory, ``**`` over directories (``a/**/b`` finds ``a/b`` too); a path that is
-    there as it is written is taken literally, and hidden files only when named. ``@FILE`` is a list of paths and globs,
+    there as it is written is taken literally. Hidden files are found only when named, and so are the marks that Spark
+    and its like leave beside their files (``_SUCCESS``, ``_metadata``, ...). ``@FILE`` is a list of paths and globs,
     one a line, without blank lines and lines that begin with ``#``.
 
     Args:
         patterns: paths, globs and list files.
         root: directory to which paths are relative; None for the longest directory that all patterns have in common
             before their first glob character.
+        format: of all files; None to tell it by their suffixes.
 
     Returns:
         The root, and ``(uri, path relative to the root, bytes)`` of each file, once and sorted by path.
 
     Raises:
-        UsageError: nothing matches a pattern, a list can't be read, a file lies outside the root or has an unknown
-            suffix, or there is no common root.
+        UsageError: nothing matches a pattern, or something that is no file; a list can't be read, a file lies outside
+            the root or has an unknown suffix, or there is no common root.
     """
     expanded = [io.absolute(pattern) for given in patterns for pattern in _expand(given)]
     if not expanded:
@@ -64,9 +54,21 @@ def list_inputs(patterns: Sequence[str], root: str | None) -> tuple[str, list[tu
             raise UsageError(f"{uri}: is not below --root {base}; give a root that holds all inputs")
         path = uri[len(prefix) :]
         _check_name(path)
-        file_format(uri)
+        file_format(uri, format)
         files.append((uri, path, size))
     return base, sorted(files, key=lambda file: file[1])
+
+
+def would_find(patterns: Sequence[str], uri: str) -> bool:
+    """Whether ``list_inputs`` would find a file at ``uri`` if there were one."""
+    expanded = [io.absolute(pattern) for given in patterns for pattern in _expand(given)]
+    forms = {form for pattern in expanded for form in _forms(pattern)}
+    return any(re.match(FileSystem.translate_pattern(form), uri) for form in forms)
+
+
+def _forms(pattern: str) -> list[str]:
+    """A pattern as Beam's globs know it: ``a/**/b`` is to find ``a/b`` too."""
+    return sorted({pattern, pattern.replace("/**/", "/")})
 
 
 def _expand(pattern: str) -> list[str]:
@@ -91,22 +93,37 @@ def _match(pattern: str) -> dict[str, int]:
     """Sizes of the files that match, by uri."""
     if not io.is_remote(pattern):
         if os.path.isdir(pattern):
-            raise UsageError(f"{pattern}: is a directory; give a glob, such as {io.join(pattern, '**', '*.jsonl.gz')}")
+            raise UsageError(f"{pattern}: is a directory; to take its files, give {io.join(pattern, '*')}")
         if os.path.isfile(pattern):
             return {pattern: os.path.getsize(pattern)}
-    hidden = pattern.rpartition("/")[2].startswith(".")
+        _check_regular(pattern)
+    hidden = pattern.rpartition("/")[2].startswith((".", "_"))
     found = {}
-    for form in sorted({pattern, pattern.replace("/**/", "/")}):
+    for form in _forms(pattern):
         try:
             matches = io.match(form)
         except OSError as error:
             raise UsageError(f"{pattern}: can't be listed ({error}); check the path and your access to it") from error
         found.update({match.path: match.size_in_bytes for match in matches})
     if not hidden:
-        found = {uri: size for uri, size in found.items() if not uri.rpartition("/")[2].startswith(".")}
+        found = {uri: size for uri, size in found.items() if not _HIDDEN.match(uri.rpartition("/")[2])}
     if not found:
         raise UsageError(f"{pattern}: no file matches; check the path, and quote globs so that the shell leaves them")
     return found
+
+
+def _check_regular(pattern: str) -> None:
+    """Name what a local pattern matches and what is no file: Beam would pass over it without a word."""
+    if "**" in pattern:  # finds the files inside as well
+        return
+    for name in sorted(glob.glob(pattern)):
+        if os.path.isfile(name) or _HIDDEN.match(os.path.basename(name)):
+            continue
+        if os.path.isdir(name):
+            raise UsageError(f"{name}: is a directory; to take its files, give {io.join(name, '*')}")
+        if not os.path.exists(name):
+            raise UsageError(f"{name}: is a link to a file that is not there; mend the link or leave it out")
+        raise UsageError(f"{name}: is no regular file, and can't be read twice; leave it out")
 
 
 def _common_directory(patterns: Iterable[str]) -> str:

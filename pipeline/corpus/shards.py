@@ -3,16 +3,15 @@
 import hashlib
 
 from cptsel.pipeline import io
-from cptsel.pipeline.corpus.formats.jsonl import BlockCounter
-from cptsel.pipeline.corpus.formats.parquet import parquet_blocks
-from cptsel.pipeline.corpus.listing import file_format, list_inputs
+from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
+from cptsel.pipeline.corpus.listing import list_inputs, would_find
 from cptsel.pipeline.corpus.streams import chunks
 from cptsel.pipeline.corpus.types import Block, Shard
 
-__all__ = ["Block", "Shard", "inventory", "list_inputs"]
+__all__ = ["Block", "Shard", "inventory", "list_inputs", "would_find"]
 
 
-def inventory(shard_id: int, uri: str, path: str, size: int, block_bytes: int) -> Shard:
+def inventory(shard_id: int, uri: str, path: str, size: int, block_bytes: int, named: str | None = None) -> Shard:
     """Read a file once and say what it is: its hash, and the blocks of plain JSONL and Parquet.
 
     Never fails on what the file holds: where that is no Parquet, or not what the suffix says, there is one block of one
@@ -23,6 +22,7 @@ def inventory(shard_id: int, uri: str, path: str, size: int, block_bytes: int) -
         uri, path, size: as listed.
         block_bytes: size of a block. A block of plain JSONL ends at the first line end at or past so many bytes;
             Parquet row groups are joined up to so many uncompressed bytes.
+        named: the format, where the suffix doesn't tell it.
 
     Raises:
         UsageError: unknown suffix.
@@ -31,22 +31,16 @@ def inventory(shard_id: int, uri: str, path: str, size: int, block_bytes: int) -
     """
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}")
-    format, compression = file_format(path)
+    format, compression = file_format(path, named)
     digest = hashlib.sha256()
-    counter = BlockCounter(block_bytes)
-    plain = (format, compression) == ("jsonl", "none")
+    finder = FORMATS[format].finder(block_bytes, compression)
     found = 0
-    blocks: tuple[Block, ...] | None = None
     with io.open_read(uri) as handle:
         for chunk in chunks(handle):
             digest.update(chunk)
             found += len(chunk)
-            if plain:
-                counter.feed(chunk)
+            finder.feed(chunk)
         if found != size:
             raise OSError(f"{uri}: has changed since it was listed ({found} bytes now, {size} then)")
-        if plain:
-            blocks = counter.finish()
-        elif format == "parquet":
-            blocks = parquet_blocks(handle, block_bytes)
+        blocks = finder.finish(handle)
     return Shard(shard_id, uri, path, format, compression, size, digest.hexdigest(), blocks)

@@ -61,11 +61,11 @@ class Shard:
         shard_id: its place in the sorted list of the corpus' files.
         uri: where it is read.
         path: the same relative to the corpus root; it names the documents.
-        format: ``jsonl`` or ``parquet``.
+        format: a name of ``formats/registry.py``.
         compression: ``none``, ``gzip`` or ``zstd``.
         bytes: its size as stored.
         sha256: hash, in hex, of its bytes as stored.
-        blocks: at least one; None for a compressed stream, which is read once, front to back.
+        blocks: at least one; None for a stream, which is read once, front to back.
     """
 
     shard_id: int

@@ -31,7 +31,7 @@ def estimate(config: EmbedConfig, model: ModelPlan, files: list[tuple[str, str, 
     for index in picked:
         uri, path, size = files[index]
         try:
-            shard = inventory(index, uri, path, size, config.block_bytes)
+            shard = inventory(index, uri, path, size, config.block_bytes, config.format)
         except OSError as error:
             raise CptselError(f"{uri}: {error}") from error
         block = _first_rows(config, shard)

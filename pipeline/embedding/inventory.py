@@ -25,7 +25,7 @@ def take_inventory(config: EmbedConfig, files: list, options: Any) -> list[Shard
         _ = (
             pipeline
             | "Files" >> beam.Create([(i, uri, path, size) for i, (uri, path, size) in enumerate(files)])
-            | "InventoryShards" >> InventoryShards(config.block_bytes)
+            | "InventoryShards" >> InventoryShards(config.block_bytes, config.format)
             | "ToJson" >> beam.Map(_inventory_line)
             | "Collect" >> CollectSorted(listing)
         )

@@ -8,6 +8,7 @@ from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.run import shaping_packages
 from cptsel.pipeline.config import EmbedConfig, to_dict
+from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
@@ -31,6 +32,7 @@ PACKAGES = ("apache-beam", "cptsel", "numpy", "pyarrow", "tokenizers", "torch", 
 
 # Options that shape rows, by their name in EmbedConfig: a rerun with another value is refused, naming it.
 SHAPING = (
+    "format",
     "text_field",
     "id_field",
     "group_by",
@@ -72,12 +74,13 @@ def check_config(config: EmbedConfig) -> None:
     if not 0 <= config.max_bad_fraction <= 1:
         raise UsageError(f"--max-bad-fraction {config.max_bad_fraction}: must be between 0 and 1")
     for name, choices in (
+        ("format", (None, *FORMATS)),
         ("storage", ("float16", "int8")),
         ("norm", ("sketch", "exact")),
         ("dtype", ("auto", "float32", "bfloat16", "float16")),
     ):
         if getattr(config, name) not in choices:
-            raise UsageError(f"--{name} {getattr(config, name)}: must be one of {', '.join(choices)}")
+            raise UsageError(f"--{name} {getattr(config, name)}: must be one of {', '.join(filter(None, choices))}")
     taken = set(arrow.embeddings_schema(1, 1, "int8", []).names) & set(config.group_by)
     if taken:
         raise UsageError(f"--group-by {min(taken)}: cptsel writes a column of that name itself; rename the corpus's")

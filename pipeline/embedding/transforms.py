@@ -67,20 +67,25 @@ class InventoryShards(beam.PTransform):
     """(shard_id, uri, path, bytes) → Shard, or (uri, error) for a file that can't be read."""
 
     block_bytes: int
+    format: str | None = None
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
         """Wire: spread the files over the workers, read each once."""
-        return files | "Spread" >> beam.Reshuffle() | "Inventory" >> beam.ParDo(_InventoryDoFn(self.block_bytes))
+        return (
+            files
+            | "Spread" >> beam.Reshuffle()
+            | "Inventory" >> beam.ParDo(_InventoryDoFn(self.block_bytes, self.format))
+        )
 
 
 class _InventoryDoFn(beam.DoFn):
-    def __init__(self, block_bytes: int):
-        self.block_bytes = block_bytes
+    def __init__(self, block_bytes: int, format: str | None):
+        self.block_bytes, self.format = block_bytes, format
 
     def process(self, element: tuple[int, str, str, int]) -> Iterator[Shard | tuple[str, str]]:
         shard_id, uri, path, size = element
         try:
-            yield inventory(shard_id, uri, path, size, self.block_bytes)
+            yield inventory(shard_id, uri, path, size, self.block_bytes, self.format)
         except OSError as error:
             yield uri, str(error)
 

@@ -40,7 +40,7 @@ class SelectConfig:
         "craig",
         "; ".join(f"{name} {method.summary}" for name, method in METHODS.items()) + ".",
         section=_WHAT,
-        choices=tuple(METHODS),
+        choices=METHODS,
     )
     budget: str = option(
         "5%",

@@ -12,6 +12,7 @@ from cptsel.pipeline.artifacts.manifest import Manifest, samples_name, source_ur
 from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.corpus.documents import read_texts
+from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.engine.beam import is_local, pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
@@ -59,7 +60,7 @@ class CheckSource:
         rows: dict[int, list[tuple[int, dict]]] = {}
         for place, row in enumerate(table.to_pylist()):
             rows.setdefault(row["row_index"], []).append((place, row))
-        seekable = task.shard["format"] == "jsonl" and task.shard["compression"] == "none"
+        seekable = FORMATS[task.shard["format"]].has_offsets(task.shard["compression"])
         for by_offset in [False, True] if seekable else [False]:
             for row_index, text in _texts(task, self.text_field, rows, by_offset):
                 for place, row in rows[row_index]:

@@ -1,9 +1,10 @@
 """JSONL shards: blocks of a plain file, found by a counting pass, and compressed streams, read front to back."""
 
 import itertools
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, ClassVar
 
+from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, lost, phrase
 from cptsel.pipeline.corpus.lines import Line, split_lines
 from cptsel.pipeline.corpus.rows import parse_line
 from cptsel.pipeline.corpus.streams import chunks, decompress, disguise
@@ -12,10 +13,49 @@ from cptsel.pipeline.corpus.types import (
     Block,
     BlockBuilder,
     Damage,
+    Document,
     DocumentBlock,
     ReadOptions,
     Shard,
 )
+
+
+class Jsonl(CorpusFormat):
+    """One JSON object a line; plain, or a compressed stream."""
+
+    name: ClassVar[str] = "jsonl"
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json", ".ndjson")
+    compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
+
+    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
+        return BlockCounter(block_bytes) if compression == "none" else _Unseen()
+
+    def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
+        return read_plain_block(handle, shard, block, options)
+
+    def read_stream(self, handle: BinaryIO, shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
+        return read_stream_blocks(handle, shard, options)
+
+    def read_texts(
+        self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
+    ) -> Iterator[tuple[int, str]]:
+        """Plain files are read at the byte offsets, compressed streams once up to the last row."""
+        if self.has_offsets(compression) and all(offset is not None and size is not None for _, offset, size in rows):
+            return _plain_texts(handle, uri, options, rows)
+        return _stream_texts(handle, uri, compression, options, rows)
+
+    def has_offsets(self, compression: str) -> bool:
+        return compression == "none"
+
+
+class _Unseen:
+    """The blocks of a compressed stream, which show when it is read."""
+
+    def feed(self, chunk: bytes) -> None:
+        pass
+
+    def finish(self, handle: BinaryIO) -> None:
+        return None
 
 
 class BlockCounter:
@@ -48,7 +88,7 @@ class BlockCounter:
         self._end += len(chunk)
         self._open = not chunk.endswith(b"\n") if chunk else self._open
 
-    def finish(self) -> tuple[Block, ...]:
+    def finish(self, handle: BinaryIO | None = None) -> tuple[Block, ...]:
         """All blocks; a single row for a file that is not text at all."""
         if disguise(self._head):
             return (Block(0, 0, self._end, 0, 1),)
@@ -98,3 +138,44 @@ def plain_lines(handle: BinaryIO, start: int, size: int | None, cap: int) -> Ite
         return iter([Line(0, 0, head, Damage("wrong_format", f"{name}, not text"))])
     handle.seek(start)
     return split_lines(chunks(handle, size), cap, start)
+
+
+def _plain_texts(
+    handle: BinaryIO, uri: str, options: ReadOptions, rows: Sequence[RowLocator]
+) -> Iterator[tuple[int, str]]:
+    for row_index, offset, length in rows:
+        assert offset is not None  # for the type checker: read_texts has looked
+        assert length is not None
+        handle.seek(offset)
+        data = handle.read(length)
+        if len(data) < length:
+            raise lost(uri, row_index, "the file ends before it")
+        yield row_index, _line_text(Line(offset, length, data), row_index, uri, options)
+
+
+def _stream_texts(
+    handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
+) -> Iterator[tuple[int, str]]:
+    lengths = [length for _, _, length in rows if length is not None]
+    cap = max(lengths) if len(lengths) == len(rows) else options.max_line_bytes  # no longer line is wanted
+    if compression == "none":
+        lines = plain_lines(handle, 0, None, cap)
+    else:
+        lines = split_lines(decompress(handle, compression), cap)
+    at, text = -1, ""
+    for row_index, _, _ in rows:
+        while at < row_index:
+            line = next(lines, None)
+            if line is None:
+                raise lost(uri, row_index, f"the file has only {at + 1} rows")
+            at += 1
+            if at == row_index:
+                text = _line_text(line, row_index, uri, options)
+        yield row_index, text
+
+
+def _line_text(line: Line, row_index: int, uri: str, options: ReadOptions) -> str:
+    document = parse_line(line, row_index, options)
+    if isinstance(document, Document):
+        return document.text
+    raise lost(uri, row_index, phrase(Damage(document.reason, document.detail)))

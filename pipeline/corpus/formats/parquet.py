@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from itertools import accumulate
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, lost, phrase
 from cptsel.pipeline.corpus.rows import read_record
 from cptsel.pipeline.corpus.types import (
     FIRST_BYTES,
@@ -26,6 +28,38 @@ _ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError)  # all o
 _VALUE_ERRORS = (pa.ArrowException, ValueError, OverflowError, KeyError)  # bad UTF-8, dates far away, no such time zone
 UNREADABLE = Block(0, 0, 0, 0, 1)
 """The one block of a file without a usable footer: one row, which is a reject."""
+
+
+class Parquet(CorpusFormat):
+    """Parquet files; a block is some row groups."""
+
+    name: ClassVar[str] = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+
+    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
+        return _RowGroups(block_bytes)
+
+    def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
+        return read_parquet_block(handle, shard, block, options)
+
+    def read_texts(
+        self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
+    ) -> Iterator[tuple[int, str]]:
+        """Only the row groups that hold a row are read."""
+        return _parquet_texts(handle, uri, options, rows)
+
+
+class _RowGroups:
+    """Blocks by the footer."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
+
+    def feed(self, chunk: bytes) -> None:
+        pass
+
+    def finish(self, handle: BinaryIO) -> tuple[Block, ...]:
+        return parquet_blocks(handle, self._block_bytes)
 
 
 class ParquetShard:
@@ -144,6 +178,29 @@ def _read_group(parquet: ParquetShard, group: int, first_row: int, options: Read
     except Damage as damage:  # what Arrow read of the group before it noticed is not to be trusted either
         return [_reject(first_row + index, damage, b"") for index in range(parquet.group_rows[group])]
     return rows
+
+
+def _parquet_texts(
+    handle: BinaryIO, uri: str, options: ReadOptions, rows: Sequence[RowLocator]
+) -> Iterator[tuple[int, str]]:
+    wanted = [row_index for row_index, _, _ in rows]
+    position = 0
+    try:
+        parquet = ParquetShard(handle)
+        for group, end in enumerate(accumulate(parquet.group_rows)):
+            if position == len(wanted):
+                return
+            if wanted[position] >= end:
+                continue
+            records = parquet.records(group, [options.text_field])
+            for row_index, record in enumerate(records, end - parquet.group_rows[group]):
+                while position < len(wanted) and wanted[position] == row_index:
+                    yield row_index, read_record(record, row_index, options, None, None).text
+                    position += 1
+    except Damage as damage:
+        raise lost(uri, wanted[position], phrase(damage)) from damage
+    if position < len(wanted):
+        raise lost(uri, wanted[position], f"the file has only {sum(parquet.group_rows)} rows")
 
 
 def _reject(row_index: int, damage: Damage, first_bytes: bytes) -> Reject:

@@ -1,0 +1,49 @@
+"""The corpus formats, and how a file's format is told."""
+
+import os
+
+from cptsel.pipeline.corpus.formats.base import CorpusFormat
+from cptsel.pipeline.corpus.formats.jsonl import Jsonl
+from cptsel.pipeline.corpus.formats.parquet import Parquet
+from cptsel.pipeline.errors import UsageError
+
+FORMATS: dict[str, CorpusFormat] = {format.name: format for format in (Jsonl(), Parquet())}
+
+#: Suffixes of compressions, around that of a format.
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+
+
+def file_format(path: str, named: str | None = None) -> tuple[str, str]:
+    """Format and compression (``none``, ``gzip``, ``zstd``) of a file, by its suffixes.
+
+    Args:
+        path: of the file.
+        named: the format, if it is known; the compression still goes by the suffix.
+
+    Raises:
+        UsageError: a suffix that is not known, or a compression that the format can't have.
+    """
+    stem, suffix = os.path.splitext(path.lower())
+    compression = COMPRESSIONS.get(suffix, "none")
+    if compression != "none":
+        suffix = os.path.splitext(stem)[1]
+    format = FORMATS[named] if named else next((f for f in FORMATS.values() if suffix in f.suffixes), None)
+    if format is None:
+        raise UsageError(f"{path}: unknown suffix; known are {known_suffixes()}: say what it is by --format")
+    if compression != "none" and compression not in format.compressions:
+        raise UsageError(f"{path}: {format.name} is never read from {compression}; uncompress it")
+    return format.name, compression
+
+
+def known_suffixes() -> str:
+    """The suffixes of all formats, in words."""
+    words = []
+    for format in FORMATS.values():
+        names = _listed(format.suffixes)
+        around = [suffix for suffix, name in COMPRESSIONS.items() if name in format.compressions]
+        words.append(f"{names} (alone or with {_listed(around)})" if around else names)
+    return " and ".join(words)
+
+
+def _listed(names: "list[str] | tuple[str, ...]") -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

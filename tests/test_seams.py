@@ -1,0 +1,156 @@
+"""Each kind of thing can be added by one class or one entry: everything else follows from the registries."""
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import click
+import numpy as np
+import pytest
+from run_builder import build_run
+from selection_builder import ROWS, choose, read_samples
+
+from cptsel.cli._options import config_parameters
+from cptsel.cli.main import main
+from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.config import ReadBy, check_read, check_values, option, resolve, to_yaml
+from cptsel.pipeline.corpus.formats.base import CorpusFormat, lost
+from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format, known_suffixes
+from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.selection.methods import METHODS, Draw
+
+
+class Toy(CorpusFormat):
+    """A document a line, as it is."""
+
+    name = "toy"
+    suffixes = (".toy",)
+
+    def finder(self, block_bytes, compression):
+        return _Lines()
+
+    def read_block(self, handle, shard, block, options):
+        builder = BlockBuilder(shard.shard_id, block.block)
+        for number, line in enumerate(handle.read().decode().splitlines()):
+            builder.add(Document(number, None, line, (None,) * len(options.group_by), None, None))
+        return builder.build(last=True)
+
+    def read_texts(self, handle, uri, compression, options, rows):
+        lines = handle.read().decode().splitlines()
+        for row_index, _, _ in rows:
+            if row_index >= len(lines):
+                raise lost(uri, row_index, "the file is shorter")
+            yield row_index, lines[row_index]
+
+
+class _Lines:
+    def __init__(self):
+        self.count = 0
+
+    def feed(self, chunk):
+        self.count += chunk.count(b"\n")
+
+    def finish(self, handle):
+        return (Block(0, 0, handle.tell(), 0, self.count),)
+
+
+def test_a_corpus_format_is_one_class(tmp_path, tiny_lm, monkeypatch, capsys):
+    monkeypatch.setitem(FORMATS, "toy", Toy())
+    assert file_format("a.toy") == ("toy", "none")
+    assert known_suffixes().endswith("and .toy")
+    texts = [f"This is document number {n}, which measures and weighs. " * 3 for n in range(20)]
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.toy").write_text("".join(f"{text}\n" for text in texts))
+    for argv in (
+        ["embed", f"{tmp_path}/corpus/*.toy", "--model", str(tiny_lm), "--out", f"{tmp_path}/run"],
+        ["select", f"{tmp_path}/run", "--method", "uniform", "--budget", "40%", "--out", f"{tmp_path}/replay"],
+        ["verify", f"{tmp_path}/replay", "--sources"],
+        ["export", f"{tmp_path}/replay", "--out", f"{tmp_path}/export"],
+    ):
+        assert main(argv) == 0, capsys.readouterr().err
+    assert load_manifest(f"{tmp_path}/replay").shards()["format"].to_pylist() == ["toy"]
+    (tmp_path / "corpus" / "a.toy").write_text("shorter\n")
+    assert main(["verify", f"{tmp_path}/replay", "--sources"]) == 4
+    assert "the file is shorter" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
+
+
+def shortest_first(columns: Mapping[str, np.ndarray], by: str = "norm") -> np.ndarray:
+    return 1.0 / columns["n_tokens"] ** 8
+
+
+def test_a_method_of_a_family_is_one_entry(run, tmp_path, monkeypatch):
+    method = Draw(summary="draws the shortest", source="here", scores=shortest_first)
+    monkeypatch.setitem(METHODS, "shortest", method)
+    choose(run, tmp_path / "uniform", method="uniform")
+    choose(run, tmp_path / "shortest", method="shortest")
+    means = [np.mean(read_samples(tmp_path / name)["n_tokens"]) for name in ("shortest", "uniform")]
+    assert means[0] < 0.7 * means[1]
+    assert set(read_samples(tmp_path / "shortest")["method"].to_pylist()) == {"shortest"}
+    with pytest.raises(UsageError, match="--neighbours is read by craig and kmedoids; leave it out"):
+        choose(run, tmp_path / "refused", method="shortest", neighbours=3)
+
+
+def test_help_and_documentation_list_a_new_method(repository):
+    """In a process of its own, as a command's options are made when it is imported."""
+    code = """
+        import runpy, sys
+        from pathlib import Path
+        from cptsel.pipeline.selection.methods import METHODS, Cover
+        METHODS["shortest"] = Cover(summary="covers the shortest", source="A. Toy 2026")
+        from cptsel.cli.main import main
+        main(["select", "--help"])
+        docs = Path("docs")
+        print(runpy.run_path(docs / "generate_methods.py")["page"]((docs / "methods.md").read_text()))
+        main(["select", "run", "--out", "x", "--importance", "loss", "--method", "shortest"])
+        main(["select", "run", "--out", "x", "--method", "short"])
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, cwd=repository
+    )
+    printed = " ".join(found.stdout.split())
+    assert "shortest covers the shortest." in printed
+    assert "| `shortest` | coverage | covers the shortest | A. Toy 2026 |" in printed
+    assert "--importance is read by importance; leave it out" in found.stderr
+    assert "'short' is not one of 'uniform'" in found.stderr
+    assert "'shortest'" in found.stderr
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    sound: bool = option(False, "Make a sound.", section="Sound")
+    volume: int = option(
+        3,
+        "How loud.",
+        section="Sound",
+        metavar="N",
+        least=0,
+        most=11,
+        read=ReadBy("with --sound", lambda config: config.sound),
+    )
+
+
+def test_an_option_is_one_declaration(tmp_path):
+    command = click.Command("toy", params=config_parameters(ToyConfig), callback=lambda **values: values)
+    with click.Context(command) as context:
+        page = command.get_help(context)
+    assert "--volume N  How loud.  [default: 3]" in page
+    flags = command.main(["--sound", "--volume", "7"], standalone_mode=False)
+    config = resolve(ToyConfig, None, flags)
+    assert config == ToyConfig(sound=True, volume=7)
+    check_values(config)
+    check_read(config)
+    assert to_yaml(config) == "sound: true\nvolume: 7\n"
+    (tmp_path / "toy.yaml").write_text("volume: 12\n")
+    from_file = resolve(ToyConfig, str(tmp_path / "toy.yaml"), {})
+    with pytest.raises(UsageError, match="--volume 12: must be between 0 and 11"):
+        check_values(from_file)
+    with pytest.raises(UsageError, match="--volume is read with --sound; leave it out"):
+        check_read(from_file)
