@@ -414,6 +414,24 @@ def test_what_the_new_domain_leaves_alone_counts_for_nothing(run, later, tmp_pat
         assert all(after[name] > before[name] for name in ids(tmp_path / "replay"))
 
 
+@pytest.mark.parametrize("scope", ["shard", "global"])
+def test_coverage_picks_nothing_that_counts_for_nothing(run, later, tmp_path, scope):
+    """Also where the budget asks for more than the samples whose loss rises."""
+    options = {"method": "craig", "combine": "difference", "mass": "interference", "budget": "90%", "scope": scope}
+    choose((run, later), tmp_path / "replay", group_by=None, **options)
+    rows = read_samples(tmp_path / "replay")
+    rises = sum(cell.mass[cell.mass > 0].size for cell in rising_cells(run, later))
+    assert 0 < rows.num_rows <= rises < 0.9 * sum(ROWS)
+    assert min(rows["weight"].to_pylist()) > 0
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+
+
+def rising_cells(run, later):
+    runs = open_checkpoints([str(run), str(later)])
+    reader = CellReader(runs.schema, combine="difference", rise=True, beta=1.0)
+    return [cell for shard in runs.shards for cell in read_cells(shard, reader)]
+
+
 def test_interference_to_first_order(run, tmp_path):
     new = build_run(tmp_path / "new", rows=(30,), prefix="new/", seed=0)
     choose(run, tmp_path / "replay", method="interference", new=str(new), group_by=None, budget="30 samples")

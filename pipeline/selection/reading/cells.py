@@ -239,8 +239,8 @@ def _with_vectors(
     cell: Cell, reader: CellReader, vectors: Vectors, sums: list[np.ndarray], checks: list[np.ndarray]
 ) -> Cell:
     """Add the vectors made of the samples' gradients at every checkpoint."""
-    if vectors == "cover":
-        return replace(cell, vectors=_means(cell, reader, sums))
+    if vectors == "cover":  # a pick of no mass, whose loss doesn't rise, would have no weight
+        return replace(cell, vectors=_means(cell, reader, sums), free=cell.free & (cell.mass > 0))
     found, targets = [], []
     for parts in (sums, checks):
         if not parts:
