@@ -1,7 +1,7 @@
 """``cptsel embed``: stream a corpus through the frozen model and write one sketched gradient a sample.
 
 List the shards, name everything by fingerprints, resume or refuse, embed block by block on Beam, check that nothing was
-lost.
+lost (docs/design.md, Structure).
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Arrow schemas of every Parquet file (DESIGN.md sections 4 and 5).
+"""Arrow schemas of every Parquet file.
+
+Why the files are so: docs/design.md, Embedding run; docs/design.md, Replay manifest.
 
 A schema here is the *required* part of a file. Readers ignore unknown columns; writers write exactly these, plus the
 dictionary-encoded group columns of the run. ``check_schema`` is how a reader holds a file against its schema.
@@ -60,9 +62,7 @@ def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str]) -> pa
             pa.field("sketch_norm", pa.float32(), nullable=False),
             pa.field("validation_norm", pa.float32(), nullable=False),
             *direction,
-            pa.field(
-                "validation", pa.list_(pa.field("element", pa.float16(), nullable=False), k_val), nullable=False
-            ),
+            pa.field("validation", pa.list_(pa.field("element", pa.float16(), nullable=False), k_val), nullable=False),
         ]
     )
 
@@ -193,7 +193,9 @@ def _same_type(actual: pa.DataType, required: pa.DataType) -> bool:
             and actual.value_type == required.value_type
         )
     if pa.types.is_dictionary(required):
-        return actual == required or actual == required.value_type or (
-            pa.types.is_dictionary(actual) and actual.value_type == required.value_type
+        return (
+            actual == required
+            or actual == required.value_type
+            or (pa.types.is_dictionary(actual) and actual.value_type == required.value_type)
         )
     return bool(actual == required)

@@ -1,8 +1,11 @@
 """The documentation of the command line is complete and current."""
 
+import ast
 import dataclasses
 import importlib.util
+import io
 import re
+import tokenize
 
 import click
 import pytest
@@ -18,6 +21,17 @@ CONFIGS = {
     "export": cptsel.ExportConfig,
     "compare": cptsel.CompareConfig,
 }
+FOLDERS = ("cli", "pipeline", "schemas", "src", "benchmarks", "docs", "tests")
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "sample_data/README.md",
+    "benchmarks/README.md",
+    "docs/design.md",
+    "docs/engines.md",
+    "docs/methods.md",
+]
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
 
 
@@ -67,9 +81,69 @@ def test_a_command_has_exactly_the_fields_of_its_config(name):
     assert parameters - {"config_file", "as_json", "debug"} == fields
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sample_data/README.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_links_to_files_lead_somewhere(name, repository):
     page = repository / name
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_paths_that_a_page_names_are_there(name, repository):
+    for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", (repository / name).read_text(encoding="utf-8")):
+        assert (repository / path).exists(), f"{name} names {path}, which is not there"
+
+
+def python_files(repository):
+    """The Python files of this repository; links to its folders are not followed."""
+    for folder in FOLDERS:
+        yield from sorted(path for path in (repository / folder).glob("**/*.py") if not path.is_symlink())
+
+
+def remarks(path):
+    """Docstrings and comments of a Python file, on one line each; comments that follow each other are one."""
+    source = path.read_text(encoding="utf-8")
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    comments = [
+        token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT
+    ]
+    for before, comment in zip([None, *comments], comments, strict=False):
+        goes_on = before is not None and comment.start == (before.start[0] + 1, before.start[1])
+        if goes_on:
+            texts[-1] += " " + comment.string.lstrip("#: ")
+        else:
+            texts.append(comment.string.lstrip("#: "))
+    return [" ".join(text.split()) for text in texts]
+
+
+def test_every_cited_heading_is_in_the_design(repository):
+    page = (repository / "docs" / "design.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \d+\. (.+)$", page, re.M)
+    cited = 0
+    for path in python_files(repository):
+        for text in remarks(path):
+            for heading in re.findall(r"docs/design\.md, ([^.,:;()]+)", text):
+                assert heading in headings, f"{path}: docs/design.md has no heading {heading!r}"
+                cited += 1
+    assert cited
+
+
+def test_headings_of_the_design_are_numbered_in_order(repository):
+    page = (repository / "docs" / "design.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"^## (\d+)\. ", page, re.M)
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+
+
+def test_cited_files_are_there(repository):
+    """Pages and modules that docstrings and comments name: by path from the root, or by the end of their path."""
+    there = {f"/{path.relative_to(repository)}" for folder in FOLDERS for path in (repository / folder).glob("**/*.*")}
+    there |= {f"/{path.name}" for path in repository.glob("*.*")}
+    for path in python_files(repository):
+        for text in remarks(path):
+            for name in re.findall(r"(?<![\w*./])(?:\w[\w-]*/)*\w[\w-]*\.(?:md|py)\b", text):
+                assert any(file.endswith(f"/{name}") for file in there), f"{path} names {name}, which is not there"
+            assert not re.search(r"\b[A-Z]{4,}(?:\.md)? sections? \d", text), (
+                f"{path} cites a document by section: {text}"
+            )

@@ -1,4 +1,4 @@
-"""The replay manifest as a directory: how one is finished, and how one is opened (DESIGN.md section 5).
+"""The replay manifest as a directory: how one is finished, and how one is opened (docs/design.md, Replay manifest).
 
 The Parquet files are written first, by whoever makes the manifest; ``finish_manifest`` hashes them, names the whole by
 its ``manifest_id`` and writes ``_SUCCESS`` last. A directory with ``_SUCCESS`` never changes again.

@@ -1,7 +1,7 @@
 """Reading embedding runs: one, several disjoint ones as their union, or one corpus at several checkpoints.
 
 ``open_runs`` unites pools, which share one fingerprint; ``open_checkpoints`` lays runs of the same samples under other
-weights of the model beside each other (DESIGN sections 4 and 6). Both read the small files on the driver and refuse
+weights of the model beside each other (docs/design.md, Checkpoints). Both read the small files on the driver and refuse
 what can't be combined; a ``RunShard`` is what a worker gets, and all it needs to read that shard's rows.
 """
 

@@ -336,7 +336,7 @@ def _reject_rows(shard_id: int, rejects: list[Reject]) -> pa.Table:
 
 
 def _counts(block: DocumentBlock, cut: _Cut, samples: list[_Sample], prefix: Prefix) -> dict[str, int]:
-    """Counts of one block, with both identities of DESIGN.md section 4 checked."""
+    """Counts of one block, with both identities checked (docs/design.md, Counts)."""
     counts = {
         "rows_read": block.rows_read,
         "rows_kept": cut.rows_kept,

@@ -1,6 +1,6 @@
 """How much may be picked: budgets as users write them, and their division into whole samples or tokens.
 
-DESIGN section 6, "Budget" and "Groups".
+See docs/design.md, Budgets.
 """
 
 import re

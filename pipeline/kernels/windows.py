@@ -1,4 +1,4 @@
-"""Windows: a document's tokens cut into the longest runs that begin and end at code points (DESIGN.md section 4).
+"""Windows: a document's tokens cut into the longest runs that begin and end at code points (docs/design.md, Windows).
 
 Tokenizers that work on bytes spread one code point over several tokens; a cut between those would leave neither window
 with text of its own. So a token may begin a window only where its offset is at or past every earlier token's end.

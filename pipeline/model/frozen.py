@@ -2,7 +2,7 @@
 
 Nothing is believed of a model class. At load a probe runs the whole model once and holds three things against it: that
 the base model's output is what the head reads, that the logits are the head's output through a scale and a soft-cap
-(DESIGN.md section 4), and that padding on the right changes nothing. What does not fit is refused by name.
+(docs/design.md, Head gradient), and that padding on the right changes nothing. What does not fit is refused by name.
 """
 
 import hashlib

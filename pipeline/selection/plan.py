@@ -1,4 +1,7 @@
-"""The plan of a selection: target mass and budget of every group, and of every cell under it (DESIGN section 6)."""
+"""The plan of a selection: target mass and budget of every group, and of every cell under it.
+
+See docs/design.md, Target mass; docs/design.md, Budgets.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

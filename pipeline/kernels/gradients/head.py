@@ -1,4 +1,6 @@
-"""Forward-only per-sample gradient of the summed token loss with respect to the LM head (DESIGN.md section 4).
+"""Forward-only per-sample gradient of the summed token loss with respect to the LM head.
+
+See docs/design.md, Head gradient.
 
 With a = h Wᵀ + b, z = f(a), p = softmax(z) and e_t = f′(a_t) ⊙ (p_t − onehot(y_t)), the gradient is G = Σ_t e_t h_tᵀ
 (V, d): known after the forward pass, no backward pass needed. f is the identity, a scale, a soft-cap, or a scale and

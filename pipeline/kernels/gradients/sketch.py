@@ -1,4 +1,4 @@
-"""Seeded linear sketches of head gradients: the two-stage CountSketch of DESIGN.md section 4.
+"""Seeded linear sketches of head gradients: a two-stage CountSketch (docs/design.md, Sketch).
 
 For a sample with token errors E (T, V) and hidden states H (T, d) the head gradient is G = Eᵀ H (V, d), never made:
 

@@ -1,4 +1,4 @@
-"""Gradient matching: a few weighted samples whose gradients add up to those of all (DESIGN section 6, "gradmatch").
+"""Gradient matching: a few weighted samples whose gradients add up to those of all (docs/design.md, Matching).
 
     min over S, u >= 0 of  ‖Σ_i a_i g_i − Σ_{j∈S} u_j g_j‖² + λ Σ_{j∈S} (u_j − w c_j)²,   Σ w c² = Σ a c,   |S| <= m
 

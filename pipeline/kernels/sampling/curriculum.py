@@ -1,4 +1,4 @@
-"""Curriculum: the order of a phase's samples by a score (E3; Bengio et al. 2009, "Curriculum learning").
+"""Curriculum: the order of a phase's samples by a score (Bengio et al. 2009, "Curriculum learning").
 
 A score is the loss a token, the gradient norm or the marginal gain with which a sample was chosen. Strictly ascending
 or descending order puts near-duplicates side by side and makes batches alike; buckets keep the trend, and shuffle

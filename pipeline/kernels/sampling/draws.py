@@ -1,4 +1,6 @@
-"""Priority sampling: weighted draws without replacement whose inclusion probabilities are known (DESIGN section 6).
+"""Priority sampling: weighted draws without replacement whose inclusion probabilities are known.
+
+See docs/design.md, Draws.
 
 Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary subset sums". Every method that draws
 (uniform first) differs in its scores alone.

@@ -1,4 +1,4 @@
-"""From weights to whole numbers of plays: capped rates and systematic rounding (DESIGN section 5, *repeat*)."""
+"""From weights to whole numbers of plays: capped rates and systematic rounding (docs/design.md, Weights)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Importance-sampling order of shards, and its distribution over ranks (DESIGN.md section 7).
+"""Importance-sampling order of shards, and its distribution over ranks (docs/design.md, Order).
 
 A shard is proposed in proportion to ``q = x + staleness * t * Σx/Σt``: what its samples' gradient norms add up to,
 smoothed towards its tokens because norms go stale as the model moves (Alain et al. 2015, "Variance reduction in SGD by

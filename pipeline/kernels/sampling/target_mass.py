@@ -1,4 +1,4 @@
-"""Target mass: how much of the corpus's mass each group is to stand for (DESIGN section 6, "Groups").
+"""Target mass: how much of the corpus's mass each group is to stand for (docs/design.md, Target mass).
 
 The corpus's own mix tempered (``--group-alpha``), shares set by hand, or shares by how much each group suffers
 (``--group-mass``). All three keep T, the mass of everything.

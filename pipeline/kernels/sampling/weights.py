@@ -1,4 +1,7 @@
-"""What a weight is, one meaning for every method, and the four ways in which trainers realise it (DESIGN section 5)."""
+"""What a weight is, one meaning for every method, and the four ways in which trainers realise it.
+
+See docs/design.md, Weights.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

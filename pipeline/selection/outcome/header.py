@@ -1,4 +1,7 @@
-"""What ``manifest.json`` says of a selection: options, budgets, totals, and how good it is (DESIGN section 5)."""
+"""What ``manifest.json`` says of a selection: options, budgets, totals, and how good it is.
+
+See docs/design.md, Replay manifest.
+"""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Phases: stages of training with samples of their own (DESIGN section 6, "phases").
+"""Phases: stages of training with samples of their own (docs/design.md, Phases).
 
-Every phase is selected anew, by fresh draws or from a later checkpoint's run, or drawn from the picks of phase 0 (E4:
-phase 0 plays all cR of them, each later one R).
+Every phase is selected anew, by fresh draws or from a later checkpoint's run, or drawn from the picks of phase 0
+(phase 0 plays all of them, each later one a part).
 """
 
 from collections.abc import Iterable

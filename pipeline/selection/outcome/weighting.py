@@ -1,4 +1,7 @@
-"""From picks to weights, plays and order: where a phase's picks meet, by their narrow columns (DESIGN section 5)."""
+"""From picks to weights, plays and order: where a phase's picks meet, by their narrow columns.
+
+See docs/design.md, Weights.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Writing what was selected: the samples and shards of a manifest (DESIGN section 5)."""
+"""Writing what was selected: the samples and shards of a manifest (docs/design.md, Replay manifest)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

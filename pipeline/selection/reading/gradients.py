@@ -32,7 +32,9 @@ def read_sums(rows: ShardRows, schema: pa.Schema, sketch: Sketch) -> list[np.nda
 
 
 def rise_of_loss(rows: ShardRows, schema: pa.Schema, new_gradient: np.ndarray | None) -> np.ndarray:
-    """(n,) float64: how much moving along the new domain raises each sample's loss, a token (DESIGN section 6).
+    """(n,) float64: how much moving along the new domain raises each sample's loss, a token.
+
+    See docs/design.md, Rise of losses.
 
     δ = (L(θ') − L(θ)) / n of two checkpoints; of one −⟨g, ḡ_new⟩ / n, which is that to first order but for the step.
 

@@ -1,4 +1,4 @@
-"""Rounds: what earlier manifests replayed, sample by sample (DESIGN section 6, "rounds")."""
+"""Rounds: what earlier manifests replayed, sample by sample (docs/design.md, Rounds)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
