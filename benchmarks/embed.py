@@ -6,8 +6,8 @@
 
 All figures are CPU seconds, user and system, of all threads. What is compared runs interleaved, in alternating order;
 a ratio is that of one round, and the median, least and greatest over the rounds are printed. OpenMP threads that wait
-for each other sleep (``OMP_WAIT_POLICY=passive``, unless the environment says otherwise): those that spin count as CPU
-time whatever other programs made them wait for, so that it would measure the machine's load.
+for each other sleep (``OMP_WAIT_POLICY=passive``, unless the environment says otherwise). Threads that spin would count
+the time that other programs made them wait as CPU time.
 
 **Kernel.** Real windows in the batches that embed would make, a few taken from the whole range of lengths. For each
 batch: *plain* forward + loss, as any evaluation loop has it (logits of the whole padded batch, ``cross_entropy``, no

@@ -48,7 +48,7 @@ def pass_command(
 
 
 def run_and_print(run: Callable[[Any], Summary], invocation: Invocation, as_json: bool) -> None:
-    """Call ``run`` with a function that shows progress, and print the summary, be it that of what failed."""
+    """Call ``run`` with a function that shows progress, and print its summary, or that of the error it raises."""
     from cptsel.cli import _output
 
     try:

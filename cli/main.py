@@ -35,7 +35,7 @@ _MAX_MESSAGE = 400  # characters of a foreign exception's text
 
 @dataclass
 class Invocation:
-    """What ``main`` knows and click does not: the Beam options, and whether tracebacks are wanted."""
+    """What ``main`` hands to commands beside click's options: the Beam options, and whether tracebacks are wanted."""
 
     beam_args: tuple[str, ...] = ()
     debug: bool = False
@@ -85,12 +85,12 @@ def cli() -> None:
 def run() -> NoReturn:
     """Run the command line and end the process with its exit code.
 
-    The interpreter is not left to end by itself: a thread that a native library (Arrow, gRPC, torch) still holds then
-    aborts the process every few hundred calls, after all work is done, and whoever waits for it is told of a failure.
+    The process ends by ``os._exit``. Where the interpreter ends by itself, a thread of a native library (Arrow, gRPC,
+    torch) aborts it now and then, after all work is done, and the caller sees a failure.
     """
     code = main()
     atexit._run_exitfuncs()
-    with contextlib.suppress(OSError):  # whoever read the output may be gone
+    with contextlib.suppress(OSError):  # the reader of the output may have gone
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

@@ -80,7 +80,7 @@ def _target_warnings(names: Sequence[str], phases: Sequence[dict[str, Any]]) -> 
         return []
     return [
         f"residuals of {', '.join(others)} are against another target than that of {known[0][0]} (another mix of "
-        "groups, --mass, --new or --combine): they tell nothing of which matches better"
+        "groups, --mass, --new or --combine), so they do not tell which matches better"
     ]
 
 

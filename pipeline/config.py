@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadBy:
-    """What reads an option that not every call reads.
+    """Which calls read an option, where not all do.
 
     Attributes:
         words: when it is read, as in "with --unit batch", or a function that says so.
@@ -110,7 +110,7 @@ def check_values(config: Any) -> None:
 
 
 def check_read(config: Any) -> None:
-    """Refuse options that nothing reads: whoever gives one expects it to matter.
+    """Refuse options that this call would ignore.
 
     Raises:
         UsageError: an option has another value than its default, and nothing reads it.
@@ -253,7 +253,8 @@ _IN_WORDS = {
 }
 _BUDGETS = frozenset({"budget", "group_floor", "group_cap", "phase_budget"})
 
-NOT_SAVED = frozenset({"overwrite", "dry_run"})  # they speak of one call, and would do harm in the next
+# Options of one call alone: read back by another, they would replace an output or do nothing.
+NOT_SAVED = frozenset({"overwrite", "dry_run"})
 
 
 def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Config:

@@ -1,4 +1,4 @@
-"""The errors a user meets: each one sentence that names the value, the place and the mend; the CLI prints just that."""
+"""Errors that a user can mend. A message is one sentence: value, place and remedy; the command line prints it as is."""
 
 from typing import Any
 
@@ -7,9 +7,7 @@ class CptselError(Exception):
     """Base of all errors that are the user's to mend. ``exit_code`` is what the command line exits with."""
 
     exit_code = 2
-    summary: dict[str, Any] | None = (
-        None  # what the pass found before it failed, for whoever wants more than a sentence
-    )
+    summary: dict[str, Any] | None = None  # what was found before the failure; the command line prints it too
 
 
 class UsageError(CptselError):

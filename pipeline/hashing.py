@@ -27,7 +27,7 @@ def sample_id(key: str, start: int, end: int) -> str:
 
 
 def content_hash(data: bytes) -> bytes:
-    """BLAKE2b-128 of a window's UTF-8 bytes: 16 bytes. Nothing is added, so anyone can recompute it."""
+    """BLAKE2b-128 of a window's UTF-8 bytes: 16 bytes. No prefix is hashed with them, so any reader can check it."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 

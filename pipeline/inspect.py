@@ -28,7 +28,7 @@ def inspect(directory: str) -> dict[str, Any]:
 
     Raises:
         UsageError: there is no such directory, or cptsel did not write it.
-        VerificationError: it is damaged; the error's ``summary`` says all the same what can be told.
+        VerificationError: it is damaged; the error's ``summary`` has what could be read.
     """
     directory = io.absolute(directory)
     names = outputs.list_tree(directory)
@@ -86,7 +86,7 @@ def _inspect(
             _check_manifest(directory, header, problems)
         described = describe(directory, names, header)
     except (ValueError, CptselError) as error:
-        if not problems.total:  # else it follows from them
+        if not problems.total:  # otherwise it follows from what is listed already
             problems.add(file, None, str(error).removeprefix(f"{file}: "))
     kind, totals, tables = described
     if not finished:
@@ -115,7 +115,7 @@ def _check_manifest(directory: str, header: dict[str, Any], problems: Problems) 
         if name not in sizes:
             problems.add(name, None, "is missing")
         elif sizes[name] != entry["bytes"]:
-            problems.add(name, None, f"has {sizes[name]:,} bytes, and {entry['bytes']:,} were written")
+            problems.add(name, None, f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written")
 
 
 def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:

@@ -1,7 +1,7 @@
 """Files through Beam's filesystems: local paths and gs://, s3://, hdfs:// alike; every write is atomic.
 
-A file comes into being under a temporary name with the attempt in it and is renamed, so a reader never sees half a
-file and two attempts of one task may run at once: they write the same bytes.
+A file is written under a temporary name that no other attempt uses, and is then renamed. A reader never sees half a
+file, and two attempts of one task may run at once, as they write the same bytes.
 """
 
 import io
@@ -80,7 +80,7 @@ def size(path: str) -> int:
     if not is_remote(path):
         return os.path.getsize(path)
     for entry in match(path):
-        if entry.path == path:  # a name may hold signs that a glob reads otherwise
+        if entry.path == path:  # the name itself may hold characters of a glob
             return int(entry.size_in_bytes)
     raise FileNotFoundError(f"{path} is missing")
 
@@ -169,7 +169,7 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file that cptsel wrote. Raises UsageError naming the file where it is damaged."""
     try:
         with open_read(path) as handle:
-            # Without threads: one of Arrow's may still hold a Python buffer when the interpreter ends, and abort it.
+            # No threads: one of Arrow's could hold a Python buffer when the interpreter ends, which aborts the process.
             return pq.ParquetFile(handle, page_checksum_verification=True).read(columns=columns, use_threads=False)
     except FileNotFoundError as error:
         raise UsageError(f"{path} is missing; restore it, or make the directory again") from error

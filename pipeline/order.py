@@ -50,7 +50,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     out = io.absolute(config.out)
     outputs.check_apart(out, manifest.directory)
     outputs.check_output(out, "order", config.overwrite)
-    # All of the parent is read and judged before anything is deleted: one that fails must not cost an older output.
+    # The parent is read and checked before anything is deleted, so that a damaged one costs no older output.
     visits = read_visits(manifest, progress)
     _check_size(config, visits)
     shards = manifest.shards()
@@ -116,7 +116,7 @@ def _copy_samples(manifest: Manifest, out: str) -> None:
 
 
 def _proposal(config: OrderConfig, played: PhaseVisits, paths: list[str]) -> np.ndarray:
-    """The proposal, with what the kernel would refuse said in the user's terms."""
+    """The proposal. What the kernel would refuse is refused here, in the user's terms."""
     for index in np.flatnonzero(~(np.isfinite(played.x) & (played.x >= 0) & (played.t > 0))).tolist():
         file = io.join(config.replay, samples_name(int(played.ids[index])))
         raise VerificationError(f"{file}: grad_norm, n_tokens or what is played is not positive; run cptsel verify")

@@ -83,8 +83,8 @@ def select(
     _delete(steps.work)
     try:
         counted, selected = _select_phases(config, task, steps)
-    except BaseException:  # an interrupt too: what --overwrite is to replace stays as it was until all is chosen
-        with contextlib.suppress(OSError):  # which must not hide what went wrong
+    except BaseException:  # an interrupt too; what --overwrite replaces is deleted only after all is chosen
+        with contextlib.suppress(OSError):  # it would hide the error itself
             _delete(steps.work)
             if is_new:
                 io.delete(io.join(config.out, outputs.CONFIG))
@@ -128,7 +128,7 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
 
 
 def _check_plans(config: SelectConfig, task: Task, counted: list[dict[str, Any]]) -> None:
-    """Tell of a budget that can't be, and of a history of something else, before hours of choosing."""
+    """Refuse a budget that can't be met, and a history of another corpus, before anything is chosen."""
     for phase in task.phases:
         if phase.runs is task.phases[0].runs and not phase.from_first:
             task.plan(counted, phase.number)

@@ -31,7 +31,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
     """
     directory = io.absolute(config.replay)
     if config.sources:
-        pipeline_options(config.beam_args, config.workers)  # what it refuses is no fault of the manifest
+        pipeline_options(config.beam_args, config.workers)  # refused options are no fault of the manifest
     elif config.root is not None:
         raise UsageError("--root says where --sources finds the corpus; give --sources too")
     problems = Problems()
@@ -40,7 +40,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
     if header is not None:
         manifest = Manifest(directory, header)
         _run(checks, problems, "files and checksums", lambda: check_files(manifest, problems))
-        # What follows from a cause is not reported: only files that are as they were written are looked into.
+        # Later errors in a damaged file are not listed: rows are read only where all data files are as written.
         sound = not any(problem.file in header["files"] for problem in problems.kept)
         if sound:
             _run(checks, problems, "samples, weights and totals", lambda: check_samples(manifest, problems, progress))
@@ -59,7 +59,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
 
 
 def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
-    """``manifest.json`` if it can be understood; what is wrong with it goes to ``problems``.
+    """``manifest.json``, or None where it can't be read; what is wrong with it goes to ``problems``.
 
     Raises:
         UsageError: nothing here was ever a replay manifest, or it is of a version this release can't read.
@@ -67,7 +67,7 @@ def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
     path = io.join(directory, MANIFEST)
     if not io.exists(path):
         if outputs.made_by(directory) not in {"select", "order"}:
-            load_manifest(directory)  # raises, saying what was found instead
+            load_manifest(directory)  # raises UsageError with what was found instead
         problems.add(MANIFEST, None, "is missing")
         return None
     try:
@@ -87,7 +87,7 @@ def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
 
 
 def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> None:
-    """Run one check and note how it went; what it can't even read is a problem, not an end."""
+    """Run one check and note its result. What it can't read is noted as a problem, and the next check runs."""
     before = problems.total
     try:
         extent = check()

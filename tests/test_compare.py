@@ -1,4 +1,4 @@
-"""``compare`` says what is so, against sets and sums made by hand."""
+"""What ``compare`` tells equals sets and sums made by hand."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The documentation of the command line is complete and current."""
+"""The documentation is complete and current, and all that it and the code cite is there."""
 
 import ast
 import dataclasses

@@ -147,7 +147,7 @@ def test_files_that_are_lost_or_of_another_size_are_damage(copied):
     size = json.loads((copied / "manifest.json").read_text())["files"]["samples/000002.parquet"]["bytes"]
     assert damage(copied)[1] == [
         ["samples/000001.parquet", None, "is missing"],
-        ["samples/000002.parquet", None, f"has 4 bytes, and {size:,} were written"],
+        ["samples/000002.parquet", None, f"has 4 bytes, but {size:,} were written"],
     ]
 
 

@@ -155,8 +155,8 @@ def test_an_unreadable_header_is_found(replay, text, phrase):
         ("row_index", -1, "row_index is -1, out of its range"),
         ("doc_key", "0" * 32, "doc_key is not the hash of its path and row"),
         ("char_end", 1, "sample_id is not the hash of its document and window"),
-        ("char_start", 9999, "char_start and char_end are no window"),
-        ("char_start", None, "char_start and char_end are no window"),
+        ("char_start", 9999, "char_start and char_end span no window"),
+        ("char_start", None, "char_start and char_end span no window"),
         ("sample_id", "0" * 32, "sample_id is not the hash of its document and window"),
         ("sample_id", "x", "sample_id is not the hash of its document and window"),
     ],
@@ -250,7 +250,7 @@ def test_repeats_of_another_seed_cap_or_budget_are_found(replay, change):
 
 def test_a_manifest_without_a_seed_or_with_another_shortfall(replay):
     reseal(replay, lambda h: h["weighting"]["replay_tokens"].update(shortfall=3.0))
-    said = "replay_tokens.shortfall of phase 0 is 3.0, and the cap leaves 0.0"
+    said = "replay_tokens.shortfall of phase 0 is 3.0, but the cap leaves 0.0"
     assert problems(replay) == [["manifest.json", None, said]]
     reseal(replay, lambda h: h["selection"]["options"].clear())
     assert "has no seed" in problems(replay)[0][2]
@@ -288,7 +288,7 @@ def test_a_sample_given_twice_is_found(replay):
     reseal(replay)
     last = pq.read_metadata(replay / SAMPLES).num_rows - 1
     found = problems(replay)
-    assert [SAMPLES, last, "its sample_id is there before, in the same phase"] in found
+    assert [SAMPLES, last, "an earlier row of the same phase has its sample_id"] in found
 
 
 @pytest.fixture(scope="module")
@@ -357,18 +357,18 @@ def test_rows_that_their_realisation_does_not_have(made, tmp_path, realisation, 
 @pytest.mark.parametrize(
     ("realisation", "change", "phrase"),
     [
-        ("loss", lambda h: h.update(required_features=[]), "required_features is [], and realisation 'loss' needs"),
+        ("loss", lambda h: h.update(required_features=[]), "required_features is [], but realisation 'loss' needs"),
         (
             "sampling",
             lambda h: h.update(required_features=["loss_weight"]),
             "realisation 'sampling' needs ['sampling']",
         ),
-        ("none", lambda h: request(h, 7), "requested of phase 0 is 7, and every sample is played once"),
-        ("loss", lambda h: request(h, 7), "requested of phase 0 is 7, and every sample is played once"),
+        ("none", lambda h: request(h, 7), "requested of phase 0 is 7, but every sample is played once"),
+        ("loss", lambda h: request(h, 7), "requested of phase 0 is 7, but every sample is played once"),
         (
             "sampling",
             lambda h: h["weighting"]["replay_tokens"].update(shortfall=2),
-            "shortfall of phase 0 is 2, and there is no cap",
+            "shortfall of phase 0 is 2, but there is no cap",
         ),
     ],
 )
@@ -385,9 +385,9 @@ def test_headers_that_their_realisation_does_not_have(made, tmp_path, realisatio
         (lambda h: h["phases"][1]["replay_tokens"].update(realised=1), "replay_tokens.realised of phase 1 is 1"),
         (
             lambda h: h["phases"][1]["replay_tokens"].update(shortfall=1),
-            "shortfall of phase 1 is 1, and the cap leaves",
+            "shortfall of phase 1 is 1, but the cap leaves",
         ),
-        (lambda h: h["weighting"]["replay_tokens"].update(requested=1), "requested is 1, and the phases add up to"),
+        (lambda h: h["weighting"]["replay_tokens"].update(requested=1), "requested is 1, but the phases add up to"),
         (lambda h: h["phases"][2].update(samples=1), "samples of phase 2 is 1"),
     ],
 )
@@ -422,9 +422,9 @@ def test_ranks_that_are_no_order_of_the_phase(made, tmp_path, curriculum):
     count = json.loads((replay / "manifest.json").read_text())["totals"]["selected_samples"]
     before = [row["order_rank"] for row in pq.read_table(replay / SAMPLES).to_pylist()]
     for rank, row, what in (
-        (-1, 0, f"order_rank is -1, and its phase has {count} samples"),
-        (count, 0, f"order_rank is {count}, and its phase has {count} samples"),
-        (before[1], 1, "its order_rank is there twice"),
+        (-1, 0, f"order_rank is -1, but its phase has {count} samples"),
+        (count, 0, f"order_rank is {count}, but its phase has {count} samples"),
+        (before[1], 1, "an earlier row of the same phase has its order_rank"),
     ):
         change_samples(replay, 0, lambda rows, rank=rank: rows[0].update(order_rank=rank))
         reseal(replay)
@@ -458,12 +458,12 @@ def test_a_dropped_row_is_found(replay):
         (lambda h: h["groups"][1].update(replay_requested=1.0), "replay_requested of group 'odd' of phase 0 is 1.0"),
         (
             lambda h: h.update(required_features=["loss_weight"]),
-            "required_features is ['loss_weight'], and realisation",
+            "required_features is ['loss_weight'], but realisation",
         ),
-        (lambda h: h["phases"][0].update(order="norm"), "order.kind is 'corpus', and its phases go by norm"),
-        (lambda h: h["order"].update(kind="curriculum"), "order.kind is 'curriculum', and its phases go by corpus"),
+        (lambda h: h["phases"][0].update(order="norm"), "order.kind is 'corpus', but its phases go by norm"),
+        (lambda h: h["order"].update(kind="curriculum"), "order.kind is 'curriculum', but its phases go by corpus"),
         (lambda h: h["weighting"]["replay_tokens"].update(realised=1), "weighting.replay_tokens.realised is 1"),
-        (lambda h: h["files"][SAMPLES].update(rows=1), "and manifest.json says 1"),
+        (lambda h: h["files"][SAMPLES].update(rows=1), "but manifest.json says 1"),
         (lambda h: h["files"].update({"samples/000009.parquet": h["files"][SAMPLES]}), "is missing"),
     ],
 )
@@ -496,12 +496,12 @@ def with_column(table, name, kind, *first):
     ("change", "phrase"),
     [
         (lambda rows: rows.pop(), "lacks 1 visits"),
-        (lambda rows: rows.append(rows[0]), "is there twice"),
+        (lambda rows: rows.append(rows[0]), "is listed twice"),
         (lambda rows: rows[0].update(tokens=1), "(samples, tokens) are"),
         (lambda rows: rows[0].update({"pass": 9}), "plays nothing"),
         (lambda rows: rows[0].update(rank=2), "rank is 2, outside the world size"),
         (lambda rows: rows[1].update(position=7), "position is 7, not the next"),
-        (lambda rows: rows[0].update(order=7), "order is 7, out of turn"),
+        (lambda rows: rows[0].update(order=7), "order is 7, not its place by pass and priority"),
         (lambda rows: rows[0].update(q=7.0), "q is not the shard's proposal"),
         (lambda rows: rows[0].update(priority=7.0), "priority is not q / u of the recorded seed"),
         (lambda rows: rows.reverse(), "below that of the row before"),

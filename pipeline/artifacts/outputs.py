@@ -1,9 +1,8 @@
 """Output directories: when one may be written into, and what is listed in it.
 
-A command's first act on its output is to save its configuration there under a heading that names the command. That
-file marks the directory as this command's own from the start, so that a half-written one can be replaced and nothing
-else ever is. It says nothing of what a user has put beside it since: before a directory is emptied, every file in it
-must have a name that the command itself gives.
+A command first saves its configuration in its output, under a heading that names the command. Only a directory with
+that heading is ever replaced, finished or not. A user may have put files into it since, so before a directory is
+emptied every file in it must have a name that the command itself gives. See docs/design.md, Ownership.
 """
 
 import hashlib
@@ -59,7 +58,7 @@ def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool, ke
 
 
 def check_output(out: str, command: str, overwrite: bool) -> None:
-    """Raise as ``prepare_output`` does, and change nothing (what ``--dry-run`` wants)."""
+    """Raise as ``prepare_output`` does, and change nothing, as for ``--dry-run``."""
     if io.exists(out) and not io.is_remote(out) and not os.path.isdir(out):
         raise UsageError(f"{out} is a file; choose a directory for --out")
     names = list_tree(out)

@@ -15,7 +15,7 @@ RESTORE = "restore the directory or make it again"
 class Problem:
     """Something wrong in ``file`` (relative to the manifest, or a shard's uri), at ``row`` if it is about one.
 
-    ``mend`` is what a user can do, empty where ``what`` says it.
+    ``mend`` is the remedy, empty where ``what`` has it already.
     """
 
     file: str
@@ -62,7 +62,7 @@ class Problems:
         return [{"title": title, "columns": ["file", "row", "problem"], "rows": rows}]
 
     def error(self, place: str, summary: dict[str, Any]) -> VerificationError:
-        """What a command raises at the first of them in ``place``, with one mend; the summary lists the others."""
+        """What a command raises for problems in ``place``: the first with its remedy; the summary lists the others."""
         first = self.listed(1)[0]
         count = "1 problem" if self.total == 1 else f"{self.total:,} problems, the first"
         error = VerificationError("; ".join(filter(None, [f"{place}: {count}: {first}", first.mend])))

@@ -1,7 +1,7 @@
 """Embedding one block of documents: windows, batches, gradients, rows. No Beam here.
 
-The unit of everything that must not depend on the runner: inside a block, samples are batched by length under a token
-budget in an order that only the block's own content decides.
+Nothing here depends on the runner: inside a block, samples are batched by length under a token budget, in an order that
+only the block's own content decides.
 """
 
 from collections.abc import Iterator, Sequence
@@ -93,7 +93,7 @@ class BlockEmbedder:
 
         Raises:
             AssertionError: rows read ≠ kept + rejected + not drawn + excluded, or windows of kept rows ≠ embedded +
-                rejected + excluded. Never, unless this code is wrong.
+                rejected + excluded: a fault of this code.
         """
         cut = cut_block(
             path,

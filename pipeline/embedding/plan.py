@@ -1,4 +1,4 @@
-"""What an embedding run will be, fixed before its first row: run.json, and how a rerun is held against it."""
+"""What decides the rows of an embedding run, fixed before the first one: run.json, and the check of a rerun by it."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -59,7 +59,7 @@ class ModelPlan:
 
 
 def check_config(config: EmbedConfig) -> None:
-    """Raise UsageError, naming option, value and range, for what no model or corpus could make right."""
+    """Check options by themselves, without model and corpus. Raises UsageError with option, value and range."""
     for name in (
         *("max_tokens", "limit", "sketch_dim", "validation_dim", "tokens_per_batch"),
         *("max_line_bytes", "block_bytes", "threads", "workers"),

@@ -1,4 +1,4 @@
-"""What an embedding run says of itself at its end: its rejects, whether the damage is too great, and the summary."""
+"""The end of an embedding run: its rejects, whether the damage is too great, and the summary."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cptsel.pipeline.embedding.transforms import UnitResult, unit_path
 from cptsel.pipeline.errors import BadInputError
 
 BENIGN = frozenset({"blank_line"})  # rejects that are no damage
-# Rejects behind which rows may be lost that nobody counted: their shards are named in a warning.
+# Rejects after which rows may be lost without being counted; their shards are named in a warning.
 BREAKS = frozenset({"truncated_stream", "corrupt_stream", "trailing_garbage", "wrong_format", "unreadable_parquet"})
 SHOWN = 5
 
@@ -163,7 +163,7 @@ def _no_group(column: str) -> str:
 
 
 def _without_value(folder: str, columns: list[str]) -> list[str]:
-    """Those of the columns in which all embeddings have null; one file with a value ends the search for a column."""
+    """Those of the columns that are null in all embeddings; a column is dropped at the first file with a value."""
     for name in io.list_names(folder, ".parquet"):
         if not columns:
             break

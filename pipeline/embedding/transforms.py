@@ -1,6 +1,6 @@
-"""Beam transforms of ``cptsel embed``. They move data; what is done to it stands in ``block.py`` and ``corpus``.
+"""Beam transforms of ``cptsel embed``. They move data; ``block.py`` and ``corpus`` say what is done with it.
 
-From reading a block to writing its rows nothing crosses a shuffle: the worker that computes vectors writes them.
+Between reading a block and writing its rows nothing crosses a shuffle: the worker that computes vectors writes them.
 """
 
 import json
@@ -54,7 +54,7 @@ def stored_unit(out: str, run: str, shard_id: int, block: int) -> tuple[dict[str
         return None
     try:
         metadata = io.read_parquet_metadata(path)
-    except UsageError:  # damaged since: made again
+    except UsageError:  # damaged: the unit is made again
         return None
     if metadata.get(RUN_KEY) != run:
         return None
@@ -177,7 +177,7 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock,
     def load_model(self) -> LoadedModel:
         """Load the frozen model, once a worker process.
 
-        What that raises is raised with the first block: Beam's Spark runner waits for ever where a setup fails.
+        An error is kept, and raised with the first block: Beam's Spark runner waits for ever if a setup fails.
         """
         try:
             return LoadedModel(BlockEmbedder(self.spec, self.rows))
@@ -226,7 +226,7 @@ class _WriteBlockDoFn(beam.DoFn):
 class CollectSorted(beam.PTransform):
     """Everything in one list, sorted by a representation that does not depend on arrival order, written as JSON lines.
 
-    The driver of a remote runner has no other way to see a pipeline's output than a file.
+    The driver of a remote runner can see a pipeline's output only by a file.
     """
 
     def __init__(self, path: str):

@@ -59,7 +59,7 @@ def is_local(options: PipelineOptions) -> bool:
 
 
 def _check_runner(name: str) -> None:
-    """Refuse a runner that Beam can't make, which would else be found only when the pipeline is built."""
+    """Refuse a runner that Beam can't make, before a pipeline is built."""
     try:
         create_runner(name)
     except ValueError as error:
@@ -71,7 +71,7 @@ def _check_runner(name: str) -> None:
 
 
 def _refuse_unknown(args: list[str]) -> None:
-    """Beam drops what it does not know; on the local runner, which has no options from elsewhere, that is a mistake."""
+    """Refuse options that Beam would drop as unknown. For the local runner alone: others may have their own."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     for kind in PipelineOptions.__subclasses__():
         kind._add_argparse_args(parser)
@@ -93,24 +93,25 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return _Pipeline(runner=FnApiRunner(), options=options)
-    direct.direct_running_mode = "in_memory"  # else Beam puts its own environment in the place of the one it is given
-    # At the end of a worker the thread that reads from it logs a traceback; what is wrong comes by another way.
+    direct.direct_running_mode = "in_memory"  # otherwise Beam replaces the environment that it is given
+    # The thread that reads from a worker logs a traceback when the worker ends; errors are raised by another way.
     logging.getLogger("apache_beam.runners.worker.data_plane").setLevel(logging.CRITICAL)
     lifeline = _Lifeline()
     command = shlex.join([sys.executable, "-m", "cptsel.pipeline.engine.worker", lifeline.path])
-    # Ctrl-C reaches every process of the terminal: what a shell ignores, its children ignore, and this process decides.
+    # Ctrl-C reaches every process of the terminal. Workers ignore it, as their shell does; this process ends them.
     runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"trap '' INT; exec {command}"))
     return _Pipeline(runner=runner, options=options, lifeline=lifeline)
 
 
 class _Lifeline:
-    """A named pipe that worker processes read: they end when this process closes it, or ends in whatever way."""
+    """A named pipe that worker processes read: they end when this process closes it, or when it ends."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="cptsel-")
         self.path = os.path.join(self._folder.name, "lifeline")
         os.mkfifo(self.path)
-        self._descriptor: int | None = os.open(self.path, os.O_RDWR)  # for reading too, or opening would wait
+        # For reading too: opening for writing alone would wait for a reader.
+        self._descriptor: int | None = os.open(self.path, os.O_RDWR)
 
     @property
     def held(self) -> bool:
@@ -118,7 +119,7 @@ class _Lifeline:
         return self._descriptor is not None
 
     def close(self) -> None:
-        """Let go of the workers."""
+        """Let the workers end."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             self._folder.cleanup()  # first, so that no worker opens a pipe that nobody will close
@@ -145,10 +146,11 @@ class _Pipeline(beam.Pipeline):
 
 @contextmanager
 def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
-    """Let go of the workers at an interrupt, and turn the death of one into a PartialError.
+    """Let the workers end at an interrupt, and turn the death of one into a PartialError.
 
-    At either, Beam's runner would wait: for blocks in work, or for ever. The thread that it has waiting for a worker
-    process raises when that dies; this is seen here, and the main thread is interrupted.
+    Beam's runner alone would wait for the blocks in work after an interrupt, and for ever after the death of a worker.
+    It has a thread that waits for each worker process and raises when that dies. The hook below sees this and
+    interrupts the main thread.
     """
     if lifeline is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -157,12 +159,12 @@ def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
 
     def interrupted(number: int, frame: Any) -> None:
         lifeline.close()
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it would tell of every stream that is cut
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it would log every stream that is cut
         signal.default_int_handler(number, frame)
 
     def raised(event: "threading.ExceptHookArgs") -> None:
         if isinstance(event.exc_value, grpc.RpcError):
-            return  # a stream that was cut by the end of a worker, which is seen in the thread below
+            return  # a stream that the end of a worker cut; the worker's own thread, below, reports that
         if event.thread is None or event.thread.name != "run_worker":
             hook(event)
         elif lifeline.held and not deaths:
@@ -173,12 +175,12 @@ def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
     threading.excepthook = raised
     try:
         yield
-        threading.excepthook = hook  # otherwise it stays, for threads that end later
+        threading.excepthook = hook  # after an error it stays, for threads that end later
     except KeyboardInterrupt:
         if not deaths:
             raise
         raise PartialError(
-            f"a worker process ended with code {deaths[0]}, perhaps for want of memory; "
+            f"a worker process ended with code {deaths[0]}, perhaps because memory ran out; "
             "run the same command again, with fewer --workers, to go on from what is done"
         ) from None
     finally:

@@ -1,7 +1,7 @@
-"""Running one plain function over many tasks by Beam: all that ``select``, ``export`` and ``verify`` know of it.
+"""Running one plain function over many tasks by Beam; ``select``, ``export`` and ``verify`` use Beam in no other way.
 
-A step's function reads and writes files of its own and returns a few small values, which come back to the driver by a
-file, since a remote runner has no other way. So no vector crosses a shuffle, and a step can be tested as a function.
+A step's function reads and writes files of its own and returns a few small values. They come back to the driver by a
+file, which works with remote runners too. So no vector crosses a shuffle, and a step can be tested as a function.
 """
 
 import copy
@@ -110,7 +110,7 @@ class _CallDoFn(beam.DoFn):
         self.function = function
 
     def setup(self) -> None:
-        """Parallelism is the runner's: one thread for FAISS and BLAS, and the same bytes whatever a worker's cores."""
+        """Give FAISS and BLAS one thread, so that bytes don't depend on a worker's cores; the runner is parallel."""
         import faiss
         from threadpoolctl import threadpool_limits
 

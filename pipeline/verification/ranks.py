@@ -47,7 +47,7 @@ def check_ranks(manifest: Manifest, files: list[Ranked], problems: Problems) -> 
     curricula, kind = manifest.curricula(), manifest.header["order"]["kind"]
     if kind != "priority" and (kind == "curriculum") != bool(curricula):
         named = ", ".join(curricula.values()) or "corpus"
-        problems.add(MANIFEST, None, f"order.kind is {kind!r}, and its phases go by {named}")
+        problems.add(MANIFEST, None, f"order.kind is {kind!r}, but its phases go by {named}")
     for phase in manifest.phases:
         mine = [part for part in files if part.phase == phase]
         if not mine:
@@ -62,8 +62,8 @@ def check_ranks(manifest: Manifest, files: list[Ranked], problems: Problems) -> 
         moved = ~outside & ~again & (rank != place) if phase not in curricula else np.zeros(len(rank), dtype=bool)
         for start, part in zip(starts.tolist(), mine, strict=False):
             here = slice(start, start + len(part.rows))
-            _add(problems, part, outside[here], f"order_rank is {{}}, and its phase has {len(rank)} samples")
-            _add(problems, part, again[here], "its order_rank is there twice")
+            _add(problems, part, outside[here], f"order_rank is {{}}, but its phase has {len(rank)} samples")
+            _add(problems, part, again[here], "an earlier row of the same phase has its order_rank")
             _add(problems, part, moved[here], "order_rank is {}, not its place in the corpus")
 
 

@@ -32,14 +32,14 @@ class Played:
 
 
 def check_repeats(manifest: Manifest, played: dict[tuple[int, str], list[Played]], problems: Problems) -> None:
-    """Hold the counts of every phase and group against those that ``select`` computes from the header and the weights.
+    """Compare the counts of every phase and group with those that ``select`` computes from the header and the weights.
 
     Args:
         manifest: with totals and target masses that are already known to be right.
         played: by (phase, group), its samples, file by file.
     """
     if manifest.realisation != "repeat":
-        return  # every row is played once, which is a matter of the row alone
+        return  # every row has repeat 1, which check_samples checks
     header = manifest.header
     seed, mass = header["selection"]["options"].get("seed"), header["totals"]["population_mass"]
     if not isinstance(seed, int):
@@ -60,17 +60,17 @@ def _check_phase(
 ) -> None:
     number, replay = phase["phase"], replay_tokens(header, phase)
     if replay is None:
-        return  # verify_totals says so
+        return  # check_totals reports it
     shortfall = 0.0
     for entry in header["groups"]:
         parts = played.get((number, entry["group"]), []) if entry.get("phase", 0) == number else []
         if parts:
-            # Term for term as in selection.weighting, for the counts hang on the last bit.
+            # The terms and their order are those of selection/outcome/weighting.py: counts may depend on the last bit.
             share = replay["requested"] * (entry["target_mass"] / header["totals"]["population_mass"])
             (u,) = uniform(seed, repeat_purpose(number), [entry["group"]])
             shortfall += _check_group(parts, share, float(u), header["weighting"]["max_repeats"], problems)
     if not math.isclose(replay["shortfall"], shortfall, rel_tol=0, abs_tol=_RELATIVE * max(replay["requested"], 1)):
-        what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, and the cap leaves {shortfall}"
+        what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, but the cap leaves {shortfall}"
         problems.add(MANIFEST, None, what)
 
 
@@ -89,6 +89,6 @@ def _check_group(parts: list[Played], tokens: float, u: float, cap: int, problem
         wrong = np.flatnonzero(part.repeat != expected)
         problems.total += len(wrong)
         for index in wrong[:KEPT].tolist():
-            what = f"repeat is {part.repeat[index]}, and its weight, the replay tokens and the seed make it"
+            what = f"repeat is {part.repeat[index]}, but its weight, the replay tokens and the seed make it"
             problems.kept.append(Problem(part.file, int(part.rows[index]), f"{what} {expected[index]}"))
     return made.shortfall[0]

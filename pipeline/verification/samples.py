@@ -47,9 +47,9 @@ def check_samples(manifest: Manifest, problems: Problems, progress: Progress | N
 
 
 def read_table(manifest: Manifest, name: str, schema: pa.Schema, problems: Problems) -> pa.Table | None:
-    """A table that meets its schema, nulls included; else None, and the problem noted."""
+    """A table that meets its schema and has no null where none may be; else None, and the problem is noted."""
     if not io.exists(manifest.path(name)):
-        return None  # check_files says so
+        return None  # check_files reports it
     try:
         table = io.read_parquet(manifest.path(name))
     except UsageError:
@@ -64,7 +64,7 @@ def read_table(manifest: Manifest, name: str, schema: pa.Schema, problems: Probl
         return None
     rows = manifest.header["files"][name].get("rows", table.num_rows)
     if rows != table.num_rows:
-        problems.add(name, None, f"has {table.num_rows} rows, and {MANIFEST} says {rows}")
+        problems.add(name, None, f"has {table.num_rows} rows, but {MANIFEST} says {rows}")
     return table
 
 
@@ -74,7 +74,7 @@ def _read_shards(manifest: Manifest, problems: Problems) -> dict[int, dict[str, 
     shards: dict[int, dict[str, Any]] = {}
     for row, shard in enumerate(rows):
         if shards.setdefault(shard["shard_id"], shard) is not shard:
-            problems.add(SHARDS, row, f"shard_id {shard['shard_id']} is there twice")
+            problems.add(SHARDS, row, f"shard_id {shard['shard_id']} is listed twice")
     return shards
 
 
@@ -99,7 +99,7 @@ def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.
         problems.add_rows(name, ~((values >= low) & (values <= high)), f"{key} is {{}}, out of its range", column[key])
     starts, ends = table["char_start"].to_pylist(), table["char_end"].to_pylist()
     spans = [0 <= a < b if None not in (a, b) else a is b for a, b in zip(starts, ends, strict=True)]
-    problems.add_rows(name, ~np.asarray(spans, dtype=bool), "char_start and char_end are no window")
+    problems.add_rows(name, ~np.asarray(spans, dtype=bool), "char_start and char_end span no window")
     _check_names(name, shard["path"], table, problems)
     known = {(entry.get("phase", 0), entry["group"]) for entry in header["groups"]}
     pairs = list(zip(column["phase"].tolist(), table["group"].to_pylist(), strict=True))
@@ -139,5 +139,5 @@ def _check_unique_ids(totals: Totals, problems: Problems) -> None:
     again = _repeated(keys)
     start = 0
     for name, phase, _ in totals.ids:
-        problems.add_rows(name, again[start : start + len(phase)], "its sample_id is there before, in the same phase")
+        problems.add_rows(name, again[start : start + len(phase)], "an earlier row of the same phase has its sample_id")
         start += len(phase)

@@ -56,11 +56,11 @@ def _check_visits(name: str, column: dict[str, np.ndarray], played: PhaseVisits,
     sizes = zip(column["samples"].tolist(), column["tokens"].tolist(), strict=True)
     for row, (visit, size) in enumerate(zip(keys, sizes, strict=True)):
         if visit in seen:
-            problems.add(name, row, f"pass {visit[1]} over shard {visit[0]} is there twice")
+            problems.add(name, row, f"pass {visit[1]} over shard {visit[0]} is listed twice")
         elif visit not in right:
             problems.add(name, row, f"pass {visit[1]} over shard {visit[0]} plays nothing")
         elif size != right[visit]:
-            problems.add(name, row, f"(samples, tokens) are {size}, and the samples say {right[visit]}")
+            problems.add(name, row, f"(samples, tokens) are {size}, but the samples give {right[visit]}")
         seen.add(visit)
     for shard, number in sorted(set(right) - seen)[:1]:
         absent = len(set(right) - seen)
@@ -79,7 +79,9 @@ def _check_draw(
     sequence = np.lexsort((column["shard_id"], -column["priority"], column["pass"]))
     place = np.empty(len(sequence), dtype=np.int64)
     place[sequence] = np.arange(len(sequence))
-    problems.add_rows(name, column["order"] != place, "order is {}, out of turn", column["order"])
+    problems.add_rows(
+        name, column["order"] != place, "order is {}, not its place by pass and priority", column["order"]
+    )
 
 
 def _check_ranks(name: str, column: dict[str, np.ndarray], world_size: int, problems: Problems) -> None:

@@ -73,7 +73,7 @@ class CheckSource:
 def _texts(
     task: SourceTask, text_field: str, rows: dict[int, list[tuple[int, dict]]], by_offset: bool
 ) -> Iterator[tuple[int, str | BadInputError]]:
-    """Texts of the documents, in order; where one can't be read the error, and then the rest (up to KEPT times)."""
+    """Texts of the documents, in order; where one can't be read, its error. Ends after KEPT errors."""
     wanted: list[tuple[int, int | None, int | None]] = []
     for key in sorted(rows):
         row = rows[key][0][1]
@@ -94,7 +94,7 @@ def _difference(text: str, row: dict[str, Any]) -> str | None:
     """What is wrong with a document's text for a window, None if nothing is."""
     start, end = row["char_start"], row["char_end"]
     if end > len(text):
-        return f"row {row['row_index']} of the corpus has {len(text)} code points, and the window ends at {end}"
+        return f"row {row['row_index']} of the corpus has {len(text)} code points, but the window ends at {end}"
     if content_hash(text[start:end].encode()) != row["content_hash"]:
         return f"the text of row {row['row_index']} of the corpus is not what was embedded (content_hash differs)"
     return None

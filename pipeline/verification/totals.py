@@ -38,7 +38,7 @@ class Tally:
 
 @dataclass
 class Totals:
-    """Tallies over all files, and what must be held against the whole only after the last one."""
+    """Tallies over all files, and what can be checked only after the last one."""
 
     cells: dict[tuple[int, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
     shards: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -74,7 +74,7 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
             totals.played[cell].append(Played(name, rows, ids[rows], weight[rows], n_tokens[rows], repeat[rows]))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((weight == 0) & (factor == 0), np.nan, factor / weight)
-    for number in np.unique(phase).tolist():  # the extremes of a file stand for all of its rows
+    for number in np.unique(phase).tolist():  # if the least and the largest of a file are right, all are
         mine = np.flatnonzero((phase == number) & ~np.isnan(ratio))
         for row in {int(mine[pick(ratio[mine])]) for pick in (np.argmin, np.argmax) if len(mine)}:
             totals.factors.append((name, number, row, float(ratio[row])))
@@ -89,7 +89,7 @@ def _packed_ids(table: pa.Table) -> np.ndarray | None:
 
 
 def check_totals(manifest: Manifest, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
-    """Hold shards.parquet, manifest.json and, if those are right, what follows from them against all files."""
+    """Compare shards.parquet and manifest.json with all rows; if they are right, check what is computed from them."""
     before = problems.total
     _check_shards(shards, totals, problems)
     _check_groups(manifest.header, totals, problems)
@@ -105,7 +105,7 @@ def check_totals(manifest: Manifest, shards: dict[int, dict[str, Any]], totals: 
 def _check_loss_weights(manifest: Manifest, totals: Totals, problems: Problems) -> None:
     """loss_weight = weight · Σ n_tokens / Σ (weight · n_tokens), over all samples of the phase."""
     if manifest.realisation not in {"repeat", "loss"}:
-        return  # every row has 1, which is a matter of the row alone
+        return  # every row has loss_weight 1, which check_samples checks
     for phase in manifest.phases:
         cells = [tally for (number, _), tally in totals.cells.items() if number == phase]
         mass = math.fsum(part for tally in cells for part in tally.mass)
@@ -118,7 +118,7 @@ def _check_loss_weights(manifest: Manifest, totals: Totals, problems: Problems) 
 def _compare(problems: Problems, file: str, row: int | None, what: str, said: Any, found: Any) -> None:
     same = math.isclose(said, found, rel_tol=RELATIVE) if isinstance(found, float) else said == found
     if not same:
-        problems.add(file, row, f"{what} is {said}, and the rows add up to {found}")
+        problems.add(file, row, f"{what} is {said}, but the rows add up to {found}")
 
 
 def _check_shards(shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
@@ -191,10 +191,10 @@ def _check_whole(header: dict[str, Any], shards: dict[int, dict[str, Any]], tota
 
 
 def _check_features(manifest: Manifest, problems: Problems) -> None:
-    """A reader is told of what its realisation needs, and of nothing else."""
+    """required_features lists what the realisation needs, and nothing else."""
     said, needed = manifest.header["required_features"], sorted(REQUIRED_FEATURES[manifest.realisation])
     if sorted(said) != needed:
-        what = f"required_features is {said}, and realisation {manifest.realisation!r} needs {needed}"
+        what = f"required_features is {said}, but realisation {manifest.realisation!r} needs {needed}"
         problems.add(MANIFEST, None, what)
 
 
@@ -210,19 +210,19 @@ def _check_replay_tokens(manifest: Manifest, totals: Totals, problems: Problems)
         _compare(problems, MANIFEST, None, f"replay_tokens.realised of phase {number}", replay["realised"], tokens)
         if manifest.realisation in {"loss", "none"} and replay["requested"] != replay["realised"]:
             what = (
-                f"replay_tokens.requested of phase {number} is {replay['requested']}, and every sample is played once"
+                f"replay_tokens.requested of phase {number} is {replay['requested']}, but every sample is played once"
             )
             problems.add(MANIFEST, None, f"{what}: {replay['realised']} tokens")
         if manifest.realisation != "repeat" and replay["shortfall"]:
-            what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, and there is no cap"
+            what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, but there is no cap"
             problems.add(MANIFEST, None, what)
         _check_shares(header, number, replay["requested"], problems)
     whole = header["weighting"]["replay_tokens"]
-    for key in ("requested", "shortfall"):  # what is realised is held against the rows
+    for key in ("requested", "shortfall"):  # realised is compared with the rows, above
         found = math.fsum(replay[key] for replay in parts.values() if replay is not None)
         if not math.isclose(whole[key], found, rel_tol=RELATIVE, abs_tol=RELATIVE):
             problems.add(
-                MANIFEST, None, f"weighting.replay_tokens.{key} is {whole[key]}, and the phases add up to {found}"
+                MANIFEST, None, f"weighting.replay_tokens.{key} is {whole[key]}, but the phases add up to {found}"
             )
 
 
@@ -234,6 +234,6 @@ def _check_shares(header: dict[str, Any], phase: int, requested: int, problems: 
             said, share = entry["replay_requested"], requested * (entry["target_mass"] / mass)
             if not math.isclose(said, share, rel_tol=RELATIVE, abs_tol=RELATIVE):
                 what = (
-                    f"replay_requested of group {entry['group']!r} of phase {phase} is {said}, and its share is {share}"
+                    f"replay_requested of group {entry['group']!r} of phase {phase} is {said}, but its share is {share}"
                 )
                 problems.add(MANIFEST, None, what)
