@@ -1,7 +1,7 @@
 """``cptsel select``: from embedding runs to a weighted coreset, written as a replay manifest.
 
-Reads like the drawing: count the cells, divide the budget, choose in every shard (and merge), weigh, measure, write;
-once for every phase.
+Count the cells; for every phase divide the budget, choose in every shard (and merge), and weigh; then write and measure
+(docs/design.md, Structure).
 """
 
 import contextlib

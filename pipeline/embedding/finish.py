@@ -59,7 +59,7 @@ def finish(
 
 
 def _check_complete(shards: list[Shard], results: list[UnitResult]) -> None:
-    """Raise AssertionError where a block of a readable shard did not report: nothing is lost silently."""
+    """Raise AssertionError where a block of a readable shard did not report (docs/design.md, Counts)."""
     blocks: dict[int, list[int]] = {shard.shard_id: [] for shard in shards}
     failed = {result.shard_id for result in results if result.error}
     for result in results:

@@ -30,7 +30,7 @@ def take_inventory(config: EmbedConfig, files: list, options: Any) -> list[Shard
             | "Collect" >> CollectSorted(listing)
         )
     entries = [json.loads(line) for line in io.read_bytes(listing).decode().splitlines()]
-    io.delete_tree(io.join(config.out, ".work"))  # now, so that a finished run which refuses or is done stays as it was
+    io.delete_tree(io.join(config.out, ".work"))  # a finished run that the call leaves alone keeps no trace of it
     unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
     if unread:
         raise UsageError(f"{unread[0]} ({len(unread)} of {len(files)} shards can't be read); mend or leave it out")
