@@ -40,6 +40,7 @@ demo: $(VENV)/.installed  ## embed, select, order and verify the sample data; re
 
 lint: $(VENV)/.installed-dev  ## style, types and the order of imports
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

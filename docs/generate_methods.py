@@ -12,8 +12,7 @@ def page(text: str) -> str:
     """The page with its table made anew."""
     head, rest = text.split(BEGIN)
     rows = [
-        f"| `{name}` | {method.family.title} | {method.summary} | {method.source} |"
-        for name, method in METHODS.items()
+        f"| `{name}` | {method.family.title} | {method.summary} | {method.source} |" for name, method in METHODS.items()
     ]
     table = ["| method | family | what it does | source |", "| --- | --- | --- | --- |", *rows, ""]
     return head + BEGIN + "\n".join(table) + END + rest.split(END)[1]
