@@ -11,7 +11,7 @@ _checks = partial(config_option, VerifyConfig, section="Checks")
 _running = partial(config_option, VerifyConfig, section="Running")
 
 PARAMETERS = [
-    config_argument(VerifyConfig, "replay", "Directory written by cptsel select or cptsel order.", metavar="REPLAY"),
+    config_argument(VerifyConfig, "replay", "Directory written by cptsel select, order or embed.", metavar="REPLAY"),
     _checks("sources", "Also read the corpus again and compare shard checksums and the text of every chosen sample."),
     _checks(
         "root",
@@ -24,10 +24,10 @@ PARAMETERS = [
 
 @pass_command(VerifyConfig, PARAMETERS, "cptsel verify replay --sources")
 def verify(config: VerifyConfig, progress: Any) -> Summary:
-    """Re-read a manifest, and its sources, and hold it to what it says.
+    """Re-read a manifest, and its sources, and hold it to what it says; or an embedding run.
 
-    Checks schemas, checksums, counts, weights and mass by group; exits with 4 at what is wrong. What follows -- goes
-    to Apache Beam.
+    Checks schemas, checksums, counts, weights and mass by group, of a run every file of embeddings; exits with 4 at
+    what is wrong. What follows -- goes to Apache Beam.
     """
     from cptsel.pipeline.verify import verify as run
 

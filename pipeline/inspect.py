@@ -8,7 +8,10 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
+from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.verification.runs import check_counts
+from cptsel.schemas.arrow import COUNT_COLUMNS
 from cptsel.schemas.validation import validate
 
 Described = tuple[str, dict[str, Any], list[dict[str, Any]]]
@@ -84,6 +87,8 @@ def _inspect(
         validate(header, schema)
         if finished and file == MANIFEST:
             _check_manifest(directory, header, problems)
+        elif finished and file == "run.json":
+            _check_run(directory, header, problems)
         described = describe(directory, names, header)
     except (ValueError, CptselError) as error:
         if not problems.total:  # otherwise it follows from what is listed already
@@ -118,6 +123,15 @@ def _check_manifest(directory: str, header: dict[str, Any], problems: Problems) 
             problems.add(name, None, f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written")
 
 
+def _check_run(directory: str, header: dict[str, Any], problems: Problems) -> None:
+    """Whether ``run.json`` and the small files are as they were written, and all others are there in their sizes."""
+    for broken in broken_small_files(directory, header):
+        file, _, what = broken.partition(" ")
+        problems.add(file, None, what)
+    if not problems.total:
+        check_counts(directory, header, problems)
+
+
 def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:
     model, projection = header["model"], header["projection"]
     totals = {
@@ -132,8 +146,9 @@ def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:
     tables = []
     if "units.parquet" in names:
         units = io.read_parquet(io.join(directory, "units.parquet"))
-        for column in units.schema.names[2:]:
-            totals[column.replace("_", " ")] = sum(units[column].to_pylist())
+        for column in COUNT_COLUMNS:
+            if column in units.schema.names:
+                totals[column.replace("_", " ")] = sum(units[column].to_pylist())
     if "shards.parquet" in names:
         columns = ["path", "format", "compression", "bytes", "rows", "tokens"]
         tables.append(_shards_table(directory, columns))

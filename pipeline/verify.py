@@ -1,4 +1,4 @@
-"""``cptsel verify``: read a replay manifest again, and its corpus, and hold both to what the manifest says."""
+"""``cptsel verify``: read a replay manifest again, and its corpus, or an embedding run, and hold it to what it says."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
 from cptsel.pipeline.verification.files import check_files
+from cptsel.pipeline.verification.runs import check_counts, check_run, check_units
 from cptsel.pipeline.verification.samples import check_samples
 from cptsel.pipeline.verification.schedules import check_schedules
 from cptsel.pipeline.verification.sources import check_sources
@@ -19,13 +20,15 @@ from cptsel.schemas.validation import validate
 
 
 def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, Any]:
-    """Check a manifest: files and checksums, schemas, every row, counts and mass, schedules; with sources, the corpus.
+    """Check a manifest: files, checksums, schemas, every row, counts and mass, schedules; with sources, the corpus.
+
+    Of an embedding run the files, checksums and counts are checked.
 
     Returns:
-        The summary, of a manifest in which nothing is wrong.
+        The summary, of a directory in which nothing is wrong.
 
     Raises:
-        UsageError: not a replay manifest, or of a version that can't be read, ``root`` without ``sources``, or options
+        UsageError: neither manifest nor run, or of a version that can't be read, ``root`` without ``sources``, options
             that Beam refuses.
         VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
     """
@@ -34,6 +37,8 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
         pipeline_options(config.beam_args, config.workers)  # refused options are no fault of the manifest
     elif config.root is not None:
         raise UsageError("--root says where --sources finds the corpus; give --sources too")
+    if io.exists(io.join(directory, "run.json")):
+        return _verify_run(directory, config, progress)
     problems = Problems()
     checks: list[list[Any]] = []
     header = _read_header(directory, problems)
@@ -52,10 +57,31 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
             _run(checks, problems, "corpus", lambda: check_sources(manifest, config, problems, progress))
         elif not sound:
             checks.append(["the rest", "not checked: mend the files first", "-"])
-    summary = _summary(directory, header, checks, problems)
-    if problems.total:
-        raise problems.error(directory, summary)
-    return summary
+    totals = {}
+    if header is not None:
+        totals = {
+            "manifest_id": header["manifest_id"],
+            "samples": header["totals"]["selected_samples"],
+            "tokens played in an epoch": header["totals"]["replay_tokens"],
+        }
+    return _summary(directory, totals, checks, problems)
+
+
+def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> dict[str, Any]:
+    """Check an embedding run."""
+    if config.sources:
+        raise UsageError(f"--sources checks the corpus of a replay manifest, and {directory} is an embedding run")
+    problems = Problems()
+    checks: list[list[Any]] = []
+    header = check_run(directory, problems)
+    checks.append(["run.json and small files", "checksums", _result(problems.total)])
+    if header is not None and not problems.total:
+        _run(checks, problems, "counts", lambda: check_counts(directory, header, problems))
+        _run(checks, problems, "embeddings", lambda: check_units(directory, header, config, problems, progress))
+    else:
+        checks.append(["the rest", "not checked: mend the files first", "-"])
+    totals = {} if header is None else {"run_id": header.get("run_id"), "samples": header["totals"]["windows_embedded"]}
+    return _summary(directory, totals, checks, problems)
 
 
 def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
@@ -95,26 +121,24 @@ def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> 
         problems.add(what, None, str(error), mend="")  # the sentence has one
         extent = "stopped"
     found = problems.total - before
-    checks.append([what, extent, "ok" if not found else f"{found:,} problems"])
+    checks.append([what, extent, _result(found)])
 
 
-def _summary(
-    directory: str, header: dict[str, Any] | None, checks: list[list[Any]], problems: Problems
-) -> dict[str, Any]:
-    totals: dict[str, Any] = {"problems": problems.total}
-    if header is not None:
-        totals = {
-            "manifest_id": header["manifest_id"],
-            "samples": header["totals"]["selected_samples"],
-            "tokens played in an epoch": header["totals"]["replay_tokens"],
-            **totals,
-        }
+def _result(found: int) -> str:
+    return "ok" if not found else f"{found:,} problems"
+
+
+def _summary(directory: str, totals: dict[str, Any], checks: list[list[Any]], problems: Problems) -> dict[str, Any]:
+    """The summary. Raises VerificationError with it where something is wrong."""
     tables = [{"title": "Checks", "columns": ["check", "extent", "result"], "rows": checks}, *problems.tables()]
-    return {
+    summary = {
         "command": "verify",
         "out": directory,
         "status": "failed" if problems.total else "verified",
-        "totals": totals,
+        "totals": totals | {"problems": problems.total},
         "tables": tables,
         "warnings": [],
     }
+    if problems.total:
+        raise problems.error(directory, summary)
+    return summary

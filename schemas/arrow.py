@@ -9,6 +9,7 @@ dictionary-encoded group columns of the run. ``check_schema`` is how a reader ho
 import pyarrow as pa
 
 SPEC_VERSION = 1
+RUN_VERSION = 2  # of run.json and what stands beside it; 2 has checksums
 
 GROUP_TYPE = pa.dictionary(pa.int32(), pa.string())
 HASH_TYPE = pa.binary(16)
@@ -99,6 +100,11 @@ UNITS = pa.schema(
         pa.field("shard_id", pa.int32(), nullable=False),
         pa.field("block", pa.int32(), nullable=False),
         *[pa.field(name, pa.int64(), nullable=False) for name in COUNT_COLUMNS],
+        # of the unit's file of embeddings, and of that of its rejects
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("footer_sha256", pa.string(), nullable=False),
+        pa.field("rejects_sha256", pa.string(), nullable=False),
     ]
 )
 

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.run import unit_name
+from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, read_seal, sealed
 from cptsel.pipeline.hashing import content_hash, doc_key, fingerprint, sample_id
-from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, embeddings_schema
+from cptsel.schemas.arrow import COUNT_COLUMNS, REJECTS, RUN_SHARDS, UNITS, embeddings_schema
 from cptsel.schemas.validation import validate
 
 #: A run.json that is valid and of no run.
@@ -79,7 +81,10 @@ def build_run(
             tally = dict.fromkeys(COUNT_COLUMNS, len(part)) | {"rows_rejected": 0, "rows_not_drawn": 0}
             tally |= {"rows_excluded": 0, "rows_special": 0, "windows_rejected": 0, "windows_excluded": 0}
             tally |= {name: sum(s[name] for s in part) for name in ("n_tokens",)}
-            unit_rows.append({"shard_id": shard_id, "block": block, **tally, "tokens": tally["n_tokens"]})
+            unit_rows.append(
+                {"shard_id": shard_id, "block": block, **tally, "tokens": sum(s["token_count"] for s in part)}
+            )
+            io.write_parquet(str(directory / "rejects" / unit_name(shard_id, block)), REJECTS.empty_table())
         shard_rows.append(
             {
                 "shard_id": shard_id, "uri": f"/corpus/{path}", "path": path, "format": "jsonl", "compression": "none",
@@ -88,20 +93,31 @@ def build_run(
             }
         )  # fmt: skip
     io.write_parquet(str(directory / "shards.parquet"), pa.Table.from_pylist(shard_rows, RUN_SHARDS))
+    unit_rows = [row | dict.fromkeys(SEAL_COLUMNS, "") | {"bytes": 0} for row in unit_rows]
     io.write_parquet(str(directory / "units.parquet"), pa.Table.from_pylist(unit_rows, UNITS))
-    whole = run_header(len(rows), storage, group_by) | (header or {})
+    totals: dict[str, Any] = {name: sum(unit[name] for unit in unit_rows) for name in COUNT_COLUMNS}
+    whole = run_header(len(rows), storage, group_by) | {"totals": totals | {"rejects": {}}} | (header or {})
     if drift:
         whole["fingerprints"] = whole["fingerprints"] | {"weights": fingerprint(drift)}
     validate(whole, "run")
     io.write_json(str(directory / "run.json"), whole)
+    reseal_run(directory)
     io.write_bytes(str(directory / "_SUCCESS"), b"")
     return directory
+
+
+def reseal_run(directory: Path) -> None:
+    """Make the checksums of a run those of what is in it now, as if it had been embedded so."""
+    units = io.read_parquet(str(directory / "units.parquet")).to_pylist()
+    units = [unit | read_seal(str(directory), unit_name(unit["shard_id"], unit["block"])) for unit in units]
+    io.write_parquet(str(directory / "units.parquet"), pa.Table.from_pylist(units, UNITS))
+    io.write_json(str(directory / "run.json"), sealed(str(directory), io.read_json(str(directory / "run.json"))))
 
 
 def run_header(shards: int, storage: str, group_by: Sequence[str]) -> dict[str, Any]:
     """A whole ``run.json``."""
     return {
-        "format": "cptsel.run", "spec_version": 1,
+        "format": "cptsel.run", "spec_version": 2,
         "fingerprints": {name: fingerprint(name) for name in ("weights", "tokenizer", "corpus", "projection")},
         "model": {
             "source": "tiny", "revision": None, "class": "Tiny", "vocab_size": 100, "hidden_size": 8,

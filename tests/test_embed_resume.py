@@ -20,7 +20,7 @@ import pytest
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import EmbedConfig
+from cptsel.pipeline.config import EmbedConfig, VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import transforms as embed_transforms
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
@@ -199,15 +199,15 @@ def _failing_stream(read):
 
 
 def test_a_disk_that_can_not_be_written_to_ends_the_command_in_one_sentence(place, tmp_path, monkeypatch):
-    write = io.write_parquet
+    write = io.write_bytes
 
-    def full(path, table, metadata=None):
+    def full(path, data):
         if "/embeddings/" in path:
             raise OSError(28, "No space left on device", path)
-        write(path, table, metadata)
+        write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(io, "write_parquet", full)
+        patch.setattr(io, "write_bytes", full)
         with pytest.raises(PartialError, match=r"^[^\n]*No space left on device[^\n]*run the same command[^\n]*$"):
             embed(place.config(tmp_path / "run", inputs=(f"{place.corpus}/a.jsonl",)))
 
@@ -218,12 +218,26 @@ def test_a_damaged_unit_is_made_again(place, tmp_path):
     whole = _identities(out)
     cut = out / "embeddings" / "000000-00001.parquet"
     cut.write_bytes(cut.read_bytes()[:-100])
+    flipped = out / "embeddings" / "000000-00000.parquet"
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1  # the footer stays as it was
+    flipped.write_bytes(data)
     (out / "rejects" / "000002-00000.parquet").unlink()
     assert embed(place.config(out))["status"] == "resumed"
     assert _contents(out) == _contents(place.reference)
     now = _identities(out)
     changed = {name.split("/")[1] for name in now if now[name] != whole[name]}
-    assert changed == {"000000-00001.parquet", "000002-00000.parquet"}
+    assert changed == {"000000-00000.parquet", "000000-00001.parquet", "000002-00000.parquet"}
+
+
+def test_files_in_each_others_place_are_made_again(place, tmp_path):
+    out = _copied(place, tmp_path)
+    first, second = (out / "embeddings" / name for name in ("000000-00000.parquet", "000000-00001.parquet"))
+    second.write_bytes(first.read_bytes())
+    first.unlink()
+    assert embed(place.config(out))["status"] == "resumed"
+    assert _contents(out) == _contents(place.reference)
+    assert verify(VerifyConfig(replay=str(out)))["status"] == "verified"
 
 
 def _copied(place: Place, tmp_path: Path) -> Path:

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from run_builder import K, build_run, run_header
+from run_builder import K, build_run, reseal_run, run_header
 
 from cptsel.pipeline.artifacts.run import open_runs, read_directions, read_rows
 from cptsel.pipeline.errors import BadInputError, CptselError, UsageError
@@ -105,10 +105,13 @@ def test_unfinished_and_foreign_directories(tmp_path, run):
 
 
 def test_a_newer_version_or_a_broken_header_is_refused(tmp_path):
-    newer = build_run(tmp_path / "newer", rows=(3,), header={"spec_version": 2})
-    with pytest.raises(UsageError, match="spec_version 2 is newer"):
+    newer = build_run(tmp_path / "newer", rows=(3,), header={"spec_version": 3})
+    with pytest.raises(UsageError, match="spec_version 3 is newer"):
         open_runs([str(newer)])
-    (newer / "run.json").write_text('{"format": "cptsel.run", "spec_version": 1}')
+    older = build_run(tmp_path / "older", rows=(3,), header={"spec_version": 1})
+    with pytest.raises(UsageError, match=r"spec_version 1 is of an older cptsel, .* embed again"):
+        open_runs([str(older)])
+    (newer / "run.json").write_text('{"format": "cptsel.run", "spec_version": 2}')
     with pytest.raises(UsageError, match=r"run\.json: .*required"):
         open_runs([str(newer)])
     (newer / "run.json").write_text('{"format": "cptsel.replay"}')
@@ -128,15 +131,24 @@ def test_missing_damaged_and_exchanged_files_are_named(tmp_path, run):
     victim = run / "embeddings" / "000000-00001.parquet"
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BadInputError, match=r"000000-00001\.parquet: can't be read as Parquet"):
+    other = r"000000-00001\.parquet: is not the file that was embedded \(its footer differs\); delete it and run"
+    with pytest.raises(BadInputError, match=other):
         read_everything(run)
     shutil.copy(run / "embeddings" / "000000-00000.parquet", victim)
+    with pytest.raises(BadInputError, match=other):
+        read_everything(run)
+    reseal_run(run)
     with pytest.raises(BadInputError, match=r"000000-00001\.parquet: it has 25 rows, units\.parquet says 5"):
         read_everything(run)
     victim.write_bytes(whole)
     table = pq.read_table(victim)
     pq.write_table(table.drop_columns(["n_tokens", "direction"]), victim)
+    reseal_run(run)
     with pytest.raises(BadInputError, match=r"000000-00001\.parquet: column 'direction' is missing"):
+        read_everything(run)
+    victim.write_bytes(b"no Parquet at all")
+    reseal_run(run)
+    with pytest.raises(BadInputError, match=r"000000-00001\.parquet: can't be read as Parquet"):
         read_everything(run)
     victim.unlink()
     with pytest.raises(UsageError, match=r"000000-00001\.parquet is missing"):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import selection_builder
-from run_builder import build_run
+from run_builder import build_run, reseal_run
 from selection_builder import ROWS, data_bytes, read_samples
 
 from cptsel.pipeline import hashing, io
@@ -226,6 +226,7 @@ def test_global_craig_uses_its_budget_where_shards_are_skewed(tmp_path, budget):
     run = build_run(tmp_path / "run", rows=(1000, 100), block_rows=1000)
     set_n_tokens(run / "embeddings" / "000000-00000.parquet", 10)
     set_n_tokens(run / "embeddings" / "000001-00000.parquet", 1000)
+    reseal_run(run)
     choose(run, tmp_path / "replay", method="craig", scope="global", budget=budget)
     rows = read_samples(tmp_path / "replay")
     if budget == "50%":
@@ -291,7 +292,7 @@ def test_an_error_in_a_worker_is_the_sentence_it_is(tmp_path):
     run = build_run(tmp_path / "run", rows=(20, 20))
     victim = run / "embeddings" / "000001-00000.parquet"
     victim.write_bytes(victim.read_bytes()[:200])
-    with pytest.raises(BadInputError, match=r"^[^\n]*000001-00000\.parquet: can't be read as Parquet[^\n]*$"):
+    with pytest.raises(BadInputError, match=r"^[^\n]*000001-00000\.parquet: is not the file that was embedded[^\n]*$"):
         choose(run, tmp_path / "replay", method="uniform")
     assert not (tmp_path / "replay").exists()
 
@@ -485,5 +486,6 @@ def test_a_sample_twice_is_refused(tmp_path):
     run = build_run(tmp_path / "run", rows=(20,), block_rows=10)
     for path in sorted((run / "embeddings").iterdir())[1:]:
         path.write_bytes((run / "embeddings" / "000000-00000.parquet").read_bytes())
+    reseal_run(run)
     with pytest.raises(BadInputError, match="its sample_id occurs twice"):
         choose(run, tmp_path / "replay", method="uniform")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from run_builder import build_run
+from run_builder import build_run, reseal_run
 from selection_builder import ROWS, choose, population, read_samples
 
 from cptsel.pipeline import hashing
@@ -506,6 +506,7 @@ def test_no_loss_that_rises(run, tmp_path):
         place = table.schema.get_field_index("loss_sum")
         values = pa.array(np.full(table.num_rows, 0.5), pa.float32())
         pq.write_table(table.set_column(place, table.schema.field(place), values), path)
+    reseal_run(falling)
     with pytest.raises(UsageError, match="no loss that rises along the new domain"):
         choose((run, falling), tmp_path / "a", method="interference", combine="difference")
     with pytest.raises(UsageError, match="--group-mass interference: no group's loss rises"):

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.artifacts.seal import broken_small_files, footer_sha256
+from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.schemas.arrow import RUN_SHARDS, SPEC_VERSION, UNITS, check_schema, embeddings_schema
+from cptsel.schemas.arrow import RUN_SHARDS, RUN_VERSION, UNITS, check_schema, embeddings_schema
 from cptsel.schemas.validation import validate
 
 FORMAT = "cptsel.run"
+MEND = "delete it and run the same cptsel embed command again, which makes it anew"
 
 # Options that say which rows a run holds, or how it was computed, but not what a row means: a union may mix them.
 _MAY_DIFFER = frozenset(
@@ -38,8 +40,9 @@ class RunShard:
         shard_id: number in the union of the runs.
         source: the row of ``shards.parquet``, with that number.
         files: paths of the embedding files that hold rows.
-        rows: how many each holds, by ``units.parquet``.
+        rows: how many each holds, by ``units.parquet``; so are the next two.
         n_tokens: predicted tokens of all rows.
+        footers: SHA-256, in hex, of the footer of each file.
         later: the same samples, row by row, at the other checkpoints.
     """
 
@@ -48,6 +51,7 @@ class RunShard:
     files: tuple[str, ...]
     rows: tuple[int, ...]
     n_tokens: int = 0
+    footers: tuple[str, ...] = ()
     later: tuple["RunShard", ...] = ()
 
     @property
@@ -167,6 +171,11 @@ def _other_samples(first: EmbeddingRuns, other: EmbeddingRuns) -> str | None:
     return None
 
 
+def unit_name(shard_id: int, block: int) -> str:
+    """Name of the two files of a unit, under ``embeddings/`` and ``rejects/``."""
+    return f"{shard_id:06d}-{block:05d}.parquet"
+
+
 def _open_header(directory: str) -> dict[str, Any]:
     """``run.json`` of a finished run."""
     path = io.join(directory, "run.json")
@@ -178,8 +187,12 @@ def _open_header(directory: str) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UsageError(f"{path}: its format is not {FORMAT!r}; name the output of cptsel embed")
     version = header.get("spec_version")
-    if isinstance(version, int) and version > SPEC_VERSION:
-        raise UsageError(f"{path}: spec_version {version} is newer than this cptsel reads ({SPEC_VERSION}); upgrade it")
+    if isinstance(version, int) and version > RUN_VERSION:
+        raise UsageError(f"{path}: spec_version {version} is newer than this cptsel reads ({RUN_VERSION}); upgrade it")
+    if isinstance(version, int) and version < RUN_VERSION:
+        raise UsageError(
+            f"{path}: spec_version {version} is of an older cptsel, whose runs can't be checked; embed again"
+        )
     try:
         validate(header, "run")
     except ValueError as error:
@@ -189,6 +202,8 @@ def _open_header(directory: str) -> dict[str, Any]:
             f"{directory}: this embedding run is not finished (no _SUCCESS); "
             "run the same cptsel embed command again, it goes on where it stopped"
         )
+    for broken in broken_small_files(directory, header):
+        raise VerificationError(f"{directory}: {broken}; restore the run or embed again")
     return header
 
 
@@ -200,24 +215,24 @@ def _open_shards(directory: str, first_id: int) -> list[RunShard]:
         tables[name] = io.read_parquet(path)
         if problem := check_schema(tables[name].schema, schema):
             raise UsageError(f"{path}: {problem}; restore the run or embed again")
-    units: dict[int, list[tuple[int, int, int]]] = {}
-    for unit in tables["units.parquet"].select(["shard_id", "block", "windows_embedded", "n_tokens"]).to_pylist():
+    units: dict[int, list[tuple[int, int, int, str]]] = {}
+    columns = ["block", "windows_embedded", "n_tokens", "footer_sha256"]
+    for unit in tables["units.parquet"].select(["shard_id", *columns]).to_pylist():
         if unit["windows_embedded"]:
-            counts = (unit["block"], unit["windows_embedded"], unit["n_tokens"])
-            units.setdefault(unit["shard_id"], []).append(counts)
+            units.setdefault(unit["shard_id"], []).append(tuple(unit[name] for name in columns))
     there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
     shards = []
     rows = sorted(tables["shards.parquet"].select(RUN_SHARDS.names).to_pylist(), key=lambda row: row["shard_id"])
     for number, row in enumerate(rows, first_id):
         blocks = sorted(units.get(row["shard_id"], []))
-        names = [f"{row['shard_id']:06d}-{block:05d}.parquet" for block, *_ in blocks]
+        names = [unit_name(row["shard_id"], block) for block, *_ in blocks]
         missing = [name for name in names if name not in there]
         if missing:
             raise UsageError(f"{directory}/embeddings/{missing[0]} is missing; restore it, or embed again")
         files = tuple(io.join(directory, "embeddings", name) for name in names)
-        held = tuple(count for _, count, _ in blocks)
-        tokens = sum(tokens for *_, tokens in blocks)
-        shards.append(RunShard(number, {**row, "shard_id": number}, files, held, tokens))
+        held, footers = tuple(count for _, count, *_ in blocks), tuple(footer for *_, footer in blocks)
+        tokens = sum(tokens for _, _, tokens, _ in blocks)
+        shards.append(RunShard(number, {**row, "shard_id": number}, files, held, tokens, footers))
     return shards
 
 
@@ -286,8 +301,8 @@ def read_rows(shard: RunShard, schema: pa.Schema, columns: list[str]) -> pa.Tabl
         BadInputError: a file's schema or number of rows is not what the run says.
     """
     tables = []
-    for path, rows in zip(shard.files, shard.rows, strict=True):
-        table = _read_checked(path, rows, schema, columns)
+    for path, rows, footer in zip(shard.files, shard.rows, shard.footers, strict=True):
+        table = _read_checked(path, rows, footer, schema, columns)
         for index, name in enumerate(table.column_names):
             if pa.types.is_dictionary(table.schema.field(index).type):
                 table = table.set_column(index, name, table.column(name).cast(pa.string()))
@@ -316,8 +331,8 @@ def read_directions(shard: RunShard, schema: pa.Schema, column: str = "direction
     """
     columns = [column] + [name for name in schema.names if name == f"{column}_scale"]
     k = schema.field(column).type.list_size
-    for path, rows in zip(shard.files, shard.rows, strict=True):
-        table = _read_checked(path, rows, schema, columns)
+    for path, rows, footer in zip(shard.files, shard.rows, shard.footers, strict=True):
+        table = _read_checked(path, rows, footer, schema, columns)
         values = table.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
         direction = values.reshape(rows, k).astype(np.float32)
         if len(columns) > 1:
@@ -328,10 +343,13 @@ def read_directions(shard: RunShard, schema: pa.Schema, column: str = "direction
         yield direction
 
 
-def _read_checked(path: str, rows: int, schema: pa.Schema, columns: list[str]) -> pa.Table:
+def _read_checked(path: str, rows: int, footer: str, schema: pa.Schema, columns: list[str]) -> pa.Table:
     """Columns of one embedding file, held against the run's schema and count of rows."""
     try:
         with io.open_read(path) as handle:
+            if footer_sha256(handle) != footer:
+                raise BadInputError(f"{path}: is not the file that was embedded (its footer differs); {MEND}")
+            handle.seek(0)
             file = pq.ParquetFile(handle, page_checksum_verification=True)
             problem = check_schema(file.schema_arrow, pa.schema([schema.field(name) for name in columns]))
             if problem is None and file.metadata.num_rows != rows:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, sealed
 from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
@@ -35,6 +36,7 @@ def finish(
         "shard_id": [result.shard_id for result, _ in good],
         "block": [result.block for result, _ in good],
         **{name: [counts[name] for _, counts in good] for name in arrow.COUNT_COLUMNS},
+        **{name: [(result.seal or {})[name] for result, _ in good] for name in SEAL_COLUMNS},
     }
     io.write_parquet(io.join(config.out, "units.parquet"), pa.table(units, schema=arrow.UNITS))
     by_shard: dict[int, dict[str, int]] = {shard.shard_id: dict.fromkeys(arrow.COUNT_COLUMNS, 0) for shard in shards}
@@ -46,7 +48,7 @@ def finish(
     if failures:
         raise PartialError(f"{failures[0]} ({len(failures)} shards failed); the others are done: run again to resume")
     check_damage(config, shards, by_shard, totals, rejects)
-    header = header | {"totals": totals | {"rejects": rejects.reasons}}
+    header = sealed(config.out, header | {"totals": totals | {"rejects": rejects.reasons}})
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)
     fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)

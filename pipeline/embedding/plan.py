@@ -156,7 +156,7 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {
         "format": "cptsel.run",
-        "spec_version": arrow.SPEC_VERSION,
+        "spec_version": arrow.RUN_VERSION,
         "fingerprints": {
             "weights": model.weights,
             "tokenizer": model.tokenizer,

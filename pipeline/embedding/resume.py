@@ -1,15 +1,15 @@
 """What is in the output directory when a run begins: nothing, a part of the same run, all of it, or another run."""
 
-import posixpath
 from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.run import unit_name
+from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files
 from cptsel.pipeline.config import EmbedConfig, to_yaml
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.finish import write_shards
 from cptsel.pipeline.embedding.plan import refuse_difference
-from cptsel.pipeline.embedding.transforms import unit_path
 from cptsel.schemas.validation import validate
 
 
@@ -44,13 +44,16 @@ def begin(config: EmbedConfig, header: dict[str, Any], shards: list[Shard]) -> s
 
 
 def _all_there(out: str) -> bool:
-    """Whether a finished run still has the files of all its units."""
-    if not io.exists(io.join(out, "units.parquet")):
+    """Whether a finished run still has the files of all its units, in their sizes, and its small files as written."""
+    sizes = outputs.tree_sizes(out)
+    if not set(SMALL_FILES) <= sizes.keys() or broken_small_files(out, io.read_json(io.join(out, "run.json"))):
         return False
-    units = io.read_parquet(io.join(out, "units.parquet"), ["shard_id", "block"])
-    pairs = zip(units["shard_id"].to_pylist(), units["block"].to_pylist(), strict=True)
-    names = {posixpath.basename(unit_path(out, "embeddings", *pair)) for pair in pairs}
-    return all(names <= set(io.list_names(io.join(out, kind))) for kind in ("embeddings", "rejects"))
+    units = io.read_parquet(io.join(out, "units.parquet"), ["shard_id", "block", "bytes"]).to_pylist()
+    names = [unit_name(unit["shard_id"], unit["block"]) for unit in units]
+    return all(
+        sizes.get(f"embeddings/{name}") == unit["bytes"] and f"rejects/{name}" in sizes
+        for name, unit in zip(names, units, strict=True)
+    )
 
 
 def _changed_shards(out: str, shards: list[Shard]) -> list[str]:

@@ -12,6 +12,8 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.run import unit_name
+from cptsel.pipeline.artifacts.seal import read_seal, seal_of
 from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import Block, Shard, inventory
 from cptsel.pipeline.embedding.block import BlockEmbedder, EmbeddedBlock, RowOptions
@@ -33,33 +35,38 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What became of one block: its counts, or (``error``) why its shard could not be read."""
+    """What became of one block: its counts and checksums, or (``error``) why its shard could not be read."""
 
     shard_id: int
     block: int
     counts: dict[str, int] | None
     error: str | None = None
     fresh: bool = False
+    seal: dict[str, Any] | None = None
 
 
 def unit_path(out: str, kind: str, shard_id: int, block: int) -> str:
     """Path of a unit's file; ``kind`` is "embeddings" or "rejects"."""
-    return io.join(out, kind, f"{shard_id:06d}-{block:05d}.parquet")
+    return io.join(out, kind, unit_name(shard_id, block))
 
 
-def stored_unit(out: str, run: str, shard_id: int, block: int) -> tuple[dict[str, int], bool] | None:
-    """Counts of a unit that an earlier attempt finished for the same run, and whether it ends its shard; else None."""
+def stored_unit(out: str, run: str, shard_id: int, block: int) -> tuple[UnitResult, bool] | None:
+    """A unit that an earlier attempt finished for the same run, and whether it ends its shard; else None."""
     path = unit_path(out, "embeddings", shard_id, block)
     if not io.exists(path) or not io.exists(unit_path(out, "rejects", shard_id, block)):
         return None
     try:
         metadata = io.read_parquet_metadata(path)
+        if metadata.get(RUN_KEY) != run:
+            return None
+        for kind in ("embeddings", "rejects"):
+            io.read_parquet(unit_path(out, kind, shard_id, block))  # holds every page against its checksum
     except UsageError:  # damaged: the unit is made again
         return None
-    if metadata.get(RUN_KEY) != run:
-        return None
     unit = json.loads(metadata[UNIT_KEY])
-    return unit["counts"], unit["last"]
+    if (unit["shard_id"], unit["block"]) != (shard_id, block):  # a file of the same run in another's place
+        return None
+    return UnitResult(shard_id, block, unit["counts"], seal=read_seal(out, unit_name(shard_id, block))), unit["last"]
 
 
 @dataclass(eq=False)
@@ -151,7 +158,7 @@ class _ReadBlocksDoFn(beam.DoFn):
         """Finished units from ``block`` on, up to the first gap; of a stream as many as there are, else at most one."""
         found = []
         while (unit := stored_unit(self.out, self.run, shard_id, block)) is not None:
-            found.append((UnitResult(shard_id, block, unit[0]), unit[1]))
+            found.append(unit)
             if not stream:
                 break
             block += 1
@@ -217,10 +224,12 @@ class _WriteBlockDoFn(beam.DoFn):
         self.run = run
 
     def process(self, done: EmbeddedBlock) -> Iterator[UnitResult]:
-        metadata = {RUN_KEY: self.run, UNIT_KEY: json.dumps({"counts": done.counts, "last": done.last}, sort_keys=True)}
-        for kind, table in (("rejects", done.rejects), ("embeddings", done.embeddings)):
-            io.write_parquet(unit_path(self.out, kind, done.shard_id, done.block), table, metadata)
-        yield UnitResult(done.shard_id, done.block, done.counts, fresh=True)
+        unit = {"shard_id": done.shard_id, "block": done.block, "counts": done.counts, "last": done.last}
+        metadata = {RUN_KEY: self.run, UNIT_KEY: json.dumps(unit, sort_keys=True)}
+        rejects, embeddings = (io.parquet_bytes(table, metadata) for table in (done.rejects, done.embeddings))
+        io.write_bytes(unit_path(self.out, "rejects", done.shard_id, done.block), rejects)
+        io.write_bytes(unit_path(self.out, "embeddings", done.shard_id, done.block), embeddings)
+        yield UnitResult(done.shard_id, done.block, done.counts, fresh=True, seal=seal_of(embeddings, rejects))
 
 
 class CollectSorted(beam.PTransform):

@@ -1,7 +1,5 @@
 """Checks of a manifest against its corpus: every shard's bytes, every window's text. By Beam, a shard a task."""
 
-import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -13,11 +11,10 @@ from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.corpus.formats.registry import FORMATS
-from cptsel.pipeline.engine.beam import is_local, pipeline_options
 from cptsel.pipeline.engine.progress import Progress
-from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.hashing import content_hash
+from cptsel.pipeline.verification.scratch import scratch_steps
 
 STEP = "corpus"
 _FIND = "restore the file, or pass --root where the corpus lies now"
@@ -101,26 +98,15 @@ def _difference(text: str, row: dict[str, Any]) -> str | None:
 
 
 def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, progress: Progress | None) -> str:
-    """Check all shards that have samples, in parallel. Returns what was looked at.
-
-    Workers hand their findings back through a directory of temporary files, so that a manifest can be checked where
-    nothing may be written.
-    """
+    """Check all shards that have samples, in parallel. Returns what was looked at."""
     files = manifest.sample_files()
     tasks = [
         SourceTask(shard, source_uri(shard, config.root))
         for shard in manifest.shards().to_pylist()
         if shard["shard_id"] in files
     ]
-    if is_local(pipeline_options(config.beam_args, config.workers)):
-        work = tempfile.mkdtemp(prefix="cptsel-verify-")
-    else:  # workers on other machines share no temporary directory with this one, but must reach the manifest
-        work = f"{manifest.directory.rstrip('/')}.verify-{uuid.uuid4().hex[:8]}"
-    try:
-        steps = Steps(work, config.beam_args, config.workers, progress)
-        results = steps.run(STEP, CheckSource(manifest.directory, manifest.text_field, work), tasks)
-    finally:
-        io.delete_tree(work)
+    with scratch_steps(manifest.directory, config, progress) as steps:
+        results = steps.run(STEP, CheckSource(manifest.directory, manifest.text_field, steps.work), tasks)
     for total, kept in results:
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]

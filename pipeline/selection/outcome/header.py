@@ -140,9 +140,8 @@ def _provenance(config: SelectConfig, phases: Sequence[Selected], new: Embedding
     later = [
         header for selected in phases[1:] if selected.runs is not phases[0].runs for header in selected.runs.headers
     ]
-    fingerprints = [run_fingerprint(header) for header in (*headers, *later)]
     return {
-        "runs": [{"fingerprint": name} for name in fingerprints],
+        "runs": [{"fingerprint": run_fingerprint(header), "run_id": header["run_id"]} for header in (*headers, *later)],
         "model": {**headers[0]["model"], "weights": headers[0]["fingerprints"]["weights"]},
         "tool": {"name": "cptsel", "version": __version__},
         "packages": {name: version(name) for name in _PACKAGES},

@@ -1,0 +1,119 @@
+"""Checks of an embedding run: that it is what was written, file by file, and that its counts add up."""
+
+from collections import Counter
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.problems import Problem, Problems
+from cptsel.pipeline.artifacts.run import MEND, unit_name
+from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files, read_seal
+from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.verification.scratch import scratch_steps
+from cptsel.schemas.arrow import COUNT_COLUMNS, check_schema, embeddings_schema
+from cptsel.schemas.validation import validate
+
+STEP = "units"
+_UNITS_A_TASK = 64
+
+
+@dataclass(frozen=True)
+class CheckUnits:
+    """Rows of ``units.parquet`` → [problems, the first of them]: their files, read from end to end."""
+
+    directory: str
+    work: str
+    header: dict[str, Any]
+
+    def __call__(self, units: list[dict[str, Any]]) -> list[Any]:
+        problems = Problems()
+        options, projection = self.header["options"], self.header["projection"]
+        schema = embeddings_schema(
+            projection["k"], projection["validation"]["k"], options["storage"], list(options.get("group_by") or ())
+        )
+        for unit in units:
+            name = unit_name(unit["shard_id"], unit["block"])
+            if not all(io.exists(io.join(self.directory, folder, name)) for folder in ("embeddings", "rejects")):
+                continue  # as the counts have told; so it is with another size
+            found = read_seal(self.directory, name)
+            if found["bytes"] != unit["bytes"]:
+                continue
+            for folder, column in (("embeddings", "sha256"), ("rejects", "rejects_sha256")):
+                if found[column] != unit[column]:
+                    problems.add(f"{folder}/{name}", None, "is not the file that was written: SHA-256 differs", MEND)
+            if found["sha256"] == unit["sha256"]:
+                table = io.read_parquet(io.join(self.directory, "embeddings", name))
+                if problem := check_schema(table.schema, schema):
+                    problems.add(f"embeddings/{name}", None, problem, MEND)
+                elif table.num_rows != unit["windows_embedded"]:
+                    what = f"has {table.num_rows} rows, but units.parquet says {unit['windows_embedded']}"
+                    problems.add(f"embeddings/{name}", None, what, MEND)
+                elif set(table["shard_id"].to_pylist()) - {unit["shard_id"]}:
+                    problems.add(f"embeddings/{name}", None, "holds rows of another shard", MEND)
+        io.write_bytes(io.join(self.work, STEP, unit_name(units[0]["shard_id"], units[0]["block"])), b"")
+        return [problems.total, [astuple(problem) for problem in problems.listed()]]
+
+
+def check_run(directory: str, problems: Problems) -> dict[str, Any] | None:
+    """``run.json`` and the small files beside it. Returns the header, None where it can't be read."""
+    try:
+        header = io.read_json(io.join(directory, "run.json"))
+        validate(header, "run")
+    except (UsageError, ValueError) as error:
+        problems.add("run.json", None, str(error).removeprefix("run.json: "))
+        return None
+    if not io.exists(io.join(directory, outputs.SUCCESS)):
+        raise UsageError(f"{directory} is not finished (no _SUCCESS); run the same cptsel embed command again")
+    for broken in broken_small_files(directory, header):
+        file, _, what = broken.partition(" ")
+        problems.add(file, None, what)
+    return dict(header)
+
+
+def check_counts(directory: str, header: dict[str, Any], problems: Problems) -> str:
+    """Counts of units, shards and the whole add up, and no file is missing or too many. Returns the extent."""
+    units, shards = (io.read_parquet(io.join(directory, name)).to_pylist() for name in reversed(SMALL_FILES))
+    for name in COUNT_COLUMNS:
+        added = sum(unit[name] for unit in units)
+        if added != header["totals"][name]:
+            problems.add(
+                "units.parquet", None, f"{name} add up to {added:,}, but run.json says {header['totals'][name]:,}"
+            )
+    for column, of_units in (("rows", "rows_read"), ("tokens", "tokens")):
+        by_shard: Counter[int] = Counter()
+        for unit in units:
+            by_shard[unit["shard_id"]] += unit[of_units]
+        for row, shard in enumerate(shards):
+            if by_shard[shard["shard_id"]] != shard[column]:
+                what = f"{column} is {shard[column]:,}, but its units add up to {by_shard[shard['shard_id']]:,}"
+                problems.add("shards.parquet", row, what)
+    sizes = outputs.tree_sizes(directory)
+    expected = {unit_name(unit["shard_id"], unit["block"]): unit["bytes"] for unit in units}
+    for name, size in expected.items():
+        for folder in ("embeddings", "rejects"):
+            if f"{folder}/{name}" not in sizes:
+                problems.add(f"{folder}/{name}", None, "is missing", MEND)
+        if sizes.get(f"embeddings/{name}", size) != size:
+            problems.add(f"embeddings/{name}", None, f"has {sizes[f'embeddings/{name}']:,} bytes, not {size:,}", MEND)
+    for path in sizes:
+        folder, _, name = path.partition("/")
+        if folder in ("embeddings", "rejects") and name not in expected and not outputs.is_temporary(path):
+            problems.add(path, None, "is of no unit of this run", "delete it")
+    return f"{len(units):,} units of {len(shards):,} shards"
+
+
+def check_units(
+    directory: str, header: dict[str, Any], config: VerifyConfig, problems: Problems, progress: Progress | None
+) -> str:
+    """Every file of embeddings and rejects, in parallel. Returns the extent."""
+    units = io.read_parquet(io.join(directory, "units.parquet")).to_pylist()
+    tasks = [units[first : first + _UNITS_A_TASK] for first in range(0, len(units), _UNITS_A_TASK)]
+    with scratch_steps(directory, config, progress) as steps:
+        results = steps.run(STEP, CheckUnits(directory, steps.work, header), tasks)
+    for total, kept in results:
+        problems.total += total
+        problems.kept += [Problem(*entry) for entry in kept]
+    return f"{2 * len(units):,} files, {sum(unit['bytes'] for unit in units):,} bytes of embeddings"
