@@ -24,7 +24,7 @@ COMMANDS = {
     "embed": "Embed a corpus: one sketched gradient for every sample.",
     "select": "Choose a weighted subset of an embedded corpus: a replay manifest.",
     "order": "Put the shards of a manifest in order, epoch by epoch and rank by rank.",
-    "verify": "Re-read a manifest, and its sources, and hold it to what it says.",
+    "verify": "Re-read a manifest and its sources, or an embedding run, and hold it to what it says.",
     "compare": "Lay selections from one corpus side by side.",
     "inspect": "Say what a directory made by cptsel is.",
     "export": "Write the replay corpus that a manifest describes.",

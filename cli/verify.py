@@ -24,7 +24,7 @@ PARAMETERS = [
 
 @pass_command(VerifyConfig, PARAMETERS, "cptsel verify replay --sources")
 def verify(config: VerifyConfig, progress: Any) -> Summary:
-    """Re-read a manifest, and its sources, and hold it to what it says; or an embedding run.
+    """Re-read a manifest and its sources, or an embedding run, and hold it to what it says.
 
     Checks schemas, checksums, counts, weights and mass by group, of a run every file of embeddings; exits with 4 at
     what is wrong. What follows -- goes to Apache Beam.

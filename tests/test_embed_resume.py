@@ -24,6 +24,7 @@ from cptsel.pipeline.config import EmbedConfig, VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import transforms as embed_transforms
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
+from cptsel.pipeline.verify import verify
 
 # How the reference run was made; one row of the corpus is damaged.
 OPTIONS = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 2000, "max_bad_fraction": 0.1}
