@@ -213,21 +213,6 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Options of ``cptsel export``."""
-
-    replay: str
-    out: str
-    to: str = "jsonl"
-    root: str | None = None
-    exclude: str | None = None
-    workers: int = 1
-    overwrite: bool = False
-    dry_run: bool = False
-    beam_args: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """Options of ``cptsel compare``."""
 

@@ -14,10 +14,11 @@ from manifest_builder import build_replay, change_samples, reseal
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import ExportConfig, OrderConfig, VerifyConfig
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports import shard as export_shard
+from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify

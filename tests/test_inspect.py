@@ -9,9 +9,10 @@ from run_builder import HEADER as RUN
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import ExportConfig, OrderConfig
+from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
+from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
 

@@ -1,5 +1,7 @@
 """Each kind of thing can be added by one class or one entry: everything else follows from the registries."""
 
+import hashlib
+import json
 import subprocess
 import sys
 import textwrap
@@ -9,17 +11,25 @@ from dataclasses import dataclass
 import click
 import numpy as np
 import pytest
+from manifest_builder import build_replay
 from run_builder import build_run
 from selection_builder import ROWS, choose, read_samples
 
 from cptsel.cli._options import config_parameters
 from cptsel.cli.main import main
+from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.config import ReadBy, check_read, check_values, option, resolve, to_yaml
 from cptsel.pipeline.corpus.formats.base import CorpusFormat, lost
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format, known_suffixes
 from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.export import export
+from cptsel.pipeline.exports.base import ExportFormat
+from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.exports.jsonl import read_lines
+from cptsel.pipeline.exports.registry import EXPORTS
+from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.selection.methods import METHODS, Draw
 
 
@@ -75,6 +85,38 @@ def test_a_corpus_format_is_one_class(tmp_path, tiny_lm, monkeypatch, capsys):
     (tmp_path / "corpus" / "a.toy").write_text("shorter\n")
     assert main(["verify", f"{tmp_path}/replay", "--sources"]) == 4
     assert "the file is shorter" in capsys.readouterr().out
+
+
+class Texts(ExportFormat):
+    """A text a line, and nothing else."""
+
+    name = "texts"
+    summary = "a text a line"
+    suffix = ".txt"
+
+    def write(self, path, records):
+        data = "".join(record["text"].replace("\n", " ") + "\n" for record in records).encode()
+        io.write_bytes(path, data)
+        return hashlib.sha256(data).hexdigest(), len(data)
+
+
+@pytest.mark.parametrize("curriculum", [False, True])
+def test_an_export_is_one_class(tmp_path, monkeypatch, curriculum):
+    """A curriculum merges what shards wrote, whatever the format."""
+    monkeypatch.setitem(EXPORTS, "texts", Texts())
+    built = build_replay(tmp_path, shards=3, curriculum=curriculum)
+    for to in ("texts", "jsonl"):
+        assert main(["export", str(built.replay), "--to", "jsonl", "--out", str(tmp_path / to)]) == 0
+        export(ExportConfig(replay=str(built.replay), to=to, out=str(tmp_path / to), overwrite=True))
+    assert inspect(str(tmp_path / "texts"))["totals"]["format"] == "texts"
+    plain = "".join(path.read_text() for path in sorted((tmp_path / "texts").rglob("*.txt")))
+    lines = [line for path in sorted((tmp_path / "jsonl").rglob("*.zst")) for line in read_lines(path.read_bytes())]
+    assert plain.split("\n")[:-1] == [json.loads(line)["text"].replace("\n", " ") for line in lines]
+    (tmp_path / "texts" / "data" / "mine.csv").write_text("not of this command")
+    with pytest.raises(UsageError, match=r"mine\.csv, which cptsel export did not write"):
+        export(ExportConfig(replay=str(built.replay), to="texts", out=str(tmp_path / "texts"), overwrite=True))
+    with pytest.raises(UsageError, match="--to csv: must be one of jsonl, texts"):
+        export(ExportConfig(replay=str(built.replay), to="csv", out=str(tmp_path / "csv")))
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,15 @@ _MANIFEST = _ALWAYS + r"|manifest\.json|CONSUMING\.md|shards\.parquet|samples/\d
 _WRITTEN = {  # what each command writes below its output, finished or not
     "select": re.compile(_MANIFEST + r"|\.work/.+"),
     "order": re.compile(_MANIFEST + r"|schedule/\d+-\d+\.parquet"),
-    "export": re.compile(_ALWAYS + r"|export\.json|data/.+\.jsonl\.zst|_work/.+"),
+    "export": re.compile(_ALWAYS + r"|export\.json|_work/.+"),
 }
 
 _CHUNK = 1 << 20
 
 
-def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool, keep: str | None = None) -> None:
+def prepare_output(
+    out: str, command: str, config_yaml: str, overwrite: bool, keep: str | None = None, data: str = "(?!)"
+) -> None:
     """Make ``out`` ready for ``command``: empty but for its ``config.yaml`` and the directory ``keep``.
 
     What an earlier, unfinished call of the same command left is removed; a finished one only with ``overwrite``;
@@ -40,11 +42,12 @@ def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool, ke
 
     Args:
         command: ``select``, ``order`` or ``export``.
+        data: regular expression of what else the command writes; nothing by default.
 
     Raises:
         UsageError: ``out`` is finished and ``overwrite`` is off, or holds files that are not this command's.
     """
-    check_output(out, command, overwrite)
+    check_output(out, command, overwrite, data)
     if keep is not None:
         io.delete(io.join(out, SUCCESS))  # first: what is half deleted must not look finished
         write_config(out, command, config_yaml)
@@ -57,7 +60,7 @@ def prepare_output(out: str, command: str, config_yaml: str, overwrite: bool, ke
         write_config(out, command, config_yaml)
 
 
-def check_output(out: str, command: str, overwrite: bool) -> None:
+def check_output(out: str, command: str, overwrite: bool, data: str = "(?!)") -> None:
     """Raise as ``prepare_output`` does, and change nothing, as for ``--dry-run``."""
     if io.exists(out) and not io.is_remote(out) and not os.path.isdir(out):
         raise UsageError(f"{out} is a file; choose a directory for --out")
@@ -72,7 +75,7 @@ def check_output(out: str, command: str, overwrite: bool) -> None:
     if io.exists(io.join(out, SUCCESS)) and not overwrite:
         raise UsageError(f"{out} exists; pass --overwrite or another --out")
     for name in names:
-        if not (_WRITTEN[command].fullmatch(name) or is_temporary(name)):
+        if not (_WRITTEN[command].fullmatch(name) or re.fullmatch(data, name) or is_temporary(name)):
             raise UsageError(
                 f"{out} holds {name}, which cptsel {command} did not write and would delete; "
                 "move it away or choose another --out"

@@ -1,11 +1,13 @@
 """Second step of an export that a curriculum orders over shards: pieces that shards wrote become parts in order."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.exports.shard import decompress, write_lines
+from cptsel.pipeline.exports.base import ExportFormat
+from cptsel.pipeline.exports.jsonl import read_lines
 
 STEP = "merge"
 
@@ -23,24 +25,25 @@ class MergeTask:
 
 @dataclass(frozen=True)
 class MergePart:
-    """MergeTask → {name, sha256, bytes, lines, tokens}. Holds one part's lines."""
+    """MergeTask → {name, sha256, bytes, lines, tokens}. Holds one part's records."""
 
+    format: ExportFormat
     out: str
     work: str
 
     def __call__(self, task: MergeTask) -> dict[str, Any]:
         numbered = []
         for piece in task.pieces:
-            for line in decompress(io.read_bytes(piece)).split(b"\n")[:-1]:
-                rank, _, text = line.partition(b"\t")
-                numbered.append((int(rank), text + b"\n"))
+            for line in read_lines(io.read_bytes(piece)):
+                rank, _, record = line.partition(b"\t")
+                numbered.append((int(rank), record))
         numbered.sort()
-        digest, size = write_lines(io.join(self.out, task.name), (line for _, line in numbered))
+        digest, size = self.format.write(io.join(self.out, task.name), (json.loads(record) for _, record in numbered))
         io.write_bytes(io.join(self.work, STEP, str(task.number)), b"")
         return {"name": task.name, "sha256": digest, "bytes": size, "lines": task.lines, "tokens": task.tokens}
 
 
-def merge_pieces(out: str, files: list[dict[str, Any]], steps: Steps) -> list[dict[str, Any]]:
+def merge_pieces(format: ExportFormat, out: str, files: list[dict[str, Any]], steps: Steps) -> list[dict[str, Any]]:
     """Files of the export, from what the shards wrote: files as they are, and pieces, which are merged by rank."""
     pieces: dict[str, list[dict[str, Any]]] = {}
     for file in files:
@@ -56,4 +59,4 @@ def merge_pieces(out: str, files: list[dict[str, Any]], steps: Steps) -> list[di
         )
         for number, name in enumerate(sorted(pieces))
     ]
-    return [file for file in files if "piece" not in file] + steps.run(STEP, MergePart(out, steps.work), tasks)
+    return [file for file in files if "piece" not in file] + steps.run(STEP, MergePart(format, out, steps.work), tasks)

@@ -1,22 +1,20 @@
 """One shard's part of an export: read its texts once, write a file for each visit."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import zstandard
-
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.corpus.documents import read_texts
-from cptsel.pipeline.errors import BadInputError, VerificationError
+from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.jsonl import to_line, write_lines
+from cptsel.pipeline.exports.plan import ExportTask, Visit, check_shard
 from cptsel.pipeline.hashing import content_hash
 
 STEP = "export"
-LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
 PIECES = "pieces"
 PART_RANKS = 8192  # of a curriculum in one file of the export, so that a worker can hold them
 
@@ -27,39 +25,16 @@ _COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Visit:
-    """A file of the export, relative to its directory, and what it plays of its shard.
-
-    Where a curriculum spreads the samples of a pass over shards, ``name`` is the folder of that pass: every
-    ``PART_RANKS`` ranks are a file there, and the shard writes its pieces of them.
-    """
-
-    name: str
-    phase: int
-    number: int  # of the pass: 1, 2, ...
-    spread: bool = False
-
-
-@dataclass(frozen=True)
-class ExportTask:
-    """A shard: its row of shards.parquet, where it lies now, its samples file and that file's hash, and its visits."""
-
-    shard: dict[str, Any]
-    uri: str
-    samples: str
-    sha256: str
-    visits: tuple[Visit, ...]
-
-
-@dataclass(frozen=True)
 class WriteShard:
     """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}.
 
-    A piece is {name, piece, lines, tokens}, where ``piece`` is the file with its lines, each after its rank and a tab.
+    A piece is {name, piece, lines, tokens}, where ``piece`` is the file with its records as JSON lines, each after its
+    rank and a tab, whatever the format.
     ``weighs_losses``: whether a line's ``loss_weight`` is that of the manifest, or 1 because something else (repeats,
     draws, nothing) realises the weight.
     """
 
+    format: ExportFormat
     out: str
     work: str
     text_field: str
@@ -120,19 +95,20 @@ class WriteShard:
         return listed
 
     def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        digest, size = write_lines(io.join(self.out, visit.name), (self._line(task, visit, row) for row in rows))
+        records = (self._record(task, visit, row) for row in rows)
+        digest, size = self.format.write(io.join(self.out, visit.name), records)
         return {"name": visit.name, "sha256": digest, "bytes": size, **_extent(rows)}
 
     def _write_pieces(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for part, mine in groupby(rows, key=lambda row: int(row["order_rank"]) // PART_RANKS):
-            name, piece = f"{visit.name}/{part:09d}.jsonl.zst", list(mine)
+            name, piece = f"{visit.name}/{part:09d}{self.format.suffix}", list(mine)
             path = io.join(self.work, PIECES, name, str(task.shard["shard_id"]))
-            write_lines(path, (b"%d\t" % row["order_rank"] + self._line(task, visit, row) for row in piece))
+            write_lines(path, (b"%d\t" % row["order_rank"] + to_line(self._record(task, visit, row)) for row in piece))
             yield {"name": name, "piece": path, **_extent(piece)}
 
-    def _line(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> bytes:
-        """One line; its ``loss_weight`` is what is left to multiply the loss by."""
-        record = {
+    def _record(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> Record:
+        """One play; its ``loss_weight`` is what is left to multiply the loss by."""
+        return {
             "text": row["text"],
             "id": row["doc_id"],
             "sample_id": row["sample_id"],
@@ -143,28 +119,6 @@ class WriteShard:
             "shard": task.shard["path"],
             "row": row["row_index"],
         }
-        return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def write_lines(path: str, lines: Iterable[bytes]) -> tuple[str, int]:
-    """Write lines, compressed; SHA-256 in hex and size of the file."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
-    with io.atomic_writer(path) as handle, compressor.stream_writer(handle, closefd=False) as stream:
-        for line in lines:
-            stream.write(line)
-    return outputs.hash_file(path)
-
-
-def decompress(data: bytes) -> bytes:
-    """What ``write_lines`` wrote."""
-    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
-        return stream.read()
-
-
-def check_shard(uri: str) -> None:
-    """Raise BadInputError where a shard of the corpus is not there."""
-    if not io.exists(uri):
-        raise BadInputError(f"{uri} is missing; restore it, or pass --root with where the corpus lies now")
 
 
 def _extent(rows: list[dict[str, Any]]) -> dict[str, int]:

@@ -23,7 +23,7 @@ _HOMES = {
     "CptselError": "cptsel.pipeline.errors",
     "CompareConfig": "cptsel.pipeline.config",
     "EmbedConfig": "cptsel.pipeline.config",
-    "ExportConfig": "cptsel.pipeline.config",
+    "ExportConfig": "cptsel.pipeline.exports.config",
     "OrderConfig": "cptsel.pipeline.config",
     "SelectConfig": "cptsel.pipeline.selection.config",
     "VerifyConfig": "cptsel.pipeline.config",

@@ -1,0 +1,57 @@
+"""What an export format must be able to do. One file a format; ``registry.py`` lists them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+from cptsel.pipeline.artifacts.manifest import Manifest, replay_tokens
+
+#: How near training on the files alone comes to the manifest: the same samples, weights and order; the order of shards
+#: only; the weights in expectation.
+Fidelity = Literal["exact", "shard-level", "expectation-only"]
+
+#: A play of a sample: text, id, sample_id, group, weight, loss_weight (what is left to multiply its loss by), repeat
+#: (which of its plays), shard and row.
+Record = dict[str, Any]
+
+_INSTRUCTIONS = {
+    "repeat": "play every line once, in the order of the files; the repeats are already there",
+    "loss": "play every line once, in the order of the files, and multiply its token losses by its loss_weight",
+    "sampling": "draw lines with replacement, with probability in proportion to weight, until {tokens} are played",
+    "none": "play every line once, in the order of the files; weights are ignored",
+}
+
+
+class ExportFormat(ABC):
+    """How plays become files. It has no state.
+
+    Attributes:
+        name: in ``--to`` and in ``export.json``.
+        summary: a phrase for the help page.
+        suffix: of its files, which lie below ``data/``.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def write(self, path: str, records: Iterable[Record]) -> tuple[str, int]:
+        """Write one file of plays in their order, atomically; equal records give equal bytes.
+
+        Returns:
+            SHA-256, in hex, and size in bytes.
+        """
+
+    def fidelity(self, manifest: Manifest) -> Fidelity:
+        """How near training by the instructions comes to the manifest."""
+        return "expectation-only" if manifest.realisation == "sampling" else "exact"
+
+    def instructions(self, manifest: Manifest) -> str:
+        """What the trainer does with the files; of draws, how many tokens each phase wants."""
+        if manifest.realisation != "sampling":
+            return _INSTRUCTIONS[manifest.realisation]
+        phases = {entry["phase"]: replay_tokens(manifest.header, entry) for entry in manifest.header["phases"]}
+        asked = [(number, phases[number]) for number in manifest.phases]
+        tokens = [f"{replay['requested']:,} tokens (phase {number})" for number, replay in asked if replay is not None]
+        return _INSTRUCTIONS["sampling"].format(tokens=" and ".join(tokens))

@@ -1,0 +1,36 @@
+"""The options of ``cptsel export``, each declared once."""
+
+from dataclasses import dataclass
+
+from cptsel.pipeline.config import argument, option
+from cptsel.pipeline.exports.registry import EXPORTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Options of ``cptsel export``."""
+
+    replay: str = argument("Directory written by cptsel select or cptsel order.", metavar="REPLAY")
+    to: str = option(
+        "jsonl",
+        "Format: " + "; ".join(f"{name} is {format.summary}" for name, format in EXPORTS.items()) + ".",
+        section="What is written",
+        choices=EXPORTS,
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now; by default where it was embedded.",
+        section="What is written",
+        metavar="DIR",
+    )
+    exclude: str | None = option(
+        None,
+        "File of doc_ids, doc_keys, sample_ids or hex content hashes, one a line, to leave out.",
+        section="What is written",
+        metavar="FILE",
+    )
+    out: str = option(help="Directory to write.", section="Running", metavar="DIR")
+    overwrite: bool = option(False, "Replace the directory if it is there.", section="Running")
+    dry_run: bool = option(False, "Say what would be written and do nothing.", section="Running")
+    workers: int = option(1, "Local processes.", section="Running", metavar="N")
+    beam_args: tuple[str, ...] = ()
