@@ -1,10 +1,14 @@
-"""What an export format must be able to do. One file a format; ``registry.py`` lists them."""
+"""What an export format must be able to do. One file a format; ``registry.py`` lists them.
+
+The help page reads the registry, so formats import what needs Beam where they use it.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from cptsel.pipeline.artifacts.manifest import Manifest, replay_tokens
+if TYPE_CHECKING:
+    from cptsel.pipeline.artifacts.manifest import Manifest
 
 #: How near training on the files alone comes to the manifest: the same samples, weights and order; the order of shards
 #: only; the weights in expectation.
@@ -43,12 +47,14 @@ class ExportFormat(ABC):
             SHA-256, in hex, and size in bytes.
         """
 
-    def fidelity(self, manifest: Manifest) -> Fidelity:
+    def fidelity(self, manifest: "Manifest") -> Fidelity:
         """How near training by the instructions comes to the manifest."""
         return "expectation-only" if manifest.realisation == "sampling" else "exact"
 
-    def instructions(self, manifest: Manifest) -> str:
+    def instructions(self, manifest: "Manifest") -> str:
         """What the trainer does with the files; of draws, how many tokens each phase wants."""
+        from cptsel.pipeline.artifacts.manifest import replay_tokens
+
         if manifest.realisation != "sampling":
             return _INSTRUCTIONS[manifest.realisation]
         phases = {entry["phase"]: replay_tokens(manifest.header, entry) for entry in manifest.header["phases"]}

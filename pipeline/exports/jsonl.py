@@ -6,8 +6,6 @@ from typing import ClassVar
 
 import zstandard
 
-from cptsel.pipeline import io
-from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.exports.base import ExportFormat, Record
 
 LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
@@ -31,6 +29,9 @@ def to_line(record: Record) -> bytes:
 
 def write_lines(path: str, lines: Iterable[bytes]) -> tuple[str, int]:
     """Write lines, compressed; SHA-256 in hex and size of the file."""
+    from cptsel.pipeline import io
+    from cptsel.pipeline.artifacts import outputs
+
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
     with io.atomic_writer(path) as handle, compressor.stream_writer(handle, closefd=False) as stream:
         for line in lines:
