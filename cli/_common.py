@@ -2,29 +2,26 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from cptsel.cli._options import SectionCommand, SectionOption
+from cptsel.cli._options import SectionCommand, SectionOption, config_parameters
 from cptsel.cli.main import Invocation, show_tracebacks
 from cptsel.pipeline.errors import CptselError, UsageError
 
 Summary = dict[str, Any]
 
 
-def pass_command(
-    kind: Any, parameters: Sequence[click.Parameter], example: str
-) -> Callable[[Callable[..., Summary]], click.Command]:
+def pass_command(kind: Any, example: str) -> Callable[[Callable[..., Summary]], click.Command]:
     """Make a command of a function ``(config, progress) -> summary``; its docstring is the help text.
 
     The command merges its flags with ``--config``, takes what follows ``--`` if its config has ``beam_args``, shows
     progress on stderr, and prints the summary.
 
     Args:
-        kind: the config dataclass.
-        parameters: arguments and options made with ``config_argument`` and ``config_option``.
+        kind: the config dataclass, which declares the command's arguments and options.
         example: one command line for the help page.
     """
     takes_beam_args = any(field.name == "beam_args" for field in dataclasses.fields(kind))
@@ -42,7 +39,9 @@ def pass_command(
             run_and_print(lambda progress: function(config, progress), invocation, as_json)
 
         options = [config_file_option(), json_option(), debug_option()]
-        return make_command(function.__name__, function.__doc__, callback, [*parameters, *options], example)
+        return make_command(
+            function.__name__, function.__doc__, callback, [*config_parameters(kind), *options], example
+        )
 
     return decorate
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cptsel.pipeline.config import options_of
+from cptsel.pipeline.config import Option, flag, options_of
 from cptsel.pipeline.errors import UsageError
 
 
@@ -61,70 +61,42 @@ class SectionCommand(click.Command):
 
 
 def config_parameters(kind: Any) -> list[click.Parameter]:
-    """The argument and options that a configuration declares, in the order of its fields.
+    """The arguments and options that a configuration declares, in the order of its fields."""
+    return [
+        _argument(kind, name, declared) if declared.section is None else _option(kind, name, declared)
+        for name, declared in options_of(kind).items()
+    ]
+
+
+def _argument(kind: Any, name: str, declared: Option) -> HelpArgument:
+    """A positional argument; a field that is a tuple takes any number of values.
+
+    It is never required by click, since ``--config`` may give it.
+    """
+    many = _base_type(_field(kind, name).type) is tuple
+    return HelpArgument(
+        [name], nargs=-1 if many else 1, required=False, metavar=declared.metavar, explanation=declared.help
+    )
+
+
+def _option(kind: Any, name: str, declared: Option) -> SectionOption:
+    """An option, whose flag is the field's name with dashes.
 
     click's own default stays None, so that an option that is not given leaves room for ``--config``; the help text
     ends with the field's default.
     """
-    found: list[click.Parameter] = []
-    for name, declared in options_of(kind).items():
-        if declared.section is None:
-            found.append(config_argument(kind, name, declared.help, metavar=declared.metavar or name.upper()))
-        else:
-            found.append(
-                config_option(
-                    kind,
-                    name,
-                    declared.help,
-                    section=declared.section,
-                    choices=list(declared.choices) or None,
-                    metavar=declared.metavar,
-                )
-            )
-    return found
-
-
-def config_argument(kind: type, field: str, help: str, *, metavar: str) -> HelpArgument:
-    """A positional argument for one field of a config; a field that is a tuple takes any number of values.
-
-    It is never required by click, since ``--config`` may give it.
-    """
-    many = _base_type(_field(kind, field).type) is tuple
-    return HelpArgument([field], nargs=-1 if many else 1, required=False, metavar=metavar, explanation=help)
-
-
-def config_option(
-    kind: type,
-    field: str,
-    help: str,
-    *,
-    section: str,
-    choices: Sequence[str] | None = None,
-    metavar: str | None = None,
-) -> SectionOption:
-    """An option for one field of a config.
-
-    click's own default stays None, so that an option that is not given leaves room for ``--config``; the help text
-    ends with the dataclass's default.
-
-    Args:
-        kind: the config dataclass.
-        field: name of the field; the flag is the same with dashes.
-        help: one sentence, with the unit where there is one.
-        section: heading on the help page.
-        choices: the values allowed, where they are few.
-        metavar: how the value is called on the help page.
-    """
-    spec = _field(kind, field)
+    spec = _field(kind, name)
     base = _base_type(spec.type)
-    settings: dict[str, Any] = {"default": None, "section": section, "help": help + _default_note(spec)}
+    settings: dict[str, Any] = {"default": None, "section": declared.section}
+    settings["help"] = declared.help + _default_note(spec)
     if base is bool:
         settings["is_flag"] = True
     else:
-        settings["type"] = click.Choice(list(choices)) if choices else (str if base is tuple else base)
+        plain = str if base is tuple else base
+        settings["type"] = click.Choice(list(declared.choices)) if declared.choices else plain
         settings["multiple"] = base is tuple
-        settings["metavar"] = metavar
-    return SectionOption(["--" + field.replace("_", "-"), field], **settings)
+        settings["metavar"] = declared.metavar
+    return SectionOption([flag(name), name], **settings)
 
 
 def _field(kind: type, name: str) -> "dataclasses.Field[Any]":

@@ -3,13 +3,10 @@
 from typing import Any
 
 from cptsel.cli._common import Summary, pass_command
-from cptsel.cli._options import config_parameters
 from cptsel.pipeline.config import CompareConfig
 
 
-@pass_command(
-    CompareConfig, config_parameters(CompareConfig), "cptsel compare replay-uniform replay-craig replay-gradmatch"
-)
+@pass_command(CompareConfig, "cptsel compare replay-uniform replay-craig replay-gradmatch")
 def compare(config: CompareConfig, progress: Any) -> Summary:
     """Lay selections from one corpus side by side.
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 from cptsel.cli._common import Summary, pass_command
-from cptsel.cli._options import config_parameters
 from cptsel.pipeline.exports.config import ExportConfig
 
 
-@pass_command(ExportConfig, config_parameters(ExportConfig), "cptsel export ordered --to jsonl --out corpus-replay")
+@pass_command(ExportConfig, "cptsel export ordered --to jsonl --out corpus-replay")
 def export(config: ExportConfig, progress: Any) -> Summary:
     """Write the replay corpus that a manifest describes.
 

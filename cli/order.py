@@ -3,13 +3,10 @@
 from typing import Any
 
 from cptsel.cli._common import Summary, pass_command
-from cptsel.cli._options import config_parameters
 from cptsel.pipeline.config import OrderConfig
 
 
-@pass_command(
-    OrderConfig, config_parameters(OrderConfig), "cptsel order replay --epochs 2 --world-size 8 --out ordered"
-)
+@pass_command(OrderConfig, "cptsel order replay --epochs 2 --world-size 8 --out ordered")
 def order(config: OrderConfig, progress: Any) -> Summary:
     """Put the shards of a manifest in order, epoch by epoch and rank by rank.
 

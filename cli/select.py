@@ -3,13 +3,11 @@
 from typing import Any
 
 from cptsel.cli._common import Summary, pass_command
-from cptsel.cli._options import config_parameters
 from cptsel.pipeline.selection.config import SelectConfig
 
 
 @pass_command(
     SelectConfig,
-    config_parameters(SelectConfig),
     "cptsel select run --method craig --budget 5% --group-by language --out replay",
 )
 def select(config: SelectConfig, progress: Any) -> Summary:

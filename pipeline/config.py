@@ -136,42 +136,6 @@ def _check_range(name: str, value: float, declared: Option) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
-    """Options of ``cptsel embed``; see its ``--help`` and docs/cli.md for the meaning of each."""
-
-    inputs: tuple[str, ...]
-    model: str
-    out: str
-    format: str | None = None
-    root: str | None = None
-    text_field: str = "text"
-    id_field: str | None = "id"
-    group_by: tuple[str, ...] = ()
-    max_tokens: int | None = None
-    sketch_dim: int = 1024
-    validation_dim: int = 256
-    storage: str = "float16"
-    norm: str = "sketch"
-    split_special_tokens: bool = False
-    tokens_per_batch: int | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    revision: str | None = None
-    trust_remote_code: bool = False
-    exclude: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    max_bad_fraction: float = 0.01
-    max_line_bytes: int = 64 << 20
-    block_bytes: int = 8 << 20
-    workers: int = 1
-    threads: int = 1
-    overwrite: bool = False
-    dry_run: bool = False
-    beam_args: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class OrderConfig:
     """Options of ``cptsel order``."""
 
@@ -205,10 +169,19 @@ class OrderConfig:
 class VerifyConfig:
     """Options of ``cptsel verify``."""
 
-    replay: str
-    sources: bool = False
-    root: str | None = None
-    workers: int = 1
+    replay: str = argument("Directory written by cptsel select, order or embed.", metavar="REPLAY")
+    sources: bool = option(
+        False,
+        "Also read the corpus again and compare shard checksums and the text of every chosen sample.",
+        section="Checks",
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now, for --sources; by default where it was embedded.",
+        section="Checks",
+        metavar="DIR",
+    )
+    workers: int = option(1, "Local processes, for --sources and for runs.", section="Running", metavar="N")
     beam_args: tuple[str, ...] = ()
 
 
@@ -222,13 +195,6 @@ class CompareConfig:
 
 Config = TypeVar("Config", bound="DataclassInstance")
 
-_POSITIONAL = {
-    "inputs": "GLOB",
-    "runs": "RUN",
-    "replay": "REPLAY",
-    "replays": "REPLAY",
-}  # as the command line calls them
-
 _IN_WORDS = {
     "str": "text",
     "int": "a whole number",
@@ -236,7 +202,6 @@ _IN_WORDS = {
     "bool": "true or false",
     "tuple[str, ...]": "a list of texts",
 }
-_BUDGETS = frozenset({"budget", "group_floor", "group_cap", "phase_budget"})
 
 # Options of one call alone: read back by another, they would replace an output or do nothing.
 NOT_SAVED = frozenset({"overwrite", "dry_run"})
@@ -260,11 +225,17 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        names = [_POSITIONAL.get(name) or "--" + name.replace("_", "-") for name in missing]
+        names = [_called(kind, name) for name in missing]
         raise UsageError(f"missing: {', '.join(names)}")
     for name, value in values.items():
-        values[name] = _typed(name, value, known[name].type, file)
+        values[name] = _typed(known[name], value, file)
     return kind(**values)
+
+
+def _called(kind: Any, name: str) -> str:
+    """A required option or argument as the command line calls it."""
+    declared = options_of(kind).get(name)
+    return flag(name) if declared is None or declared.section else str(declared.metavar).strip("'.")
 
 
 def mapping_pairs(loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[Any, Any]]:
@@ -304,8 +275,9 @@ def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any
     return values
 
 
-def _typed(name: str, value: Any, annotation: Any, file: str | None) -> Any:
+def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any:
     """Hold a value from YAML against the field's annotation: int widens to float, nothing else is converted."""
+    name, annotation = field.name, field.type
     text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
     allowed = {part.strip() for part in text.split("|")}
     if value is None and "None" in allowed:
@@ -329,7 +301,8 @@ def _typed(name: str, value: Any, annotation: Any, file: str | None) -> Any:
         raise UsageError(f"{place} has no value; give it {wanted}, or leave it out")
     written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
     hint = "; it takes one value" if isinstance(value, tuple) else ""
-    if name in _BUDGETS and isinstance(value, float):
+    declared = field.metadata.get("option")
+    if declared is not None and declared.parse is not None and isinstance(value, float):
         hint = '; a share is written "5%"'
     raise UsageError(f"{place}: {written[:60]} is not {wanted}{hint}")
 

@@ -16,10 +16,11 @@ import apache_beam as beam
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import run_fingerprint
-from cptsel.pipeline.config import EmbedConfig, to_yaml
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
 from cptsel.pipeline.embedding.block import RowOptions
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import finish
 from cptsel.pipeline.embedding.inventory import take_inventory

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cptsel.pipeline import hashing, io
-from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.block import batches, cut_block, quantise
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer
 from cptsel.schemas import arrow
@@ -245,7 +245,7 @@ def test_batches_hold_every_window_once_longest_first():
         ({"max_tokens": 5000}, "--max-tokens 5000: the model has 1024 positions"),
         ({"max_tokens": 0}, "--max-tokens 0: must be at least 1"),
         ({"sketch_dim": 0}, "--sketch-dim 0: must be at least 1"),
-        ({"max_bad_fraction": 2.0}, "must be between 0 and 1"),
+        ({"max_bad_fraction": 2.0}, "--max-bad-fraction 2.0: must be a finite number between 0 and 1"),
         ({"group_by": ("loss_sum",)}, "writes a column of that name itself"),
         ({"storage": "int4"}, "must be one of float16, int8"),
         ({"exclude": "nowhere.txt"}, "nowhere.txt"),

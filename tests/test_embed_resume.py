@@ -20,9 +20,10 @@ import pytest
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import EmbedConfig, VerifyConfig
+from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import transforms as embed_transforms
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
 from cptsel.pipeline.verify import verify
 

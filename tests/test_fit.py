@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cptsel.pipeline.config import EmbedConfig
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import plan_model
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.fit import check_dtype

@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.embed import embed
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import plan_model
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.frozen import FrozenModel

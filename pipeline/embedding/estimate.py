@@ -4,10 +4,10 @@ import time
 from typing import Any
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import ModelPlan
 from cptsel.pipeline.errors import CptselError
 

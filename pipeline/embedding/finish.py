@@ -8,9 +8,9 @@ import pyarrow as pa
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, sealed
-from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import check_damage, has_rejects, read_rejects, summary
 from cptsel.pipeline.embedding.transforms import UnitResult
 from cptsel.pipeline.errors import PartialError

@@ -7,8 +7,8 @@ from typing import Any
 import apache_beam as beam
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.shards import Block, Shard
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.transforms import CollectSorted, InventoryShards
 from cptsel.pipeline.engine.beam import make_pipeline
 from cptsel.pipeline.errors import UsageError

@@ -7,9 +7,9 @@ from typing import Any
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.run import shaping_packages
-from cptsel.pipeline.config import EmbedConfig, to_dict
-from cptsel.pipeline.corpus.formats.registry import FORMATS
+from cptsel.pipeline.config import check_values, to_dict
 from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
 from cptsel.pipeline.model.fit import check_tokenizer
@@ -60,27 +60,9 @@ class ModelPlan:
 
 def check_config(config: EmbedConfig) -> None:
     """Check options by themselves, without model and corpus. Raises UsageError with option, value and range."""
-    for name in (
-        *("max_tokens", "limit", "sketch_dim", "validation_dim", "tokens_per_batch"),
-        *("max_line_bytes", "block_bytes", "threads", "workers"),
-    ):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if config.seed < 0:
-        raise UsageError(f"--seed {config.seed}: must not be negative")
+    check_values(config)
     if config.exclude is not None:
         read_exclusions(config.exclude)
-    if not 0 <= config.max_bad_fraction <= 1:
-        raise UsageError(f"--max-bad-fraction {config.max_bad_fraction}: must be between 0 and 1")
-    for name, choices in (
-        ("format", (None, *FORMATS)),
-        ("storage", ("float16", "int8")),
-        ("norm", ("sketch", "exact")),
-        ("dtype", ("auto", "float32", "bfloat16", "float16")),
-    ):
-        if getattr(config, name) not in choices:
-            raise UsageError(f"--{name} {getattr(config, name)}: must be one of {', '.join(filter(None, choices))}")
     taken = set(arrow.embeddings_schema(1, 1, "int8", []).names) & set(config.group_by)
     if taken:
         raise UsageError(f"--group-by {min(taken)}: cptsel writes a column of that name itself; rename the corpus's")

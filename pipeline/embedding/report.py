@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import EmbedConfig
 from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.transforms import UnitResult, unit_path
 from cptsel.pipeline.errors import BadInputError
 

@@ -6,8 +6,9 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import unit_name
 from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files
-from cptsel.pipeline.config import EmbedConfig, to_yaml
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.finish import write_shards
 from cptsel.pipeline.embedding.plan import refuse_difference
 from cptsel.schemas.validation import validate

@@ -22,7 +22,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 _HOMES = {
     "CptselError": "cptsel.pipeline.errors",
     "CompareConfig": "cptsel.pipeline.config",
-    "EmbedConfig": "cptsel.pipeline.config",
+    "EmbedConfig": "cptsel.pipeline.embedding.config",
     "ExportConfig": "cptsel.pipeline.exports.config",
     "OrderConfig": "cptsel.pipeline.config",
     "SelectConfig": "cptsel.pipeline.selection.config",

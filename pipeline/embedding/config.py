@@ -1,0 +1,157 @@
+"""The options of ``cptsel embed``, each declared once."""
+
+from dataclasses import dataclass
+
+from cptsel.pipeline.config import argument, option
+from cptsel.pipeline.corpus.formats.registry import FORMATS
+
+_CORPUS, _MODEL, _SKETCH, _RUNNING = "Corpus", "Model and windows", "Embeddings", "Running"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Options of ``cptsel embed``; see its ``--help`` and docs/cli.md for the meaning of each."""
+
+    inputs: tuple[str, ...] = argument(
+        "Shards: globs or paths, local or on a filesystem of Beam's (gs://, s3://, hdfs://); "
+        "@FILE for a file with one of them a line.",
+        metavar="'GLOB'...",
+    )
+
+    format: str | None = option(
+        None,
+        "Format of all shards; by default each one's suffix tells it. Compression goes by .gz and .zst in any case.",
+        section=_CORPUS,
+        choices=FORMATS,
+    )
+    root: str | None = option(
+        None,
+        "Directory to which shard paths are relative, so that a corpus that moves keeps its sample ids; "
+        "by default the longest common directory of the globs.",
+        section=_CORPUS,
+        metavar="DIR",
+    )
+    text_field: str = option("text", "Field or column that holds the text.", section=_CORPUS, metavar="NAME")
+    id_field: str | None = option(
+        "id",
+        "Field or column that holds the corpus's own document id; it need not be there.",
+        section=_CORPUS,
+        metavar="NAME",
+    )
+    group_by: tuple[str, ...] = option(
+        (),
+        "Field or column, such as language or domain, kept as a group column; may be repeated.",
+        section=_CORPUS,
+        metavar="COLUMN",
+    )
+    exclude: str | None = option(
+        None,
+        "File of doc_ids, doc_keys, sample_ids or hex content hashes, one a line, to leave out.",
+        section=_CORPUS,
+        metavar="FILE",
+    )
+    limit: int | None = option(
+        None, "Read only the first N rows of every shard: for a try.", section=_CORPUS, metavar="N", least=1
+    )
+    max_bad_fraction: float = option(
+        0.01,
+        "Largest share of rows, from 0 to 1, that may be rejected before the run fails with exit code 3.",
+        section=_CORPUS,
+        metavar="SHARE",
+        least=0,
+        most=1,
+    )
+    max_line_bytes: int = option(
+        64 << 20, "Lines longer than this, in bytes, are rejected.", section=_CORPUS, metavar="BYTES", least=1
+    )
+
+    model: str = option(
+        help="Causal language model, as a directory or a Hub id; weights are read from safetensors only.",
+        section=_MODEL,
+        metavar="PATH_OR_HUB_ID",
+    )
+    revision: str | None = option(
+        None, "Revision of a model on the Hub: branch, tag or commit.", section=_MODEL, metavar="NAME"
+    )
+    trust_remote_code: bool = option(False, "Run Python code that comes with the model.", section=_MODEL)
+    max_tokens: int | None = option(
+        None,
+        "Longest window, in tokens; longer documents become several windows; by default 1024, or what the model has.",
+        section=_MODEL,
+        metavar="N",
+        least=1,
+    )
+    split_special_tokens: bool = option(
+        False,
+        "Take text that spells a special token, such as </s> in a document, for text; by default it becomes that "
+        "token's id, as the tokenizer does.",
+        section=_MODEL,
+    )
+    dtype: str = option(
+        "auto",
+        "Number type the model runs in; auto is float32 on a CPU, that of the weights on a GPU. Gradients are always "
+        "summed in float32.",
+        section=_MODEL,
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    device: str = option(
+        "auto",
+        "Device to run on, such as cpu or cuda:0; auto takes an accelerator if there is one.",
+        section=_MODEL,
+        metavar="NAME",
+    )
+    tokens_per_batch: int | None = option(
+        None,
+        "Most tokens, padding included, in one forward pass; changes speed and memory; by default 4096 on a CPU and "
+        "32768 on a GPU.",
+        section=_MODEL,
+        metavar="N",
+        least=1,
+    )
+
+    sketch_dim: int = option(
+        1024, "Length of the sketch that is stored for every sample.", section=_SKETCH, metavar="K", least=1
+    )
+    validation_dim: int = option(
+        256,
+        "Length of the second, independent sketch by which selections are judged.",
+        section=_SKETCH,
+        metavar="K",
+        least=1,
+    )
+    storage: str = option(
+        "float16",
+        "How directions are stored; int8 takes half the space.",
+        section=_SKETCH,
+        choices=("float16", "int8"),
+    )
+    norm: str = option(
+        "sketch",
+        "How grad_norm is found: sketch is free and within a few percent; exact costs about as much again "
+        "as the LM head.",
+        section=_SKETCH,
+        choices=("sketch", "exact"),
+    )
+    seed: int = option(0, "Seed of the random projections.", section=_SKETCH, metavar="N", least=0)
+
+    out: str = option(help="Directory to write; one that was interrupted is resumed.", section=_RUNNING, metavar="RUN")
+    overwrite: bool = option(False, "Replace RUN if it is there.", section=_RUNNING)
+    dry_run: bool = option(
+        False, "Say what would be done, with an estimate of time and storage, and do nothing.", section=_RUNNING
+    )
+    workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1)
+    threads: int = option(
+        1,
+        "Threads of each process for the model; the same count gives the same bytes.",
+        section=_RUNNING,
+        metavar="N",
+        least=1,
+    )
+    block_bytes: int = option(
+        8 << 20,
+        "Size, in bytes, of the pieces into which large shards are cut; memory is bounded by it.",
+        section=_RUNNING,
+        metavar="BYTES",
+        least=1,
+    )
+    beam_args: tuple[str, ...] = ()
