@@ -12,7 +12,7 @@ the time that other programs made them wait as CPU time.
 **Kernel.** Real windows in the batches that embed would make, a few taken from the whole range of lengths. For each
 batch: *plain* forward + loss, as any evaluation loop has it (logits of the whole padded batch, ``cross_entropy``, no
 gradient); *lean* forward + loss, whose loss is taken a cache-full of unpadded rows at a time, as our kernel does;
-``FrozenModel.gradients``; and the same with exact norms. The ratio that is aimed at is gradients ÷ plain; gradients ÷
+``HeadGradient.of_windows``; and the same with exact norms. The ratio that is aimed at is gradients ÷ plain; gradients ÷
 lean says what the sketches alone add.
 
 **Command.** CPU time of ``cptsel embed`` in a process of its own, without its start-up, which is the same for any
@@ -61,6 +61,7 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import ModelPlan, plan_model
 from cptsel.pipeline.kernels.gradients.head import CHUNK_ELEMENTS
 from cptsel.pipeline.model.frozen import FrozenModel
+from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
@@ -196,12 +197,13 @@ def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
     """CPU seconds of every way over the batches, round by round."""
     exact = copy.copy(model)
     exact.spec = dataclasses.replace(model.spec, exact_norm=True)
+    by_sketch, by_length = HeadGradient(model), HeadGradient(exact)
     padded = [pad(batch) for batch in found]
     ways: dict[str, Callable[[int], object]] = {
         "plain": lambda i: plain_loss(model, padded[i]),
         "lean": lambda i: lean_loss(model, padded[i]),
-        "gradients": lambda i: model.gradients(found[i]),
-        "exact_norm": lambda i: exact.gradients(found[i]),
+        "gradients": lambda i: by_sketch.of_windows(found[i]),
+        "exact_norm": lambda i: by_length.of_windows(found[i]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-1, rounds):  # the first is a warm-up
@@ -293,13 +295,13 @@ def cpu_of_command(config: EmbedConfig, limit: int) -> float:
 def fidelity_part(model: FrozenModel, windows: Batch) -> dict:
     """How true sketches are to exact head gradients."""
     rows: dict[str, list[np.ndarray]] = {"sketch": [], "validation": [], "flat": []}
-    exact = []
+    exact, kind = [], HeadGradient(model)
     weight = model.head.weight.detach().clone().float().requires_grad_()
     random = np.random.default_rng(0)
     buckets = random.integers(model.spec.sketch_dim, size=weight.numel())
     flips = random.choice([-1.0, 1.0], weight.numel())
     for row in windows:
-        result = model.gradients([row])
+        result = kind.of_windows([row])
         rows["sketch"].append(result.sketch[0].numpy())
         rows["validation"].append(result.validation[0].numpy())
         ids = torch.from_numpy(row[None].astype(np.int64))

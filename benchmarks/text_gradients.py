@@ -20,6 +20,7 @@ from cptsel.pipeline.embedding.block import batches, cut_block
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import plan_model
 from cptsel.pipeline.model.frozen import FrozenModel
+from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 BATCH_TOKENS = 4_096
@@ -54,10 +55,11 @@ def read_windows(globs: Sequence[str], model: FrozenModel, max_tokens: int, docu
 
 def sketches(model: FrozenModel, windows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Both sketches of every window, (n, k) float32 each."""
-    g = np.empty((len(windows), model.sketch.k), np.float32)
-    v = np.empty((len(windows), model.validation.k), np.float32)
+    kind = HeadGradient(model)
+    g = np.empty((len(windows), kind.sketch.k), np.float32)
+    v = np.empty((len(windows), kind.validation.k), np.float32)
     for batch in batches([len(window) for window in windows], BATCH_TOKENS):
-        rows = model.gradients([windows[i] for i in batch])
+        rows = kind.of_windows([windows[i] for i in batch])
         g[batch], v[batch] = rows.sketch.numpy(), rows.validation.numpy()
     return g, v
 

@@ -12,6 +12,7 @@ from cptsel.pipeline.kernels.gradients import head as head_gradient
 from cptsel.pipeline.kernels.gradients.head import LogitMap, head_gradients
 from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 MAPS = [LogitMap(), LogitMap(scale=0.25), LogitMap(softcap=3.0), LogitMap(scale=1.7, softcap=5.0)]
@@ -85,6 +86,11 @@ def model(tiny_lm) -> FrozenModel:
     )
 
 
+@pytest.fixture(scope="module")
+def kind(model) -> HeadGradient:
+    return HeadGradient(model)
+
+
 def true_gradients(model: FrozenModel, windows: list[np.ndarray]) -> torch.Tensor:
     """(n, V·d) head gradients by autograd through the model's own loss, the head untied from the embeddings."""
     weight = model.head.weight.detach().clone()
@@ -105,14 +111,14 @@ def flat_count_sketch(gradients: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros(len(gradients), k).index_add_(1, buckets, gradients * flips)
 
 
-def test_fidelity_on_a_trained_model(model, windows):
+def test_fidelity_on_a_trained_model(model, kind, windows):
     """Cosines err by the 1/√k of any seeded projection and not more, so ranks are kept as well as k allows.
 
     How high the rank correlation gets depends on how far the true cosines spread (here by .05, benchmarks/embed.py), so
     it is held against the flat sketch of the same rows.
     """
     exact = true_gradients(model, windows)
-    result = model.gradients(windows)
+    result = kind.of_windows(windows)
     cosines = [
         torch.nn.functional.normalize(rows, dim=1) @ torch.nn.functional.normalize(rows, dim=1).T
         for rows in (exact, result.sketch, result.validation, flat_count_sketch(exact, 1024))
@@ -127,30 +133,30 @@ def test_fidelity_on_a_trained_model(model, windows):
     torch.testing.assert_close(result.exact_norm, norms, rtol=1e-4, atol=0)
     assert float((result.sketch.norm(dim=1) / norms).std()) <= 0.05
     torch.testing.assert_close(
-        result.sketch[5], dense_sketch(exact[5].view(model.head.weight.shape), model.sketch), rtol=1e-3, atol=1e-3
+        result.sketch[5], dense_sketch(exact[5].view(model.head.weight.shape), kind.sketch), rtol=1e-3, atol=1e-3
     )
 
 
-def test_rows_do_not_depend_on_batch_mates_or_padding(model, windows):
-    together = model.gradients(windows[:24])
+def test_rows_do_not_depend_on_batch_mates_or_padding(model, kind, windows):
+    together = kind.of_windows(windows[:24])
     for i in (0, 7, 23):
-        alone = model.gradients([windows[i]])
+        alone = kind.of_windows([windows[i]])
         for name in ("sketch", "validation"):
             left, right = getattr(alone, name)[0], getattr(together, name)[i]
             assert float((left - right).norm() / left.norm()) < 1e-5
         assert float(alone.loss_sum[0]) == pytest.approx(float(together.loss_sum[i]), rel=1e-5)
 
 
-def test_bfloat16_accumulates_in_float32(model, windows):
+def test_bfloat16_accumulates_in_float32(model, kind, windows):
     """Same hidden states and head, rounded to bfloat16: sums over tokens must not round again."""
     tokens = torch.as_tensor(windows[14]).unsqueeze(0)
     with torch.no_grad():
         hidden = model.base(input_ids=tokens[:, :-1]).last_hidden_state.bfloat16()
     weight = model.head.weight.bfloat16()
     lengths = torch.tensor([hidden.shape[1]])
-    tables = (model.sketch, model.validation)
+    tables = (kind.sketch, kind.validation)
     low = head_gradients(hidden, tokens[:, 1:], lengths, weight, None, LogitMap(), *tables)
     high = head_gradients(hidden.float(), tokens[:, 1:], lengths, weight.float(), None, LogitMap(), *tables)
     assert low.sketch.dtype == torch.float32
     assert float((low.sketch - high.sketch).norm() / high.sketch.norm()) < 0.02  # logits are rounded, sums are not
-    assert (model.sketch.k_v, model.validation.k_v) == (K_V, K_V_VALIDATION)
+    assert (kind.sketch.k_v, kind.validation.k_v) == (K_V, K_V_VALIDATION)

@@ -10,16 +10,11 @@ import torch
 import transformers
 
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.model import frozen as model_module
-from cptsel.pipeline.model.frozen import (
-    FrozenModel,
-    ModelSpec,
-    describe,
-    local_path,
-    resolve_device,
-    resolve_dtype,
-    weights_fingerprint,
-)
+from cptsel.pipeline.model import configuration
+from cptsel.pipeline.model.configuration import describe
+from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.gradients.head import HeadGradient
+from cptsel.pipeline.model.naming import local_path, resolve_device, resolve_dtype, weights_fingerprint
 from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of, tokenizer_fingerprint
 
 SMALL = {
@@ -78,7 +73,8 @@ def test_gradient_of_every_kind_of_head_equals_autograd(kind, tmp_path):
     source = save(KINDS[kind](), tmp_path)
     frozen = FrozenModel(spec(source))
     ids = [np.arange(1, 20) * 5 % 61, np.arange(3, 12) * 7 % 61]
-    result = frozen.gradients(ids)
+    taken = HeadGradient(frozen)
+    result = taken.of_windows(ids)
     model = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone())  # untied: the head's own gradient
@@ -89,7 +85,7 @@ def test_gradient_of_every_kind_of_head_equals_autograd(kind, tmp_path):
         (gradient,) = torch.autograd.grad(loss, head.weight)
         assert float(result.loss_sum[i]) == pytest.approx(float(loss.detach()), rel=1e-4)
         assert float(result.exact_norm[i]) == pytest.approx(float(gradient.norm()), rel=1e-4)
-        expected = frozen.sketch.sketch(gradient.T.contiguous(), torch.eye(gradient.shape[1]))
+        expected = taken.sketch.sketch(gradient.T.contiguous(), torch.eye(gradient.shape[1]))
         torch.testing.assert_close(result.sketch[i], expected, rtol=1e-3, atol=1e-3 * float(gradient.norm()))
     facts = describe(source)["head"]
     assert facts["bias"] == (kind == "logit bias")
@@ -100,7 +96,7 @@ def test_gradient_of_every_kind_of_head_equals_autograd(kind, tmp_path):
 
 def test_a_head_that_can_not_be_seen_is_refused_by_name(tmp_path, monkeypatch):
     source = save(KINDS["soft-cap"](), tmp_path)
-    monkeypatch.setattr(model_module, "_SOFTCAPS", ())
+    monkeypatch.setattr(configuration, "_SOFTCAPS", ())
     with pytest.raises(UsageError, match="Gemma2ForCausalLM are not its LM head's output"):
         FrozenModel(spec(source))
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 import numpy as np
 import pytest
+import torch
 from manifest_builder import build_replay
 from run_builder import build_run
 from selection_builder import ROWS, choose, read_samples
@@ -22,7 +23,10 @@ from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.config import ReadBy, check_read, check_values, option, resolve, to_yaml
 from cptsel.pipeline.corpus.formats.base import CorpusFormat, lost
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format, known_suffixes
-from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document
+from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document, DocumentBlock
+from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
+from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.plan import plan_model
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.base import ExportFormat
@@ -30,6 +34,9 @@ from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.jsonl import read_lines
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.inspect import inspect
+from cptsel.pipeline.kernels.gradients.batch import BatchGradients
+from cptsel.pipeline.model.gradients.base import GradientKind
+from cptsel.pipeline.model.gradients.registry import GRADIENTS
 from cptsel.pipeline.selection.methods import METHODS, Draw
 
 
@@ -117,6 +124,38 @@ def test_an_export_is_one_class(tmp_path, monkeypatch, curriculum):
         export(ExportConfig(replay=str(built.replay), to="texts", out=str(tmp_path / "texts"), overwrite=True))
     with pytest.raises(UsageError, match="--to csv: must be one of jsonl, texts"):
         export(ExportConfig(replay=str(built.replay), to="csv", out=str(tmp_path / "csv")))
+
+
+class Last(GradientKind):
+    """Of the last hidden state alone: a projection of what stands there."""
+
+    name = "last"
+
+    def of_batch(self, tokens, lengths):
+        hidden = self.model.hidden(tokens[:, :-1], lengths)
+        last = hidden[torch.arange(len(lengths)), lengths - 1].float()
+        spec = self.model.spec
+        return BatchGradients(
+            last[:, : spec.sketch_dim], last[:, -spec.validation_dim :], lengths.float(), exact_norm=None
+        )
+
+
+def test_a_gradient_kind_is_one_class(tiny_lm, monkeypatch):
+    monkeypatch.setitem(GRADIENTS, "last", Last)
+    config = EmbedConfig(inputs=(), model=str(tiny_lm), out="", sketch_dim=16, validation_dim=8, max_tokens=32)
+    plan = plan_model(config)
+    rows = RowOptions(plan.max_tokens, plan.tokens_per_batch, config.storage, ())
+    documents = [Document(i, None, f"Document {i} measures and weighs.", (), None, None) for i in range(4)]
+    block = DocumentBlock(0, 0, 4, documents, [], True)
+    tables = [
+        BlockEmbedder(replace(plan.spec, gradient=name), rows).embed("a.jsonl", block).embeddings
+        for name in ("head", "last")
+    ]
+    ids = [table["sample_id"].to_pylist() for table in tables]
+    assert ids[0] == ids[1]
+    directions = [np.array(table["direction"].to_pylist(), np.float32) for table in tables]
+    assert directions[0].shape == directions[1].shape == (4, 16)
+    assert not np.allclose(directions[0], directions[1], atol=0.1)
 
 
 @pytest.fixture(scope="module")

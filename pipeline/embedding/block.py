@@ -16,6 +16,7 @@ from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.kernels.windows import cut_windows
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.gradients.registry import GRADIENTS
 from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of, special_ids
 from cptsel.schemas import arrow
 
@@ -80,6 +81,7 @@ class BlockEmbedder:
         """Load the model. Raises UsageError where cptsel can't handle it."""
         self.options = options
         self.model = FrozenModel(spec)
+        self.gradients = GRADIENTS[spec.gradient](self.model)
         self.tokenizer = load_tokenizer(self.model.path, spec.trust_remote_code)
         self.prefix = prefix_of(self.tokenizer)
         self.exclusions = read_exclusions(options.exclude) if options.exclude else frozenset()
@@ -130,7 +132,7 @@ class BlockEmbedder:
         }
         prefix = np.asarray(self.prefix.ids, dtype=np.int32)
         for batch in batches([len(ids) for ids in windows], self.options.tokens_per_batch):
-            result = self.model.gradients([np.concatenate([prefix, windows[i]]) for i in batch])
+            result = self.gradients.of_windows([np.concatenate([prefix, windows[i]]) for i in batch])
             out["sketch"][batch] = result.sketch.cpu().numpy()
             out["validation"][batch] = result.validation.cpu().numpy()
             out["loss_sum"][batch] = result.loss_sum.cpu().numpy()

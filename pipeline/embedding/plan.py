@@ -12,12 +12,11 @@ from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
+from cptsel.pipeline.model.configuration import describe, max_positions
 from cptsel.pipeline.model.fit import check_tokenizer
-from cptsel.pipeline.model.frozen import (
-    ModelSpec,
-    describe,
+from cptsel.pipeline.model.frozen import ModelSpec
+from cptsel.pipeline.model.naming import (
     local_path,
-    max_positions,
     pinned_revision,
     resolve_device,
     resolve_dtype,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cptsel.pipeline.kernels.gradients.batch import BatchGradients
 from cptsel.pipeline.kernels.gradients.sketch import HeadSketch
 
 CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits held at once: 4 MiB, about a CPU cache; half a GiB
@@ -38,23 +39,6 @@ class LogitMap:
         return (1.0 - (z / self.softcap).square()).mul_(self.scale)
 
 
-@dataclass(frozen=True)
-class HeadGradients:
-    """Of a batch of B samples; all float32 on the model's device.
-
-    Attributes:
-        sketch: (B, k) two-stage sketch of G.
-        validation: (B, k') independent sketch of G.
-        loss_sum: (B,) nats, summed over the predicted tokens.
-        exact_norm: (B,) ‖G‖_F, or None where it was not asked for.
-    """
-
-    sketch: torch.Tensor
-    validation: torch.Tensor
-    loss_sum: torch.Tensor
-    exact_norm: torch.Tensor | None
-
-
 def head_gradients(
     hidden: torch.Tensor,
     labels: torch.Tensor,
@@ -65,7 +49,7 @@ def head_gradients(
     sketch: HeadSketch,
     validation: HeadSketch,
     exact_norm: bool = False,
-) -> HeadGradients:
+) -> BatchGradients:
     """Sketch the head gradient of every sample of a right-padded batch.
 
     Args:
@@ -116,7 +100,7 @@ def head_gradients(
                 for i, length in enumerate(lengths.tolist())
             ]
         )
-    return HeadGradients(
+    return BatchGradients(
         sketch=sketch.fold_product(unpack(folded), padded),
         validation=validation.fold_product(unpack(folded_validation), padded),
         loss_sum=loss_sum.sum(dim=1),

@@ -1,0 +1,1 @@
+"""Gradient kinds, one file each."""
