@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from run_builder import build_run
+from run_builder import build_run, reseal_run
 from selection_builder import ROWS, choose, data_bytes, population, read_samples
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
@@ -205,6 +205,7 @@ def test_partitions_of_little_mass_offer_enough(tmp_path, method):
         heap = np.asarray(table["direction"].combine_chunks().flatten()).reshape(table.num_rows, -1)[:, 0] > 0
         values = pa.array(np.where(heap, 1, 200).astype(np.int32))
         pq.write_table(table.set_column(place, table.schema.field(place), values), path)
+    reseal_run(run)
     options = {"scope": "global", "partition": "cluster", "partitions": 6, "group_by": None, "budget": "90%"}
     choose(run, tmp_path / "replay", method=method, **options)
     assert load_manifest(str(tmp_path / "replay")).header["totals"]["selected_samples"] == 1080
