@@ -63,7 +63,7 @@ def build_replay(
 
     Shard ``i`` has ``documents * (1 + i % 3)`` documents, so shards differ in size. Weights add up to each group's
     target mass; repeats play 1.4 times the chosen tokens, draws as many. Every phase has a choice of its own; a
-    curriculum orders every second one, the first included, by falling norm in four buckets.
+    curriculum orders every second one, the first included, by falling norm a token, in four buckets.
     """
     rng = random.Random(seed)
     corpus, replay = directory / "corpus", directory / "replay"
@@ -177,10 +177,15 @@ def _decide(
 
 
 def _rank(chosen: list[dict]) -> None:
-    """Order the samples of a phase by falling norm, in four buckets."""
+    """Order the samples of a phase by falling norm a token, in four buckets."""
     by_id = sorted(chosen, key=lambda s: s["sample_id"])
-    u = uniform(SEED, "curriculum", [s["sample_id"] for s in by_id])
-    rank = curriculum_rank(np.array([s["grad_norm"] for s in by_id]), descending=True, buckets=4, u=u)
+    u = uniform(SEED, f"curriculum {chosen[0]['phase']}", [s["sample_id"] for s in by_id])
+    rank = curriculum_rank(
+        np.array([float(np.float32(s["grad_norm"])) / s["n_tokens"] for s in by_id]),
+        descending=True,
+        buckets=4,
+        u=u,
+    )
     for sample, place in zip(by_id, rank.tolist(), strict=True):
         sample["order_rank"] = place
 
@@ -229,7 +234,7 @@ def _write(
             "requested": _requested(in_phase, realisation), "realised": whole["replay_tokens"], "shortfall": 0,
         }  # fmt: skip
         requested += replay_tokens["requested"]
-        kind = "norm-descending-4" if curriculum and phase % 2 == 0 else "corpus"
+        kind = "norm descending in 4 buckets" if curriculum and phase % 2 == 0 else "corpus"
         phases.append(
             {"phase": phase, "mix_fraction": None, "samples": len(in_phase), "tokens": whole["selected_tokens"]}
             | {"order": kind, **({"replay_tokens": replay_tokens} if len(numbers) > 1 else {})}

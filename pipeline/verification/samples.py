@@ -26,7 +26,7 @@ _NUMBERS = [
 
 def check_samples(manifest: Manifest, problems: Problems, progress: Progress | None = None) -> str:
     """Check shards.parquet, every samples file and, if all can be read, all totals. Returns what was looked at."""
-    totals = Totals()
+    totals = Totals(curricula=manifest.curricula())
     shards = _read_shards(manifest, problems)
     files = manifest.sample_files()
     tables = 0

@@ -46,6 +46,7 @@ class Totals:
     factors: list[tuple[str, int, int, float]] = field(default_factory=list)  # file, phase, row, loss_weight / weight
     played: dict[tuple[int, str], list[Played]] = field(default_factory=lambda: defaultdict(list))  # by phase, group
     ranked: list[Ranked] = field(default_factory=list)
+    curricula: dict[int, str] = field(default_factory=dict)  # of the manifest
 
 
 def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
@@ -54,7 +55,7 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
     weight, factor = table["weight"].to_numpy(), table["loss_weight"].to_numpy()
     phase, group = table["phase"].to_numpy(), pc.cast(table["group"], pa.string()).to_numpy(zero_copy_only=False)
     totals.shards[shard_id].add(Tally())
-    totals.ranked += ranked(name, table)
+    totals.ranked += ranked(name, table, totals.curricula)
     ids = _packed_ids(table)
     if ids is not None:
         totals.ids.append((name, phase, ids))
