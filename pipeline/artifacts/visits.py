@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[in
     Raises:
         VerificationError: a file's bytes are not those the manifest names.
     """
-    rows: dict[int, list[tuple]] = {phase: [] for phase in manifest.phases}
+    rows: dict[int, list[tuple[Any, ...]]] = {phase: [] for phase in manifest.phases}
     files = manifest.sample_files()
     with ThreadPoolExecutor(max_workers=8) as pool:
         for done, tallies in enumerate(pool.map(lambda key: list(_tally_file(manifest, key)), files), 1):
@@ -48,7 +49,7 @@ def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[in
     return {phase: _visits(found) for phase, found in rows.items()}
 
 
-def _tally_file(manifest: Manifest, shard_id: int) -> Iterator[tuple]:
+def _tally_file(manifest: Manifest, shard_id: int) -> Iterator[tuple[Any, ...]]:
     """(phase, shard_id, x, t, samples by pass, tokens by pass) of one samples file, for phases that play from it."""
     table = manifest.table(samples_name(shard_id), _PLAYED_COLUMNS)
     phases, repeat, n_tokens = (table[column].to_numpy().astype(np.int64) for column in ("phase", "repeat", "n_tokens"))
@@ -63,7 +64,7 @@ def _tally_file(manifest: Manifest, shard_id: int) -> Iterator[tuple]:
             yield phase, shard_id, math.fsum(x[mine]), math.fsum(t[mine]), samples, tokens
 
 
-def _visits(rows: list[tuple]) -> PhaseVisits:
+def _visits(rows: list[tuple[Any, ...]]) -> PhaseVisits:
     ids, x, t, samples, tokens = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     counts = np.asarray([len(by_pass) for by_pass in samples], dtype=np.int64)
     shard = np.repeat(np.arange(len(counts)), counts)

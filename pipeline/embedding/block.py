@@ -210,7 +210,7 @@ def _cut_document(
     document: Document,
     key: str,
     ids: list[int],
-    offsets: list,
+    offsets: list[tuple[int, int]],
     prefix: Prefix,
     max_tokens: int,
     exclusions: frozenset[str],

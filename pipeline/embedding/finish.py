@@ -75,7 +75,7 @@ def _check_complete(shards: list[Shard], results: list[UnitResult]) -> None:
 
 def write_shards(out: str, shards: list[Shard], counts: dict[int, dict[str, int]]) -> None:
     """shards.parquet; ``rows`` and ``tokens`` are 0 until the run is finished."""
-    columns: dict[str, list] = {
+    columns: dict[str, list[Any]] = {
         name: [getattr(shard, name) for shard in shards]
         for name in ("shard_id", "uri", "path", "format", "compression", "bytes", "sha256")
     }

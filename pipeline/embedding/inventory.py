@@ -14,7 +14,7 @@ from cptsel.pipeline.engine.beam import make_pipeline
 from cptsel.pipeline.errors import UsageError
 
 
-def take_inventory(config: EmbedConfig, files: list, options: Any) -> list[Shard]:
+def take_inventory(config: EmbedConfig, files: list[tuple[str, str, int]], options: Any) -> list[Shard]:
     """Hash every shard and find its blocks; in order of shard_id.
 
     Raises:

@@ -54,7 +54,7 @@ class CheckSource:
         """The text of every window has its content hash, found by its row and, where it has one, by its offset."""
         name = samples_name(task.shard["shard_id"])
         table = io.read_parquet(io.join(self.directory, name), _COLUMNS)
-        rows: dict[int, list[tuple[int, dict]]] = {}
+        rows: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         for place, row in enumerate(table.to_pylist()):
             rows.setdefault(row["row_index"], []).append((place, row))
         seekable = FORMATS[task.shard["format"]].has_offsets(task.shard["compression"])
@@ -68,7 +68,7 @@ class CheckSource:
 
 
 def _texts(
-    task: SourceTask, text_field: str, rows: dict[int, list[tuple[int, dict]]], by_offset: bool
+    task: SourceTask, text_field: str, rows: dict[int, list[tuple[int, dict[str, Any]]]], by_offset: bool
 ) -> Iterator[tuple[int, str | BadInputError]]:
     """Texts of the documents, in order; where one can't be read, its error. Ends after KEPT errors."""
     wanted: list[tuple[int, int | None, int | None]] = []

@@ -142,7 +142,7 @@ def _frobenius(
     h = hidden.float()
     if steps <= width:
         gram = torch.zeros(steps, steps, dtype=torch.float64, device=hidden.device)
-        for part in errors.split(1 << 15, dim=1):
+        for part in torch.split(errors, 1 << 15, dim=1):
             gram += part @ part.T
         square = (gram * (h @ h.T)).sum()
     else:

@@ -109,7 +109,7 @@ class HeadSketch:
         """Stages 2 and 3: (B, T, k_v) and (B, T, d), zero at padding, both float32 → (B, k) float32."""
         samples = max(1, AT_ONCE // self.take.numel())
         parts = []
-        for some, states in zip(folded.split(samples), hidden.split(samples), strict=True):
+        for some, states in zip(torch.split(folded, samples), torch.split(hidden, samples), strict=True):
             product = torch.bmm(some.transpose(1, 2), states).flatten(1)
             dealt = product.index_select(1, self.take).mul_(self.take_signs)
             parts.append(dealt.view(product.shape[0], -1, self.k).sum(dim=1))
