@@ -206,6 +206,7 @@ def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
         "exact_norm": lambda i: by_length.of_windows(found[i]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    clock = Clock("the kernel", rounds + 1)
     for turn in range(-1, rounds):  # the first is a warm-up
         total = dict.fromkeys(ways, 0.0)
         for i in range(len(found)):
@@ -214,6 +215,7 @@ def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
         if turn >= 0:
             for name in ways:
                 seconds[name].append(total[name])
+        clock.tick()
     tokens = sum(len(row) - 1 for batch in found for row in batch)
     share = 1 - tokens / sum(ids.numel() for ids, _, _ in padded)
     ratios = {
@@ -223,6 +225,23 @@ def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
         "exact_norm / lean": ratio(seconds["exact_norm"], seconds["lean"]),
     }
     return {"batches": len(found), "tokens": tokens, "padding": share, "cpu_s": seconds, "ratios": ratios}
+
+
+class Clock:
+    """Says on stderr, after the first of some equal rounds and then each half minute, how long a part will take."""
+
+    def __init__(self, part: str, rounds: int) -> None:
+        self.part, self.rounds, self.done = part, rounds, 0
+        self.start, self.told = time.monotonic(), float("-inf")
+
+    def tick(self) -> None:
+        """A round is done."""
+        self.done += 1
+        now = time.monotonic()
+        if self.done < self.rounds and now - self.told >= 30:
+            self.told = now
+            left = (now - self.start) / self.done * (self.rounds - self.done)
+            print(f"{self.part}: about {left:,.0f} s left", file=sys.stderr, flush=True)
 
 
 def cpu_of(call: Callable[[], object]) -> float:
@@ -251,12 +270,14 @@ def command_part(
             plain_loss(model, batch)
 
     loop(args.small)
+    clock = Clock("the whole command", args.rounds)
     for turn in range(args.rounds):
         for limit in sorted(found, reverse=bool(turn % 2)):
             before = cpu_of(lambda limit=limit: loop(limit))
             command[limit].append(cpu_of_command(config, limit))
             after = cpu_of(lambda limit=limit: loop(limit))
             bare[limit].append((before + after) / 2)
+        clock.tick()
     tokens = {limit: sum(len(row) - 1 for batch in some for row in batch) for limit, some in found.items()}
     more = tokens[args.large] - tokens[args.small]
     spent, least = (np.subtract(times[args.large], times[args.small]) for times in (command, bare))
@@ -300,6 +321,7 @@ def fidelity_part(model: FrozenModel, windows: Batch) -> dict:
     random = np.random.default_rng(0)
     buckets = random.integers(model.spec.sketch_dim, size=weight.numel())
     flips = random.choice([-1.0, 1.0], weight.numel())
+    clock = Clock("fidelity", len(windows))
     for row in windows:
         result = kind.of_windows([row])
         rows["sketch"].append(result.sketch[0].numpy())
@@ -310,6 +332,7 @@ def fidelity_part(model: FrozenModel, windows: Batch) -> dict:
         loss = cross_entropy(logits_of(model, hidden.float(), weight), ids[0, 1:], reduction="sum")
         exact.append(torch.autograd.grad(loss, weight)[0].flatten().numpy())
         rows["flat"].append(np.bincount(buckets, exact[-1] * flips, minlength=model.spec.sketch_dim))
+        clock.tick()
     truth = np.stack(exact)
     lengths, cosines = np.linalg.norm(truth, axis=1), pairwise_cosines(truth)
     figures: dict = {"windows": len(windows), "cosine_percentiles": np.percentile(cosines, PERCENTILES).tolist()}

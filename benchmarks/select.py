@@ -40,7 +40,7 @@ import numpy as np
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 COMMAND = "from cptsel.cli.main import run; run()"
-PEERS = ("apricot", "submodlib", "fasterpam")
+PEERS = ("apricot", "submodlib", "fasterpam", "onebatchpam")
 Method = Callable[[np.ndarray, int, argparse.Namespace], np.ndarray]
 
 
@@ -326,6 +326,13 @@ def fasterpam(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray
     return kmedoids.fasterpam(distances, picks, random_state=args.seed, n_cpu=args.threads).medoids
 
 
+def onebatchpam(x: np.ndarray, picks: int, args: argparse.Namespace) -> np.ndarray:
+    """OneBatchPAM of onebatch: swaps that are scored on the distances to one sampled batch."""
+    from onebatch import OneBatchPAM
+
+    return OneBatchPAM(n_medoids=picks, distance="euclidean", random_state=args.seed).fit(x).medoid_indices_
+
+
 def submodlib_picks(function, picks: int) -> np.ndarray:
     """Lazy greedy picks of a submodlib function."""
     found = function.maximize(
@@ -345,6 +352,7 @@ METHODS: dict[str, Method] = {
     "submodlib": submodlib,
     "submodlib_data": submodlib_data,
     "fasterpam": fasterpam,
+    "onebatchpam": onebatchpam,
 }
 
 
