@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from cptsel.pipeline.errors import UsageError
@@ -53,6 +53,11 @@ def match(pattern: str) -> list[FileMetadata]:
     """Files that match a glob, sorted by path; metadata with ``path`` and ``size_in_bytes``."""
     (result,) = _call("list", pattern, FileSystems.match, [pattern])
     return sorted(result.metadata_list, key=lambda entry: entry.path)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether ``match`` would find a file at ``path`` by ``pattern``."""
+    return re.match(FileSystem.translate_pattern(pattern), path) is not None
 
 
 def list_names(directory: str, suffix: str = "") -> list[str]:

@@ -6,8 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
-from apache_beam.io.filesystem import FileSystem
-
 from cptsel.pipeline import io
 from cptsel.pipeline.corpus.formats.registry import file_format
 from cptsel.pipeline.errors import UsageError
@@ -63,7 +61,7 @@ def would_find(patterns: Sequence[str], uri: str) -> bool:
     """Whether ``list_inputs`` would find a file at ``uri`` if there were one."""
     expanded = [io.absolute(pattern) for given in patterns for pattern in _expand(given)]
     forms = {form for pattern in expanded for form in _forms(pattern)}
-    return any(re.match(FileSystem.translate_pattern(form), uri) for form in forms)
+    return any(io.matches(form, uri) for form in forms)
 
 
 def _forms(pattern: str) -> list[str]:
