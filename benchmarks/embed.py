@@ -112,7 +112,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts to run (default all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batches", type=int, default=16, help="batches of a round of the kernel (default 16)")
+    parser.add_argument("--batches", type=int, default=6, help="batches of a round of the kernel (default 6)")
     parser.add_argument("--sketch-dim", type=int, default=1024, help="length of the sketch (default 1024)")
     parser.add_argument("--small", type=int, default=2, help="rows a shard of the small run (default 2)")
     parser.add_argument("--large", type=int, default=60, help="rows a shard of the large run (default 60)")
