@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy, torch and faiss a
 
 import pytest
 from hypothesis import settings
+from run_builder import ROWS, build_run
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -40,3 +41,15 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no benchmark corpus at {folder}; set CPTSEL_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    """A small embedding run; no test changes it."""
+    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
+
+
+@pytest.fixture(scope="session")
+def later(tmp_path_factory) -> Path:
+    """The same samples at a later checkpoint."""
+    return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)

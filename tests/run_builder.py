@@ -37,6 +37,9 @@ HEADER = {
 }
 
 K, K_VAL = 12, 6
+#: Samples of the shards of the run that most tests of selections share.
+ROWS = (90, 60, 0, 130)
+
 LANGUAGES = ("de", "en", None, "uk")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
@@ -13,9 +14,6 @@ from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.pipeline.selection.tuning import DEFAULT
-
-#: Rows of the shards of a run.
-ROWS = (90, 60, 0, 130)
 
 
 def choose(runs, out, make_steps=InlineSteps, tuning=DEFAULT, **options):
@@ -51,3 +49,25 @@ def population(run, **options):
 
 def data_bytes(out) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*.parquet"))}
+
+
+def ids(out, phase=0) -> set[str]:
+    """The sample_ids of a phase."""
+    rows = read_samples(out)
+    return set(rows.filter(pc.equal(rows["phase"], phase))["sample_id"].to_pylist())
+
+
+def header_of(out):
+    """``manifest.json``."""
+    return load_manifest(str(out)).header
+
+
+def losses(run):
+    """Loss a token of every sample, by sample_id."""
+    runs = open_runs([str(run)])
+    cells = [cell for shard in runs.shards for cell in read_cells(shard, CellReader(runs.schema))]
+    return {
+        name: float(loss)
+        for cell in cells
+        for name, loss in zip(cell.names, cell.columns["loss_sum"] / cell.columns["n_tokens"], strict=True)
+    }

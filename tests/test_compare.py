@@ -3,19 +3,14 @@
 import json
 
 import pytest
-from run_builder import build_run
-from selection_builder import ROWS, choose, read_samples
+from run_builder import ROWS, build_run
+from selection_builder import choose, read_samples
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.compare import compare
 from cptsel.pipeline.config import CompareConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
 
 
 def table(summary, title):

@@ -4,17 +4,11 @@ import shutil
 
 import pytest
 from manifest_builder import change_samples, reseal
-from run_builder import build_run
-from selection_builder import ROWS, choose
+from selection_builder import choose
 
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.verify import verify
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
 
 
 def exchange(rows):

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 from manifest_builder import build_replay
-from run_builder import build_run
-from selection_builder import ROWS, choose, read_samples
+from selection_builder import choose, read_samples
 
 from cptsel.cli._options import config_parameters
 from cptsel.cli.main import main
@@ -156,11 +155,6 @@ def test_a_gradient_kind_is_one_class(tiny_lm, monkeypatch):
     directions = [np.array(table["direction"].to_pylist(), np.float32) for table in tables]
     assert directions[0].shape == directions[1].shape == (4, 16)
     assert not np.allclose(directions[0], directions[1], atol=0.1)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
 
 
 def shortest_first(columns: Mapping[str, np.ndarray], by: str = "norm") -> np.ndarray:

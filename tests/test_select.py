@@ -4,15 +4,14 @@ Most tests run the steps of a selection as the plain functions they are; those o
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import selection_builder
-from run_builder import build_run, reseal_run
-from selection_builder import ROWS, data_bytes, read_samples
+from run_builder import ROWS, build_run, reseal_run
+from selection_builder import data_bytes, read_samples
 
 from cptsel.pipeline import hashing, io
 from cptsel.pipeline.artifacts.manifest import load_manifest
@@ -26,11 +25,6 @@ from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.reading import cells
 from cptsel.pipeline.selection.tuning import Tuning
 from cptsel.pipeline.verify import verify
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
 
 
 def choose(run, out, make_steps=InlineSteps, **options):

@@ -1,14 +1,12 @@
 """Every method of the table, in every scope, holds what a manifest promises; what residuals say is true."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from run_builder import build_run, reseal_run
-from selection_builder import ROWS, choose, data_bytes, population, read_samples
+from run_builder import ROWS, build_run, reseal_run
+from selection_builder import choose, data_bytes, population, read_samples
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
@@ -27,16 +25,6 @@ NEEDS = {
     "mix-review": {"phases": 2, "mix_decay": 0.5},
     "gradmatch-batch": {"batch_size": 3},
 }
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return build_run(tmp_path_factory.mktemp("run") / "run", rows=ROWS, pool=True)
-
-
-@pytest.fixture(scope="module")
-def later(tmp_path_factory) -> Path:
-    return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)
 
 
 def runs_of(method, run, later):

@@ -1,0 +1,59 @@
+"""Phases: fresh draws that decay, draws from the first phase, and later checkpoints."""
+
+import pyarrow.compute as pc
+import pytest
+from run_builder import build_run
+from selection_builder import choose, header_of, ids, population, read_samples
+
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
+from cptsel.pipeline.order import order
+from cptsel.pipeline.verify import verify
+
+
+def test_fresh_draws_that_decay(run, tmp_path):
+    out = tmp_path / "replay"
+    choose(run, out, method="mix-review", phases=3, mix_decay=0.5, budget="80 samples", group_by=None)
+    verify(VerifyConfig(replay=str(out)))
+    assert [phase["samples"] for phase in header_of(out)["phases"]] == [80, 40, 20]
+    assert len(ids(out, 0) & ids(out, 1)) < 30  # 80/280 of 40 are expected; a nested draw would have all 40
+    order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered"), world_size=2))
+    verify(VerifyConfig(replay=str(tmp_path / "ordered")))
+
+
+def test_the_mix_ratio_counts_the_new_domain(run, tmp_path):
+    new = build_run(tmp_path / "new", rows=(20,), prefix="new/")
+    tokens = population(new)["n_tokens"].sum()
+    choose(run, tmp_path / "replay", method="mix-review", mix_ratio=1.5, new=str(new), group_by=None, budget="5%")
+    budget = header_of(tmp_path / "replay")["selection"]["budget"]
+    assert budget == {"requested": "--mix-ratio 1.5", "unit": "tokens", "amount": int(1.5 * tokens)}
+
+
+@pytest.mark.parametrize("phase_budget", ["25%", "400 tokens"])
+def test_later_phases_drawn_from_the_first(run, tmp_path, phase_budget):
+    out = tmp_path / "replay"
+    group_by = "language" if phase_budget == "25%" else None
+    choose(run, out, method="craig", phases=3, phase_budget=phase_budget, budget="40%", group_by=group_by)
+    verify(VerifyConfig(replay=str(out)))
+    first = ids(out, 0)
+    assert ids(out, 1) < first
+    assert ids(out, 2) < first
+    assert ids(out, 1) != ids(out, 2)
+    rows = read_samples(out)
+    zero = rows.filter(pc.equal(rows["phase"], 0))
+    for phase in (1, 2):
+        mine = rows.filter(pc.equal(rows["phase"], phase))
+        if phase_budget == "25%":
+            assert mine.num_rows == int(0.25 * zero.num_rows)
+        else:
+            assert pc.sum(mine["n_tokens"]).as_py() <= 400
+        assert (mine["inclusion_prob"].to_numpy() <= 1).all()
+    order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered")))
+
+
+def test_phases_from_later_checkpoints(run, later, tmp_path):
+    choose(run, tmp_path / "replay", method="craig", phase_run=(str(later),))
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    for phase, source in enumerate((run, later)):
+        choose(source, tmp_path / str(phase), method="craig")
+        assert ids(tmp_path / "replay", phase) == ids(tmp_path / str(phase))
+    assert len(header_of(tmp_path / "replay")["provenance"]["runs"]) == 2
