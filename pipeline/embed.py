@@ -78,8 +78,9 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, An
 
 def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) -> None:
     """Refuse an output that the inputs hold, or would hold once something is written there."""
-    written = [io.join(config.out, name) for name in ("run.json", "units.parquet", "embeddings/000000-00000.parquet")]
-    inside = config.out.rstrip("/") + "/"
+    out = config.out.rstrip("/")
+    written = [out, *(f"{out}/{name}" for name in ("run.json", "units.parquet", "embeddings/000000-00000.parquet"))]
+    inside = out + "/"
     if any(uri.startswith(inside) for uri, _, _ in files) or any(would_find(config.inputs, uri) for uri in written):
         raise UsageError(
             f"--out {config.out} lies among the inputs, and would be read as a part of the corpus; move it"

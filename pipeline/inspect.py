@@ -135,6 +135,7 @@ def _check_run(directory: str, header: dict[str, Any], problems: Problems) -> No
 def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:
     model, projection = header["model"], header["projection"]
     totals = {
+        **({"run_id": header["run_id"]} if "run_id" in header else {}),
         "model": f"{model['source']} ({model['class']}, {model['dtype']})",
         "weights": header["fingerprints"]["weights"][:16],
         "corpus": f"{header['corpus']['root']}, {header['corpus']['shards']:,} shards",

@@ -195,7 +195,7 @@ def test_files_without_a_suffix_have_the_format_that_is_named(tiny_lm, corpus, t
         run(tiny_lm, corpus, tmp_path / "run", "spark.jsonl/*", format="csv")
 
 
-@pytest.mark.parametrize("pattern", ["**/*.parquet", "**"])
+@pytest.mark.parametrize("pattern", ["**/*.parquet", "**", "*"])
 def test_an_output_that_a_rerun_would_read_is_refused(tiny_lm, corpus, tmp_path, pattern):
     pq.write_table(pa.table({"text": TEXTS}), corpus / "c.parquet")
     with pytest.raises(UsageError, match="lies among the inputs"):

@@ -29,7 +29,7 @@ def file_format(path: str, named: str | None = None) -> tuple[str, str]:
         suffix = os.path.splitext(stem)[1]
     format = FORMATS[named] if named else next((f for f in FORMATS.values() if suffix in f.suffixes), None)
     if format is None:
-        raise UsageError(f"{path}: unknown suffix; known are {known_suffixes()}: say what it is by --format")
+        raise UsageError(f"{path}: unknown suffix; known are {known_suffixes()}; say what it is by --format")
     if compression != "none" and compression not in format.compressions:
         raise UsageError(f"{path}: {format.name} is never read from {compression}; uncompress it")
     return format.name, compression
