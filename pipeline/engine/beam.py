@@ -22,6 +22,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from cptsel.pipeline import errors
+from cptsel.pipeline.engine.loopback import keep_to_loopback
 from cptsel.pipeline.errors import CptselError, PartialError, UsageError
 
 _LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
@@ -93,6 +94,7 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return _Pipeline(runner=FnApiRunner(), options=options)
+    keep_to_loopback()
     direct.direct_running_mode = "in_memory"  # otherwise Beam replaces the environment that it is given
     # The thread that reads from a worker logs a traceback when the worker ends; errors are raised by another way.
     logging.getLogger("apache_beam.runners.worker.data_plane").setLevel(logging.CRITICAL)
