@@ -87,10 +87,10 @@ class ParquetShard:
         except _ARROW_ERRORS as error:
             self._source.check()
             raise Damage("unreadable_parquet", _first_line(error), head) from error
-        metadata = self._file.metadata
-        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-        self.group_rows: list[int] = [group.num_rows for group in groups]
-        self.group_bytes: list[int] = [group.total_byte_size for group in groups]
+        try:
+            self.group_rows, self.group_bytes = _counts(self._file.metadata)
+        except _ARROW_ERRORS as error:
+            raise Damage("unreadable_parquet", _first_line(error), head) from error
 
     def records(self, group: int, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Rows of a row group with the top-level columns that ``fields`` need; a value may be a Damage.
@@ -117,6 +117,24 @@ class ParquetShard:
             raise Damage("unreadable_row_group", f"row group {group}: {_first_line(error)}") from error
         if found != rows:
             raise Damage("unreadable_row_group", f"row group {group}: {found} rows where the footer says {rows}")
+
+
+def _counts(metadata: pq.FileMetaData) -> tuple[list[int], list[int]]:
+    """Rows and bytes of the row groups, if all that the footer says of them agrees.
+
+    Arrow believes a row group that says it has fewer rows than it holds, and the others would be lost.
+
+    Raises:
+        ValueError: counts that contradict each other.
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows, sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
+    for number, counts in enumerate(zip(rows, sizes, strict=True)):
+        if min(counts) < 0:
+            raise ValueError(f"row group {number} says that it has {counts[0]} rows in {counts[1]} bytes")
+    if sum(rows) != metadata.num_rows:
+        raise ValueError(f"the row groups have {sum(rows)} rows together, but the file says {metadata.num_rows}")
+    return rows, sizes
 
 
 def parquet_blocks(handle: BinaryIO, block_bytes: int) -> tuple[Block, ...]:
