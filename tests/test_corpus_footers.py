@@ -20,7 +20,7 @@ def texts(seed):
 
 
 def files():
-    """Three small files: several row groups, a dictionary with a nested column beside it, and one group without zstd."""
+    """Three small files: several row groups, a nested column beside the others, and one group that is plain."""
     table = pa.table(
         {"id": [f"d{n}" for n in range(ROWS)], "text": texts(0), "lang": ["ab"[n % 2] for n in range(ROWS)]}
     )
