@@ -6,7 +6,9 @@ Only click is imported here; a command's module loads when that command is asked
 import atexit
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,12 +90,29 @@ def run() -> NoReturn:
     The process ends by ``os._exit``. Where the interpreter ends by itself, a thread of a native library (Arrow, gRPC,
     torch) aborts it now and then, after all work is done, and the caller sees a failure.
     """
+    _catch_signals()
     code = main()
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):  # the reader of the output may have gone
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+#: Whether somebody has asked this process to end.
+_asked_to_end = threading.Event()
+
+
+def _catch_signals() -> None:
+    """Let SIGTERM end a command as Ctrl-C does, and remember it: libraries turn the interrupt into errors of theirs."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        _asked_to_end.set()
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a script's background
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +141,7 @@ def _report(error: BaseException) -> int:
     match error:
         case SystemExit():
             raise error
-        case click.Abort() | KeyboardInterrupt():
+        case _ if _asked_to_end.is_set() or isinstance(error, click.Abort | KeyboardInterrupt):
             message, code = "interrupted", 130
         case click.UsageError():
             message, code = _usage(error), 2

@@ -67,20 +67,29 @@ def listened_on(argv: list[str]) -> set[str]:
     return found
 
 
-def test_commands_with_worker_processes_listen_on_loopback_alone(tmp_path, tiny_lm, sample_data):
+def embed(tmp_path, tiny_lm, sample_data):
     corpus = str(sample_data / "old" / "docs_de" / "*.jsonl.gz")
-    commands = [
-        ["embed", corpus, "--model", str(tiny_lm), "--limit", "4", "--out", f"{tmp_path}/run"],
+    return ["embed", corpus, "--model", str(tiny_lm), "--limit", "2", "--out", f"{tmp_path}/run"]
+
+
+def test_worker_processes_listen_on_loopback_alone(tmp_path, tiny_lm, sample_data):
+    found = listened_on([*embed(tmp_path, tiny_lm, sample_data), "--workers", "2"])
+    assert found, "no listening socket was seen, so that this says nothing"
+    assert found <= LOOPBACK
+
+
+@pytest.mark.slow
+def test_so_do_those_of_the_other_commands(tmp_path, tiny_lm, sample_data):
+    listened_on(embed(tmp_path, tiny_lm, sample_data))
+    for argv in (
         ["select", f"{tmp_path}/run", "--method", "uniform", "--budget", "50%", "--out", f"{tmp_path}/replay"],
         ["verify", f"{tmp_path}/replay", "--sources"],
         ["export", f"{tmp_path}/replay", "--out", f"{tmp_path}/export"],
-    ]
-    for argv in commands:
+    ):
         found = listened_on([*argv, "--workers", "2"])
-        assert found, "no listening socket was seen, so that this says nothing"
+        assert found
         assert found <= LOOPBACK
 
 
 def test_commands_without_worker_processes_do_not_listen(tmp_path, tiny_lm, sample_data):
-    corpus = str(sample_data / "old" / "docs_de" / "*.jsonl.gz")
-    assert listened_on(["embed", corpus, "--model", str(tiny_lm), "--limit", "2", "--out", f"{tmp_path}/run"]) == set()
+    assert listened_on(embed(tmp_path, tiny_lm, sample_data)) == set()

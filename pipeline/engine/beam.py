@@ -160,8 +160,13 @@ def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
     deaths: list[str] = []
 
     def interrupted(number: int, frame: Any) -> None:
+        before = handlers[signal.Signals(number)]
+        if before == signal.SIG_IGN and not deaths:
+            return
         lifeline.close()
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it would log every stream that is cut
+        if callable(before) and not deaths:  # somebody has asked for it, not the hook below
+            before(number, frame)
         signal.default_int_handler(number, frame)
 
     def raised(event: "threading.ExceptHookArgs") -> None:
@@ -173,7 +178,11 @@ def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
             deaths.append(str(event.exc_value).rpartition(" ")[2])
             os.kill(os.getpid(), signal.SIGINT)
 
-    hook, handler = threading.excepthook, signal.signal(signal.SIGINT, interrupted)
+    hook = threading.excepthook
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, interrupted)
+    if callable(handlers[signal.SIGTERM]):
+        signal.signal(signal.SIGTERM, interrupted)
     threading.excepthook = raised
     try:
         yield
@@ -186,7 +195,8 @@ def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
             "run the same command again, with fewer --workers, to go on from what is done"
         ) from None
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _own_error(error: Exception) -> CptselError | None:
