@@ -30,7 +30,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
-from cptsel.pipeline.exports.jsonl import read_lines
+from cptsel.pipeline.exports.lines import read_lines
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.kernels.gradients.batch import BatchGradients
@@ -173,15 +173,21 @@ def test_a_method_of_a_family_is_one_entry(run, tmp_path, monkeypatch):
         choose(run, tmp_path / "refused", method="shortest", neighbours=3)
 
 
-def test_help_and_documentation_list_a_new_method(repository):
+def test_help_and_documentation_list_what_is_new(repository):
     """In a process of its own, as a command's options are made when it is imported."""
     code = """
         import runpy, sys
         from pathlib import Path
         from cptsel.pipeline.selection.methods import METHODS, Cover
+        from cptsel.pipeline.corpus.formats.registry import FORMATS
+        from cptsel.pipeline.exports.jsonl import Jsonl
+        from cptsel.pipeline.exports.registry import EXPORTS
         METHODS["shortest"] = Cover(summary="covers the shortest", source="A. Toy 2026")
+        EXPORTS["texts"] = type("Texts", (Jsonl,), {"name": "texts", "summary": "a text a line", "suffix": ".txt"})()
+        FORMATS["toy"] = FORMATS["jsonl"]
         from cptsel.cli.main import main
-        main(["select", "--help"])
+        for command in ("select", "export", "embed"):
+            main([command, "--help"])
         docs = Path("docs")
         print(runpy.run_path(docs / "generate_methods.py")["page"]((docs / "methods.md").read_text()))
         main(["select", "run", "--out", "x", "--importance", "loss", "--method", "shortest"])
@@ -192,6 +198,9 @@ def test_help_and_documentation_list_a_new_method(repository):
     )
     printed = " ".join(found.stdout.split())
     assert "shortest covers the shortest." in printed
+    assert "--to [jsonl|texts]" in printed
+    assert "texts is a text a line." in printed
+    assert "--format [jsonl|parquet|toy]" in printed
     assert "| `shortest` | coverage | covers the shortest | A. Toy 2026 |" in printed
     assert "--importance is read by importance; leave it out" in found.stderr
     assert "'short' is not one of 'uniform'" in found.stderr

@@ -7,7 +7,7 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.exports.base import ExportFormat
-from cptsel.pipeline.exports.jsonl import read_lines
+from cptsel.pipeline.exports.lines import read_lines
 
 STEP = "merge"
 

@@ -10,7 +10,7 @@ from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.jsonl import to_line, write_lines
+from cptsel.pipeline.exports.lines import to_line, write_lines
 from cptsel.pipeline.exports.plan import ExportTask, Visit, check_shard
 from cptsel.pipeline.hashing import content_hash
 
