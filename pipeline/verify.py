@@ -80,7 +80,11 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
         _run(checks, problems, "embeddings", lambda: check_units(directory, header, config, problems, progress))
     else:
         checks.append(["the rest", "not checked: mend the files first", "-"])
-    totals = {} if header is None else {"run_id": header.get("run_id"), "samples": header["totals"]["windows_embedded"]}
+    totals = (
+        {}
+        if header is None
+        else {"run_id": header.get("run_id"), "samples": header.get("totals", {}).get("windows_embedded")}
+    )
     return _summary(directory, totals, checks, problems)
 
 

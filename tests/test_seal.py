@@ -151,6 +151,17 @@ def test_files_that_are_missing_or_too_many(run):
         assert found["embeddings/000009-00000.parquet"] == "is of no unit of this run"
 
 
+def test_a_run_without_checksums_is_named_as_one(run):
+    header = json.loads((run / "run.json").read_text())
+    old = {key: value for key, value in header.items() if key not in ("run_id", "files", "totals")} | {
+        "spec_version": 1
+    }
+    (run / "run.json").write_text(json.dumps(old))
+    for check in (lambda: verify(VerifyConfig(replay=str(run))), lambda: inspect(str(run))):
+        with pytest.raises(VerificationError, match=r"run\.json: has no checksums, as those of an older cptsel"):
+            check()
+
+
 def test_counts_that_do_not_add_up(run):
     """Even in a run whose checksums are right."""
     edit_table("shards.parquet", lambda rows: [{**rows[0], "rows": 49}, *rows[1:]])(run)

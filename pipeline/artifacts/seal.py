@@ -38,7 +38,9 @@ def sealed(directory: str, header: dict[str, Any]) -> dict[str, Any]:
 
 def broken_small_files(directory: str, header: dict[str, Any]) -> list[str]:
     """What is wrong with ``run.json`` or the small files of a finished run, one phrase each, the file first."""
-    if run_id(header) != header.get("run_id"):
+    if "run_id" not in header or "files" not in header:
+        return ["run.json has no checksums, as those of an older cptsel"]
+    if run_id(header) != header["run_id"]:
         return ["run.json was changed after it was written: run_id does not match"]
     broken = []
     for name in SMALL_FILES:
