@@ -10,8 +10,7 @@ import click
 from cptsel.cli._options import SectionCommand, SectionOption, config_parameters
 from cptsel.cli.main import Invocation, show_tracebacks
 from cptsel.pipeline.errors import CptselError, UsageError
-
-Summary = dict[str, Any]
+from cptsel.pipeline.summary import Summary
 
 
 def pass_command(kind: Any, example: str) -> Callable[[Callable[..., Summary]], click.Command]:

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from cptsel.cli._visible import visible, visible_json
+from cptsel.pipeline.summary import Summary, Table
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -117,7 +118,7 @@ def _plain_handler() -> logging.Handler:
     return handler
 
 
-def print_summary(summary: dict[str, Any], as_json: bool) -> None:
+def print_summary(summary: Summary, as_json: bool) -> None:
     """Print what a pass returned: tables on stdout, or one JSON object; warnings always on stderr too."""
     for warning in summary.get("warnings", []):
         _log.warning("%s", warning)
@@ -139,9 +140,9 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
         console.print(_table(table))
 
 
-def _table(spec: dict[str, Any]) -> Table:
+def _table(spec: Table) -> RichTable:
     """One of a summary's tables; columns of numbers stand to the right."""
-    table = Table(
+    table = RichTable(
         title=Text(visible(spec["title"])), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False
     )
     for index, name in enumerate(spec["columns"]):

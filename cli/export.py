@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from cptsel.cli._common import Summary, pass_command
+from cptsel.cli._common import pass_command
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.summary import Summary
 
 
 @pass_command(ExportConfig, "cptsel export ordered --to jsonl --out corpus-replay")

@@ -3,7 +3,6 @@
 from typing import Any
 
 from cptsel.cli._common import (
-    Summary,
     current_invocation,
     debug_option,
     json_option,
@@ -12,6 +11,7 @@ from cptsel.cli._common import (
     run_and_print,
 )
 from cptsel.cli._options import HelpArgument
+from cptsel.pipeline.summary import Summary
 
 
 def _callback(directory: str, as_json: bool) -> None:

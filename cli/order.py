@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from cptsel.cli._common import Summary, pass_command
+from cptsel.cli._common import pass_command
 from cptsel.pipeline.config import OrderConfig
+from cptsel.pipeline.summary import Summary
 
 
 @pass_command(OrderConfig, "cptsel order replay --epochs 2 --world-size 8 --out ordered")

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, samples_name
 from cptsel.pipeline.config import CompareConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import Summary, Table
+from cptsel.schemas.headers import PhaseEntry
 
 _GROUPS_SHOWN = 20
 _COLUMNS = ["sample_id", "phase", "n_tokens", "weight", "repeat"]
@@ -32,7 +33,7 @@ class Overlap:
     common_mass: float
 
 
-def compare(config: CompareConfig, progress: Progress | None = None) -> dict[str, Any]:
+def compare(config: CompareConfig, progress: Progress | None = None) -> Summary:
     """Lay selections from one corpus side by side.
 
     Returns:
@@ -57,22 +58,22 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> dict[str
         _groups_table(names, manifests, config.phase),
     ]
     totals = manifests[0].header["totals"]
-    return {
-        "command": "compare",
-        "out": None,
-        "status": "done",
-        "totals": {
+    return Summary(
+        command="compare",
+        out=None,
+        status="done",
+        totals={
             "selections": len(manifests),
             "phase": config.phase,
             "samples of the corpus": totals["population_samples"],
             "tokens of the corpus": totals["population_tokens"],
         },
-        "tables": tables,
-        "warnings": _target_warnings(names, phases),
-    }
+        tables=tables,
+        warnings=_target_warnings(names, phases),
+    )
 
 
-def _target_warnings(names: Sequence[str], phases: Sequence[dict[str, Any]]) -> list[str]:
+def _target_warnings(names: Sequence[str], phases: Sequence[PhaseEntry]) -> list[str]:
     """Residuals are relative to a target, which the mix of groups, --mass, --new and --combine may change."""
     known = [(name, phase["target_norm"]) for name, phase in zip(names, phases, strict=True) if "target_norm" in phase]
     others = [name for name, norm in known if not math.isclose(norm, known[0][1], rel_tol=1e-6)]
@@ -103,11 +104,11 @@ def _check_alike(first: Manifest, other: Manifest) -> None:
         )
 
 
-def _phase(manifest: Manifest, number: int) -> dict[str, Any]:
+def _phase(manifest: Manifest, number: int) -> PhaseEntry:
     """The entry of a phase in ``manifest.json``."""
     for phase in manifest.header["phases"]:
         if phase["phase"] == number:
-            return dict(phase)
+            return phase
     raise UsageError(f"--phase {number}: {manifest.directory} has the phases {', '.join(map(str, manifest.phases))}")
 
 
@@ -177,9 +178,7 @@ def _shard_overlaps(
     return found
 
 
-def _selections_table(
-    names: Sequence[str], manifests: Sequence[Manifest], phases: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def _selections_table(names: Sequence[str], manifests: Sequence[Manifest], phases: Sequence[PhaseEntry]) -> Table:
     rows = []
     for name, manifest, phase in zip(names, manifests, phases, strict=True):
         selection = manifest.header["selection"]
@@ -203,22 +202,22 @@ def _selections_table(
         "selection", "method", "samples", "tokens", "played tokens", "effective share", "residual",
         "on validation", "of random picks", "coverage gain",
     ]  # fmt: skip
-    return {"title": "Selections", "columns": columns, "rows": rows}
+    return Table(title="Selections", columns=columns, rows=rows)
 
 
 def _overlap_table(
     names: Sequence[str],
     manifests: Sequence[Manifest],
-    phases: Sequence[dict[str, Any]],
+    phases: Sequence[PhaseEntry],
     pairs: Sequence[tuple[int, int]],
     overlaps: Sequence[Overlap],
-) -> dict[str, Any]:
+) -> Table:
     """Common samples beside what two independent uniform draws would share, and how far the masses are apart."""
     rows = []
     for (a, b), overlap in zip(pairs, overlaps, strict=True):
         mine, its = phases[a]["samples"], phases[b]["samples"]
         union = mine + its - overlap.samples
-        played = [(phases[i].get("replay_tokens") or {}).get("realised", 0) for i in (a, b)]  # as overlaps count them
+        played = [_realised(phases[i]) for i in (a, b)]  # as overlaps count them
         mass = manifests[a].header["totals"]["population_mass"]
         rows.append(
             [
@@ -236,10 +235,10 @@ def _overlap_table(
         "selection", "and", "samples in both", "by chance", "Jaccard", "of its played tokens", "of the other's",
         "distance of masses",
     ]  # fmt: skip
-    return {"title": "Overlap", "columns": columns, "rows": rows}
+    return Table(title="Overlap", columns=columns, rows=rows)
 
 
-def _groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int) -> dict[str, Any]:
+def _groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int) -> Table:
     """Share of every group in the corpus and in what each selection plays."""
     played: list[dict[str, float]] = []
     mass: dict[str, float] = {}
@@ -257,13 +256,20 @@ def _groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: in
         rows.append(
             [f"{len(rest)} others", sum(mass[n] for n in rest) / whole, *(_share(mine, rest) for mine in played)]
         )
-    return {"title": "Groups, by share of the tokens played", "columns": ["group", "corpus", *names], "rows": rows}
+    return Table(title="Groups, by share of the tokens played", columns=["group", "corpus", *names], rows=rows)
 
 
-def _played(manifest: Manifest, phase: dict[str, Any]) -> int | None:
+def _played(manifest: Manifest, phase: PhaseEntry) -> int | None:
     """Tokens that a phase plays; of samples that a trainer draws by weight, as many as were asked for."""
-    tokens: dict[str, int] = phase.get("replay_tokens") or {}
-    return tokens.get("requested" if manifest.realisation == "sampling" else "realised")
+    tokens = phase.get("replay_tokens")
+    if tokens is None:
+        return None
+    return tokens["requested"] if manifest.realisation == "sampling" else tokens["realised"]
+
+
+def _realised(phase: PhaseEntry) -> int:
+    tokens = phase.get("replay_tokens")
+    return 0 if tokens is None else tokens["realised"]
 
 
 def _share(played: dict[str, float], groups: Sequence[str]) -> float | None:

@@ -41,9 +41,11 @@ from cptsel.pipeline.embedding.transforms import (
 from cptsel.pipeline.engine.beam import is_local, make_pipeline, pipeline_options
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.errors import PartialError, UsageError
+from cptsel.pipeline.summary import Summary
+from cptsel.schemas.headers import RunHeader
 
 
-def embed(config: EmbedConfig, progress: Progress | None = None) -> dict[str, Any]:
+def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
     """Run ``cptsel embed``.
 
     Returns:
@@ -111,7 +113,7 @@ def _check_out(out: str) -> None:
 def _run(
     config: EmbedConfig,
     model: ModelPlan,
-    header: dict[str, Any],
+    header: RunHeader,
     shards: list[Shard],
     options: Any,
     progress: Progress | None,

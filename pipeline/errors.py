@@ -1,13 +1,13 @@
 """Errors that a user can mend. A message is one sentence: value, place and remedy; the command line prints it as is."""
 
-from typing import Any
+from cptsel.pipeline.summary import Summary
 
 
 class CptselError(Exception):
     """Base of all errors that are the user's to mend. ``exit_code`` is what the command line exits with."""
 
     exit_code = 2
-    summary: dict[str, Any] | None = None  # what was found before the failure; the command line prints it too
+    summary: Summary | None = None  # what was found before the failure; the command line prints it too
 
 
 class UsageError(CptselError):

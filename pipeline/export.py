@@ -25,7 +25,9 @@ from cptsel.pipeline.exports.plan import ExportTask, check_corpus, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
 from cptsel.pipeline.exports.shard import STEP, WriteShard
 from cptsel.pipeline.hashing import fingerprint
+from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas.arrow import SPEC_VERSION
+from cptsel.schemas.headers import Excluded, ExportHeader
 from cptsel.schemas.validation import validate
 
 FORMAT = "cptsel.export"
@@ -35,7 +37,7 @@ WORK = "_work"  # removed before _SUCCESS
 _ROWS_SHOWN = 20
 
 
-def export(config: ExportConfig, progress: Progress | None = None) -> dict[str, Any]:
+def export(config: ExportConfig, progress: Progress | None = None) -> Summary:
     """Write the samples of a manifest, as often and in the order as they are played.
 
     Returns:
@@ -93,12 +95,12 @@ def _header(
     exclude: frozenset[str] | None,
     files: list[dict[str, Any]],
     results: list[dict[str, Any]],
-) -> dict[str, Any]:
+) -> ExportHeader:
     """``export.json``."""
     by_name = {file["name"]: file for file in files}
     entries = {name: {key: value for key, value in by_name[name].items() if key != "name"} for name in sorted(by_name)}
     excluded = {key: sum(result["excluded"][key] for result in results) for key in ("samples", "lines", "tokens")}
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "spec_version": SPEC_VERSION,
         "parent": manifest.manifest_id,
@@ -113,14 +115,14 @@ def _header(
         },
         "excluded": {"entries_sha256": None if exclude is None else fingerprint(sorted(exclude)), **excluded},
     }
-    validate(header, "export")
-    return header
+    return validate(header, "export")
 
 
-def _check_totals(manifest: Manifest, header: dict[str, Any]) -> None:
+def _check_totals(manifest: Manifest, header: ExportHeader) -> None:
     """What was written and what was excluded are together what the manifest plays."""
+    excluded = {"lines": header["excluded"]["lines"], "tokens": header["excluded"]["tokens"]}
     for key, expected in _expected(manifest).items():
-        found = header["totals"][key] + header["excluded"][key]
+        found = header["totals"][key] + excluded[key]
         if found != expected:
             raise VerificationError(
                 f"{manifest.directory}: plays {expected:,} {key}, but its samples and schedules give {found:,}; "
@@ -128,7 +130,7 @@ def _check_totals(manifest: Manifest, header: dict[str, Any]) -> None:
             )
 
 
-def _finish(out: str, header: dict[str, Any], config: ExportConfig, stats: dict[str, Any]) -> None:
+def _finish(out: str, header: ExportHeader, config: ExportConfig, stats: dict[str, Any]) -> None:
     io.write_json(io.join(out, EXPORT), header)
     sums = {name: entry["sha256"] for name, entry in header["files"].items()}
     sums[EXPORT] = outputs.hash_file(io.join(out, EXPORT))[0]
@@ -145,21 +147,20 @@ def _summary(
     out: str,
     totals: dict[str, Any],
     tasks: list[ExportTask],
-    excluded: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    left_out = {f"excluded {key}": excluded[key] for key in ("samples", "lines", "tokens")} if excluded else {}
-    rows = [[task.shard["path"], task.shard["bytes"], len(task.visits)] for task in tasks[:_ROWS_SHOWN]]
-    title = "Shards that are read" + (f" (first {len(rows)} of {len(tasks)})" if len(tasks) > len(rows) else "")
-    return {
-        "command": "export",
-        "out": out,
-        "status": "dry-run" if config.dry_run else "done",
-        "totals": {
+    excluded: Excluded | None = None,
+) -> Summary:
+    left_out = {f"excluded {key}": value for key, value in (excluded or {}).items() if key != "entries_sha256"}
+    rows = [[task.shard["path"], task.shard["bytes"], len(task.visits)] for task in tasks]
+    return Summary(
+        command="export",
+        out=out,
+        status="dry-run" if config.dry_run else "done",
+        totals={
             "format": EXPORTS[config.to].suffix[1:],
             "fidelity": EXPORTS[config.to].fidelity(manifest),
             **totals,
             **left_out,
         },
-        "tables": [{"title": title, "columns": ["shard", "bytes", "files"], "rows": rows}],
-        "warnings": _warnings(manifest, EXPORTS[config.to]),
-    }
+        tables=[first_rows("Shards that are read", ["shard", "bytes", "files"], rows, _ROWS_SHOWN)],
+        warnings=_warnings(manifest, EXPORTS[config.to]),
+    )

@@ -10,17 +10,19 @@ from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
 from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.summary import Summary, Table, first_rows
 from cptsel.pipeline.verification.runs import check_counts
 from cptsel.schemas.arrow import COUNT_COLUMNS
+from cptsel.schemas.headers import ExportHeader, ManifestHeader, Order, RunHeader
 from cptsel.schemas.validation import validate
 
-Described = tuple[str, dict[str, Any], list[dict[str, Any]]]
+Described = tuple[str, dict[str, Any], list[Table]]
 """kind of directory, totals, tables"""
 
 _ROWS_SHOWN = 20
 
 
-def inspect(directory: str) -> dict[str, Any]:
+def inspect(directory: str) -> Summary:
     """What is in a directory: an embedding run, a replay manifest, an ordered one or an export, finished or not.
 
     Only what is recorded is read, and of a finished manifest the names and sizes of its files; ``verify`` is what
@@ -60,14 +62,14 @@ def inspect(directory: str) -> dict[str, Any]:
             f"{directory} is damaged: cptsel {maker} has finished it, and none of "
             f"{', '.join(file for file, *_ in _KINDS)} says what it is; {RESTORE}"
         )
-    return {
-        "command": "inspect",
-        "out": directory,
-        "status": f"begun by cptsel {maker}, nothing finished",
-        "totals": {"files": len(names)},
-        "tables": [],
-        "warnings": [f"{directory} is unfinished; run cptsel {maker} again"],
-    }
+    return Summary(
+        command="inspect",
+        out=directory,
+        status=f"begun by cptsel {maker}, nothing finished",
+        totals={"files": len(names)},
+        tables=[],
+        warnings=[f"{directory} is unfinished; run cptsel {maker} again"],
+    )
 
 
 def _inspect(
@@ -75,9 +77,9 @@ def _inspect(
     names: list[str],
     file: str,
     schema: str,
-    header: dict[str, Any],
-    describe: Callable[[str, list[str], dict[str, Any]], Described],
-) -> dict[str, Any]:
+    header: Any,
+    describe: Callable[[str, list[str], Any], Described],
+) -> Summary:
     """The summary of a directory whose header is ``file``."""
     warnings: list[str] = []
     problems = Problems()
@@ -98,20 +100,20 @@ def _inspect(
         again = outputs.made_by(directory) or "the same command"
         warnings.append(f"{directory} is unfinished (no {outputs.SUCCESS}); run cptsel {again} again")
     state = "damaged" if problems.total else "finished" if finished else "unfinished"
-    summary = {
-        "command": "inspect",
-        "out": directory,
-        "status": f"{kind}, {state}",
-        "totals": totals,
-        "tables": [*tables, *problems.tables()],
-        "warnings": warnings,
-    }
+    summary = Summary(
+        command="inspect",
+        out=directory,
+        status=f"{kind}, {state}",
+        totals=totals,
+        tables=[*tables, *problems.tables()],
+        warnings=warnings,
+    )
     if problems.total:
         raise problems.error(f"{directory} is damaged", summary)
     return summary
 
 
-def _check_manifest(directory: str, header: dict[str, Any], problems: Problems) -> None:
+def _check_manifest(directory: str, header: ManifestHeader, problems: Problems) -> None:
     """Whether ``manifest.json`` is as it was written, and its files are there in their sizes."""
     if manifest_id(header) != header["manifest_id"]:
         problems.add(MANIFEST, None, "was changed after it was written: manifest_id does not match")
@@ -123,7 +125,7 @@ def _check_manifest(directory: str, header: dict[str, Any], problems: Problems) 
             problems.add(name, None, f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written")
 
 
-def _check_run(directory: str, header: dict[str, Any], problems: Problems) -> None:
+def _check_run(directory: str, header: RunHeader, problems: Problems) -> None:
     """Whether ``run.json`` and the small files are as they were written, and all others are there in their sizes."""
     for broken in broken_small_files(directory, header):
         file, _, what = broken.partition(" ")
@@ -132,7 +134,7 @@ def _check_run(directory: str, header: dict[str, Any], problems: Problems) -> No
         check_counts(directory, header, problems)
 
 
-def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:
+def _run(directory: str, names: list[str], header: RunHeader) -> Described:
     model, projection = header["model"], header["projection"]
     totals = {
         **({"run_id": header["run_id"]} if "run_id" in header else {}),
@@ -156,7 +158,7 @@ def _run(directory: str, names: list[str], header: dict[str, Any]) -> Described:
     return "embedding run", totals, tables
 
 
-def _manifest(directory: str, names: list[str], header: dict[str, Any]) -> Described:
+def _manifest(directory: str, names: list[str], header: ManifestHeader) -> Described:
     order, totals = header["order"], header["totals"]
     ordered = order["kind"] == "priority"
     shown = {
@@ -179,7 +181,7 @@ def _manifest(directory: str, names: list[str], header: dict[str, Any]) -> Descr
     return "ordered replay manifest" if ordered else "replay manifest", shown, tables
 
 
-def _chosen(header: dict[str, Any]) -> dict[str, Any]:
+def _chosen(header: ManifestHeader) -> dict[str, Any]:
     """How the samples were chosen, as far as the manifest says."""
     selection, provenance = header["selection"], header["provenance"]
     budget, options, history = selection.get("budget"), selection["options"], provenance.get("history")
@@ -195,38 +197,35 @@ def _chosen(header: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unscheduled(header: dict[str, Any]) -> str:
+def _unscheduled(header: ManifestHeader) -> str:
     kinds = list(dict.fromkeys(phase["order"] for phase in header["phases"]))
     return "as in the corpus" if kinds == ["corpus"] else f"no schedule; phases go by {', '.join(kinds)}"
 
 
-def _order(order: dict[str, Any]) -> str:
+def _order(order: Order) -> str:
     return f"by importance: {order['epochs']} epochs, {order['world_size']} ranks, seed {order['seed']}"
 
 
-def _export(directory: str, names: list[str], header: dict[str, Any]) -> Described:
-    totals = {"parent": header["parent"], "format": header["to"], "fidelity": header["fidelity"]}
+def _export(directory: str, names: list[str], header: ExportHeader) -> Described:
+    totals: dict[str, Any] = {"parent": header["parent"], "format": header["to"], "fidelity": header["fidelity"]}
     totals |= {"instructions": header["instructions"], **header["totals"]}
-    totals |= {f"excluded {key}": header["excluded"][key] for key in ("samples", "lines", "tokens")}
+    totals |= {f"excluded {key}": value for key, value in header["excluded"].items() if key != "entries_sha256"}
     columns = ["lines", "tokens", "bytes"]
-    rows = [[name, *(entry[column] for column in columns)] for name, entry in sorted(header["files"].items())]
+    rows = [[name, *(dict(entry)[column] for column in columns)] for name, entry in sorted(header["files"].items())]
     return "export", totals, [_table("Files", ["file", *columns], rows)]
 
 
-def _shards_table(directory: str, columns: list[str]) -> dict[str, Any]:
+def _shards_table(directory: str, columns: list[str]) -> Table:
     table = io.read_parquet(io.join(directory, "shards.parquet"), columns)
     rows = [[row[column] for column in columns] for row in table.to_pylist()]
     return _table("Shards", [column.replace("_", " ") for column in columns], rows)
 
 
-def _table(title: str, columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
-    """A table of at most _ROWS_SHOWN rows; the title says if there are more."""
-    if len(rows) > _ROWS_SHOWN:
-        title = f"{title} (first {_ROWS_SHOWN} of {len(rows):,})"
-    return {"title": title, "columns": columns, "rows": rows[:_ROWS_SHOWN]}
+def _table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
+    return first_rows(title, columns, rows, _ROWS_SHOWN)
 
 
-_KINDS = [
+_KINDS: list[tuple[str, str, str, Callable[[str, list[str], Any], Described]]] = [
     ("run.json", "cptsel.run", "run", _run),
     ("manifest.json", "cptsel.replay", "manifest", _manifest),
     ("export.json", "cptsel.export", "export", _export),

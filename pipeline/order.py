@@ -28,12 +28,14 @@ from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch, proposal
 from cptsel.pipeline.ordering.schedule import schedule_table, with_order
-from cptsel.pipeline.ordering.summary import ROWS_SHOWN, Summary
+from cptsel.pipeline.ordering.summary import ROWS_SHOWN, OrderReport
+from cptsel.pipeline.summary import Summary
+from cptsel.schemas.headers import ManifestBody
 
 _MOST = {"rows": 100_000_000, "files": 100_000}  # of all schedules together
 
 
-def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, Any]:
+def order(config: OrderConfig, progress: Progress | None = None) -> Summary:
     """Write an ordered manifest.
 
     Returns:
@@ -60,17 +62,17 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     if not config.dry_run:
         outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
         _copy_samples(manifest, out)
-    summary = Summary(config, out, visits)
-    summary.add_curricula(manifest.curricula())
+    report = OrderReport(config, out, visits)
+    report.add_curricula(manifest.curricula())
     for phase, played in visits.items():
         q = proposals[phase]
-        summary.add_phase(phase, q, played)
+        report.add_phase(phase, q, played)
         for epoch in range(min(config.epochs, ROWS_SHOWN) if config.dry_run else config.epochs):
             priority = q / uniform(config.seed, f"order/{phase}/{epoch}", names[phase])
             plan = plan_epoch(
                 played.passes, played.tokens, priority[played.shard], played.ids[played.shard], config.world_size
             )
-            summary.add_epoch(phase, epoch, plan)
+            report.add_epoch(phase, epoch, plan)
             if not config.dry_run:
                 io.write_parquet(io.join(out, schedule_name(phase, epoch)), schedule_table(plan, played, q, priority))
             if epoch == 0 and phase == manifest.phases[0]:
@@ -80,8 +82,8 @@ def order(config: OrderConfig, progress: Progress | None = None) -> dict[str, An
     if not config.dry_run:
         io.write_parquet(io.join(out, SHARDS), shards)
         stats = {"seconds": time.monotonic() - started}
-        finish_manifest(out, _header(manifest, config, summary.reports), to_yaml(config), stats, command="order")
-    return summary.result()
+        finish_manifest(out, _header(manifest, config, report.reports), to_yaml(config), stats, command="order")
+    return report.summary()
 
 
 def _check_schedulable(manifest: Manifest) -> None:
@@ -129,7 +131,7 @@ def _proposal(config: OrderConfig, played: PhaseVisits, paths: list[str]) -> np.
     return proposal(played.x, played.t, config.staleness)
 
 
-def _header(manifest: Manifest, config: OrderConfig, reports: list[dict[str, Any]]) -> dict[str, Any]:
+def _header(manifest: Manifest, config: OrderConfig, reports: list[dict[str, Any]]) -> ManifestBody:
     """The parent's header with another order."""
     return manifest.header | {
         "parent": manifest.manifest_id,

@@ -33,6 +33,7 @@ from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader
 from cptsel.pipeline.selection.task import (
     CountCells,
+    ShardStatistics,
     Task,
     absolute,
     open_task,
@@ -40,6 +41,7 @@ from cptsel.pipeline.selection.task import (
     unmatched_exclusions,
 )
 from cptsel.pipeline.selection.tuning import DEFAULT, Tuning
+from cptsel.pipeline.summary import Summary
 
 
 def select(
@@ -47,7 +49,7 @@ def select(
     progress: Progress | None = None,
     make_steps: Callable[..., Steps] = Steps,
     tuning: Tuning = DEFAULT,
-) -> dict[str, Any]:
+) -> Summary:
     """Choose a coreset and write its manifest.
 
     Args:
@@ -104,13 +106,13 @@ def select(
     return select_summary(config, header, selected[0].plan, unmatched, stats)
 
 
-def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list[dict[str, Any]], list[Selected]]:
+def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list[ShardStatistics], list[Selected]]:
     """Count, plan, choose and weigh, phase by phase, under the work directory alone.
 
     Returns:
         What ``CountCells`` says of the shards of phase 0, and what was selected.
     """
-    counted: list[dict[str, Any]] = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
+    counted: list[ShardStatistics] = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
     _check_plans(config, task, counted)
     selected: list[Selected] = []
     for phase in task.phases:
@@ -127,7 +129,7 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
     return counted, selected
 
 
-def _check_plans(config: SelectConfig, task: Task, counted: list[dict[str, Any]]) -> None:
+def _check_plans(config: SelectConfig, task: Task, counted: list[ShardStatistics]) -> None:
     """Refuse a budget that can't be met, and a history of another corpus, before anything is chosen."""
     for phase in task.phases:
         if phase.runs is task.phases[0].runs and not phase.from_first:
@@ -145,7 +147,7 @@ def _delete(directory: str) -> None:
         io.delete_tree(directory)
 
 
-def _plan_phase(task: Task, phase: Phase, counted: list[dict[str, Any]], steps: Steps) -> tuple[Plan, CellReader]:
+def _plan_phase(task: Task, phase: Phase, counted: list[ShardStatistics], steps: Steps) -> tuple[Plan, CellReader]:
     """Budgets of a phase, and how its cells are read."""
     reader = task.reader
     if phase.runs is not task.phases[0].runs:  # another checkpoint: the same samples, other gradients
@@ -178,10 +180,9 @@ def _measured(config: SelectConfig, done: Selected, steps: Steps) -> Selected:
     within = steps.within(f"residuals-{number}")
     found = measure(done.runs.shards, done.plan, done.weighted.groups, reader, config.out, number, within)
     if METHODS[config.method].family != MATCH or done.from_first:
-        found = {
-            group: {name: value for name, value in figures.items() if not name.startswith("method_")}
-            for group, figures in found.items()
-        }
+        for figures in found.values():
+            figures.pop("method_residual")
+            figures.pop("method_validation_residual")
     return replace(done, residuals=found)
 
 

@@ -11,15 +11,17 @@ from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
+from cptsel.pipeline.summary import Summary, Table
 from cptsel.pipeline.verification.files import check_files
 from cptsel.pipeline.verification.runs import check_counts, check_run, check_units
 from cptsel.pipeline.verification.samples import check_samples
 from cptsel.pipeline.verification.schedules import check_schedules
 from cptsel.pipeline.verification.sources import check_sources
+from cptsel.schemas.headers import ManifestHeader
 from cptsel.schemas.validation import validate
 
 
-def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, Any]:
+def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
     """Check a manifest: files, checksums, schemas, every row, counts and mass, schedules; with sources, the corpus.
 
     Of an embedding run the files, checksums and counts are checked.
@@ -67,7 +69,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> dict[str, 
     return _summary(directory, totals, checks, problems)
 
 
-def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> dict[str, Any]:
+def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> Summary:
     """Check an embedding run."""
     if config.sources:
         raise UsageError(f"--sources checks the corpus of a replay manifest, and {directory} is an embedding run")
@@ -88,7 +90,7 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
     return _summary(directory, totals, checks, problems)
 
 
-def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
+def _read_header(directory: str, problems: Problems) -> ManifestHeader | None:
     """``manifest.json``, or None where it can't be read; what is wrong with it goes to ``problems``.
 
     Raises:
@@ -107,13 +109,13 @@ def _read_header(directory: str, problems: Problems) -> dict[str, Any] | None:
         return None
     check_readable(path, header)
     try:
-        validate(header, "manifest")
+        manifest = validate(header, "manifest")
     except ValueError as error:
         problems.add(MANIFEST, None, str(error).removeprefix(f"{MANIFEST}: "))
         return None
-    if manifest_id(header) != header["manifest_id"]:
+    if manifest_id(manifest) != manifest["manifest_id"]:
         problems.add(MANIFEST, None, "was changed after it was written: manifest_id does not match")
-    return dict(header)
+    return manifest
 
 
 def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> None:
@@ -132,17 +134,17 @@ def _result(found: int) -> str:
     return "ok" if not found else f"{found:,} problems"
 
 
-def _summary(directory: str, totals: dict[str, Any], checks: list[list[Any]], problems: Problems) -> dict[str, Any]:
+def _summary(directory: str, totals: dict[str, Any], checks: list[list[Any]], problems: Problems) -> Summary:
     """The summary. Raises VerificationError with it where something is wrong."""
-    tables = [{"title": "Checks", "columns": ["check", "extent", "result"], "rows": checks}, *problems.tables()]
-    summary = {
-        "command": "verify",
-        "out": directory,
-        "status": "failed" if problems.total else "verified",
-        "totals": totals | {"problems": problems.total},
-        "tables": tables,
-        "warnings": [],
-    }
+    tables = [Table(title="Checks", columns=["check", "extent", "result"], rows=checks), *problems.tables()]
+    summary = Summary(
+        command="verify",
+        out=directory,
+        status="failed" if problems.total else "verified",
+        totals=totals | {"problems": problems.total},
+        tables=tables,
+        warnings=[],
+    )
     if problems.total:
         raise problems.error(directory, summary)
     return summary

@@ -3,10 +3,12 @@
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, overload
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+
+from cptsel.schemas.headers import ExportHeader, ManifestHeader, RunHeader
 
 NAMES = ("export", "manifest", "run", "stats")
 
@@ -23,15 +25,34 @@ def _validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(load_schema(name))
 
 
-def validate(value: Any, name: str) -> None:
+@overload
+def validate(value: Any, name: Literal["export"]) -> ExportHeader: ...
+
+
+@overload
+def validate(value: Any, name: Literal["manifest"]) -> ManifestHeader: ...
+
+
+@overload
+def validate(value: Any, name: Literal["run"]) -> RunHeader: ...
+
+
+@overload
+def validate(value: Any, name: str) -> dict[str, Any]: ...
+
+
+def validate(value: Any, name: str) -> Any:
     """Check a parsed JSON file against its schema. Unknown fields are no error.
+
+    Returns:
+        The value, typed.
 
     Raises:
         ValueError: ``manifest.json: groups[2].budget: -1 is less than the minimum of 0``, the most telling problem.
     """
     error = best_match(_validator(name).iter_errors(value))
     if error is None:
-        return
+        return value
     place = error.json_path.removeprefix("$").removeprefix(".")
     message = error.message if len(error.message) <= 200 else error.message[:200] + "..."
     raise ValueError(f"{name}.json: {place + ': ' if place else ''}{message}")

@@ -23,6 +23,11 @@ def choose(runs, out, make_steps=InlineSteps, tuning=DEFAULT, **options):
     return select(config, make_steps=make_steps, tuning=tuning)
 
 
+def choose_in_one_group(runs, out, make_steps=InlineSteps, **options):
+    """Select 15 % of all, unless ``options`` say otherwise; returns the summary."""
+    return choose(runs, out, make_steps, **{"budget": "15%", "group_by": None, **options})
+
+
 def read_samples(out) -> pa.Table:
     manifest = load_manifest(str(out))
     tables = []
@@ -71,3 +76,16 @@ def losses(run):
         for cell in cells
         for name, loss in zip(cell.names, cell.columns["loss_sum"] / cell.columns["n_tokens"], strict=True)
     }
+
+
+def candidates(run, group_by="language", similarity="euclidean"):
+    """All samples of a run by sample_id: (group, n_tokens, mass, pool_prob, vector, shard)."""
+    runs = open_runs([str(run)])
+    reader = CellReader(runs.schema, group_by, similarity)
+    found = {}
+    for shard in runs.shards:
+        for cell in read_cells(shard, reader, "cover"):
+            values = (cell.n_tokens.tolist(), cell.mass.tolist(), cell.columns["pool_prob"].tolist(), cell.vectors)
+            for sample, *row in zip(cell.names, *values, strict=True):
+                found[sample] = (cell.group, *row, shard.shard_id)
+    return found

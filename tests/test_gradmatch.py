@@ -232,30 +232,6 @@ def test_mass_as_a_coordinate_keeps_the_sum_of_tokens() -> None:
     assert not zero.any()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"g": np.full((5, 16), np.nan, np.float32)}, "finite float32"),
-        ({"a": np.zeros(5)}, "weights a above 0"),
-        ({"budget": -1}, "a budget is"),
-        ({"n_tokens": np.zeros(5, np.int64), "budget_kind": "tokens"}, "n_tokens"),
-        ({"ridge": -1.0}, "ridge"),
-        ({"parts": 0}, "parts"),
-        ({"tolerance": -0.1}, "tolerance"),
-        ({"validation": np.zeros((4, 3), np.float32)}, "validation sketch"),
-        ({"target": np.zeros(3)}, "the target must be 16"),
-        ({"target": np.zeros(16), "validation": np.zeros((5, 3), np.float32)}, "validation_target"),
-        ({"candidates": np.ones(5)}, "candidates"),
-        ({"gain_factor": np.full(5, 2.0)}, "gain_factor"),
-        ({"counts": np.zeros(5)}, "counts"),
-    ],
-)
-def test_arguments_are_checked(change: dict, message: str) -> None:
-    arguments = {"g": gradients(5, 0), "a": np.ones(5), "n_tokens": tokens(5, 0), "budget": 2, "budget_kind": "samples"}
-    with pytest.raises(ValueError, match=message):
-        match(**(arguments | change))
-
-
 @pytest.mark.parametrize("kind", ["samples", "tokens"])
 def test_a_strong_ridge_makes_weights_even_by_token(kind: str) -> None:
     """Then u is one number, whatever the lengths: as many tokens as the mass asks of those picked."""

@@ -6,43 +6,20 @@ Most tests run the steps of a selection as the plain functions they are; those o
 import json
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import selection_builder
-from run_builder import ROWS, build_run, reseal_run
-from selection_builder import data_bytes, read_samples
+from run_builder import ROWS, build_run
+from selection_builder import candidates, data_bytes, read_samples
+from selection_builder import choose_in_one_group as choose
 
-from cptsel.pipeline import hashing, io
+from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.config import VerifyConfig
-from cptsel.pipeline.engine.steps import InlineSteps, Steps
+from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import BadInputError, UsageError
-from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
-from cptsel.pipeline.selection.reading import cells
-from cptsel.pipeline.selection.tuning import Tuning
 from cptsel.pipeline.verify import verify
-
-
-def choose(run, out, make_steps=InlineSteps, **options):
-    return selection_builder.choose(run, out, make_steps, **{"budget": "15%", "group_by": None, **options})
-
-
-def candidates(run, group_by="language", similarity="euclidean"):
-    """All samples of a run by sample_id: (group, n_tokens, mass, pool_prob, vector, shard)."""
-    runs = open_runs([str(run)])
-    reader = cells.CellReader(runs.schema, group_by, similarity)
-    found = {}
-    for shard in runs.shards:
-        for cell in cells.read_cells(shard, reader, "cover"):
-            values = (cell.n_tokens.tolist(), cell.mass.tolist(), cell.columns["pool_prob"].tolist(), cell.vectors)
-            for sample, *row in zip(cell.names, *values, strict=True):
-                found[sample] = (cell.group, *row, shard.shard_id)
-    return found
-
 
 CASES = [
     (method, scope, budget, alpha)
@@ -121,138 +98,6 @@ def check_repeats(header, rows, replay_tokens, cap):
         assert played.max() <= cap
 
 
-def test_files_are_in_corpus_order_and_every_shard_is_listed(run, tmp_path):
-    choose(run, tmp_path / "replay", method="uniform")
-    shards = pq.read_table(tmp_path / "replay" / "shards.parquet")
-    assert shards["shard_id"].to_pylist() == [0, 1, 2, 3]
-    assert shards["population_samples"].to_pylist() == list(ROWS)
-    assert shards["path"].to_pylist() == [f"{number:03d}.jsonl" for number in range(4)]
-    assert sorted(path.name for path in (tmp_path / "replay" / "samples").iterdir()) == [
-        f"{number:06d}.parquet" for number, count in enumerate(shards["selected_samples"].to_pylist()) if count
-    ]
-    ranks = []
-    for path in sorted((tmp_path / "replay" / "samples").iterdir()):
-        rows = pq.read_table(path)
-        places = list(zip(rows["row_index"].to_pylist(), rows["window"].to_pylist(), strict=True))
-        assert places == sorted(places)
-        ranks += rows["order_rank"].to_pylist()
-    assert ranks == list(range(len(ranks)))
-    assert not (tmp_path / "replay" / ".work").exists()
-
-
-def test_rows_are_those_of_the_run(run, tmp_path):
-    choose(run, tmp_path / "replay", method="craig")
-    source = {}
-    for path in sorted((run / "embeddings").iterdir()):
-        source |= {row["sample_id"]: row for row in pq.read_table(path).to_pylist()}
-    for row in read_samples(tmp_path / "replay").to_pylist():
-        original = source[row["sample_id"]]
-        shared = set(row) & set(original)
-        assert len(shared) >= 15
-        assert {name: row[name] for name in shared} == {name: original[name] for name in shared}
-
-
-@pytest.mark.parametrize("similarity", ["euclidean", "cosine"])
-@pytest.mark.parametrize("scope", ["shard", "global"])
-def test_craig_weights_are_the_mass_of_exact_clusters(run, tmp_path, scope, similarity):
-    choose(run, tmp_path / "replay", method="craig", scope=scope, similarity=similarity, group_by="language")
-    check_masses_of_clusters(run, tmp_path / "replay", scope, similarity)
-
-
-def check_masses_of_clusters(run, replay, scope, similarity):
-    population = candidates(run, similarity=similarity)
-    rows = {row["sample_id"]: row for row in read_samples(replay).to_pylist()}
-    clusters = dict.fromkeys(rows, 0.0)
-    for key, (group, _, mass, _, vector, shard) in population.items():
-        near = [
-            (np.linalg.norm(population[pick][4].astype(np.float64) - vector), pick != key, pick)
-            for pick, row in rows.items()
-            if row["group"] == group and (scope == "global" or row["shard_id"] == shard)
-        ]
-        if near:
-            clusters[min(near)[-1]] += mass
-    for group in {row["group"] for row in rows.values()}:
-        mine = [key for key in rows if rows[key]["group"] == group]
-        found = np.array([rows[key]["weight"] * rows[key]["n_tokens"] for key in mine])
-        expected = np.array([clusters[key] for key in mine])
-        assert np.allclose(found / found.sum(), expected / expected.sum(), rtol=1e-6)
-
-
-def test_craig_covers_better_than_random_and_global_better_than_shard(run, tmp_path):
-    def report(**options):
-        choose(run, tmp_path / options["scope"], method="craig", **options)
-        return load_manifest(str(tmp_path / options["scope"])).header["selection"]["report"]
-
-    shard, merged = report(scope="shard"), report(scope="global")
-    assert shard["gain_over_random"] > 0.1
-    assert shard["objective"] > shard["random_objective"]
-    assert merged["mean_distance"] <= shard["mean_distance"]
-
-
-@pytest.mark.parametrize("sent", ["enough", "too few"])
-@pytest.mark.parametrize("budget", ["50 samples", "1500 tokens"])
-def test_global_uniform_is_the_draw_of_one_machine(run, tmp_path, budget, sent):
-    tuning = Tuning(draw_margin=-1e9 if sent == "too few" else 4.0)  # every shard must then be asked again
-    choose(run, tmp_path / "replay", tuning=tuning, method="uniform", scope="global", budget=budget, seed=5)
-    population = dict(sorted(candidates(run, group_by=None).items()))
-    scores = np.array([1 / row[3] for row in population.values()])
-    n_tokens = np.array([row[1] for row in population.values()])
-    u = hashing.uniform(5, "draw 0", population)
-    draw = priority_sample(scores, u, int(budget.split()[0]), n_tokens if "tokens" in budget else None)
-    expected = {list(population)[i]: pi for i, pi in zip(draw.picked, draw.inclusion_prob, strict=True)}
-    rows = read_samples(tmp_path / "replay")
-    found = dict(zip(rows["sample_id"].to_pylist(), rows["inclusion_prob"].to_pylist(), strict=True))
-    assert found == pytest.approx(expected)
-
-
-def test_a_draw_is_the_same_in_every_scope(run, tmp_path):
-    """Draws are made over whole groups: a scope of shards would spread the weights for nothing."""
-    for scope in ("shard", "global"):
-        choose(run, tmp_path / scope, method="uniform", scope=scope, budget="1600 tokens", group_by="language")
-    assert data_bytes(tmp_path / "shard") == data_bytes(tmp_path / "global")
-    header = load_manifest(str(tmp_path / "shard")).header
-    assert header["selection"]["scope"] == "global"
-
-
-@pytest.mark.parametrize("budget", ["50%", "55000 tokens"])
-def test_global_craig_uses_its_budget_where_shards_are_skewed(tmp_path, budget):
-    """Of the mass, nearly all is in the few long samples: the other shard has many times its share by mass to give."""
-    run = build_run(tmp_path / "run", rows=(1000, 100), block_rows=1000)
-    set_n_tokens(run / "embeddings" / "000000-00000.parquet", 10)
-    set_n_tokens(run / "embeddings" / "000001-00000.parquet", 1000)
-    reseal_run(run)
-    choose(run, tmp_path / "replay", method="craig", scope="global", budget=budget)
-    rows = read_samples(tmp_path / "replay")
-    if budget == "50%":
-        assert rows.num_rows == 550
-    else:
-        assert 55_000 - 10 < sum(rows["n_tokens"].to_pylist()) <= 55_000
-
-
-def set_n_tokens(path, n_tokens):
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("n_tokens")
-    values = pa.array([n_tokens] * table.num_rows, table.schema.field(place).type)
-    pq.write_table(table.set_column(place, table.schema.field(place), values), path)
-
-
-def test_distances_and_gain_of_a_merge_agree(run, tmp_path):
-    tuning = Tuning(clients=60)
-    choose(run, tmp_path / "replay", tuning=tuning, method="craig", scope="global", group_by="language")
-    selection = load_manifest(str(tmp_path / "replay")).header["selection"]
-    for report in (selection["report"], *selection["reports"]):
-        gain = 1 - report["mean_distance"] / report["random_distance"]
-        assert report["gain_over_random"] == pytest.approx(gain)
-
-
-def test_sampled_clients_still_give_exact_weights(run, tmp_path):
-    tuning = Tuning(clients=60)
-    choose(run, tmp_path / "replay", tuning=tuning, method="craig", scope="global", group_by="language")
-    check_masses_of_clusters(run, tmp_path / "replay", "global", "euclidean")
-    reports = load_manifest(str(tmp_path / "replay")).header["selection"]["reports"]
-    assert len(reports) == 4
-
-
 @pytest.mark.parametrize("scope", ["shard", "global"])
 @pytest.mark.parametrize("method", ["uniform", "craig"])
 def test_bytes_do_not_depend_on_how_the_run_was_cut_into_blocks(run, tmp_path, method, scope):
@@ -291,23 +136,6 @@ def test_an_error_in_a_worker_is_the_sentence_it_is(tmp_path):
     assert not (tmp_path / "replay").exists()
 
 
-def test_seed_decides_draws(run, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        choose(run, tmp_path / name, method="uniform", seed=seed)
-    assert data_bytes(tmp_path / "a") == data_bytes(tmp_path / "b")
-    first, third = (set(read_samples(tmp_path / name)["sample_id"].to_pylist()) for name in ("a", "c"))
-    assert first != third
-
-
-def test_everything_at_100_percent(run, tmp_path):
-    for method in ("uniform", "craig"):
-        choose(run, tmp_path / method, method=method, budget="100%", group_by="language")
-        rows, population = read_samples(tmp_path / method), candidates(run)
-        assert sorted(rows["sample_id"].to_pylist()) == sorted(population)
-        expected = [population[key][2] / population[key][1] for key in rows["sample_id"].to_pylist()]
-        assert rows["weight"].to_pylist() == pytest.approx(expected, rel=1e-9)
-
-
 def test_int8_runs(tmp_path):
     run = build_run(tmp_path / "run", rows=(50, 40), storage="int8")
     choose(run, tmp_path / "replay", method="craig")
@@ -326,34 +154,6 @@ def test_union_is_the_selection_from_one_run_of_both(tmp_path):
     assert shards["path"].to_pylist() == ["a/000.jsonl", "a/001.jsonl", "b/000.jsonl"]
     assert shards["population_samples"].to_pylist() == [30, 20, 40]
     assert len(load_manifest(str(tmp_path / "replay")).header["provenance"]["runs"]) == 2
-
-
-def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path):
-    rows = pq.read_table(run / "embeddings" / "000000-00000.parquet").to_pylist()
-    names = [rows[0]["sample_id"], rows[3]["doc_key"], rows[7]["doc_id"], rows[11]["content_hash"].hex().upper()]
-    (tmp_path / "list.txt").write_text("# take-downs\n" + "\n".join(names) + "\n")
-    gone = {
-        row["sample_id"]
-        for row in rows
-        if row["sample_id"] == names[0] or row["doc_key"] == names[1] or row["doc_id"] == names[2] or row is rows[11]
-    }
-    assert len(gone) >= 4
-    for method in ("uniform", "craig"):
-        out = tmp_path / method
-        summary = choose(run, out, method=method, budget="100%", exclude=str(tmp_path / "list.txt"))
-        assert summary["totals"]["samples"] == sum(ROWS) - len(gone)
-        assert not gone & set(read_samples(out)["sample_id"].to_pylist())
-        mass = sum(row[2] for key, row in candidates(run).items() if key not in gone)
-        assert load_manifest(str(out)).header["totals"]["population_mass"] == pytest.approx(mass)
-
-
-def test_entries_of_an_exclusion_list_that_name_nothing_are_a_warning(run, tmp_path):
-    sample = next(iter(candidates(run)))
-    (tmp_path / "list.txt").write_text(f"{sample.upper()}\nnobody\n{'AB' * 16}\n")
-    for dry_run in (True, False):
-        summary = choose(run, tmp_path / "replay", exclude=str(tmp_path / "list.txt"), dry_run=dry_run)
-        (warning,) = [line for line in summary["warnings"] if "--exclude" in line]
-        assert "2 entries name nothing" in warning
 
 
 def test_an_interrupt_leaves_what_overwrite_would_replace_as_it_was(run, tmp_path):
@@ -474,12 +274,3 @@ def test_output_directories(run, tmp_path):
     with pytest.raises(UsageError, match="choose another --out"):
         choose(run, foreign, method="uniform", overwrite=True)
     assert (foreign / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_sample_twice_is_refused(tmp_path):
-    run = build_run(tmp_path / "run", rows=(20,), block_rows=10)
-    for path in sorted((run / "embeddings").iterdir())[1:]:
-        path.write_bytes((run / "embeddings" / "000000-00000.parquet").read_bytes())
-    reseal_run(run)
-    with pytest.raises(BadInputError, match="its sample_id occurs twice"):
-        choose(run, tmp_path / "replay", method="uniform")

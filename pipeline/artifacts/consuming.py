@@ -2,17 +2,19 @@
 
 from importlib.resources import files
 from string import Template
-from typing import Any
+
+from cptsel.schemas.headers import ManifestHeader
 
 
-def consuming_page(header: dict[str, Any]) -> str:
+def consuming_page(header: ManifestHeader) -> str:
     """Fill ``schemas/CONSUMING.md`` with the figures of one manifest.
 
     Args:
         header: a whole ``manifest.json``.
     """
     template = Template((files("cptsel.schemas") / "CONSUMING.md").read_text(encoding="utf-8"))
-    totals, order, corpus, weighting = (header[key] for key in ("totals", "order", "corpus", "weighting"))
+    totals, order = header["totals"], header["order"]
+    corpus, weighting = header["corpus"], header["weighting"]
     kinds = list(dict.fromkeys(phase["order"] for phase in header["phases"]))
     if order["kind"] == "priority":
         ordered = f"by importance, for {order['epochs']} epoch(s) on {order['world_size']} rank(s)"

@@ -9,7 +9,7 @@ import hashlib
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
 from cptsel.schemas.arrow import SPEC_VERSION
+from cptsel.schemas.headers import DataFile, ManifestBody, ManifestHeader, PhaseEntry, ReplayTokens
 from cptsel.schemas.validation import validate
 
 FORMAT = "cptsel.replay"
@@ -48,7 +49,7 @@ class Manifest:
     """An opened replay manifest: its directory and the validated ``manifest.json``."""
 
     directory: str
-    header: dict[str, Any]
+    header: ManifestHeader
 
     @property
     def manifest_id(self) -> str:
@@ -119,14 +120,14 @@ def source_uri(shard: dict[str, Any], root: str | None) -> str:
     return str(shard["uri"]) if root is None else io.join(io.absolute(root), shard["path"])
 
 
-def manifest_id(header: dict[str, Any]) -> str:
+def manifest_id(header: ManifestHeader) -> str:
     """SHA-256, in hex, of the header's RFC 8785 canonical form without the field ``manifest_id``."""
-    return hashlib.sha256(rfc8785.dumps({k: v for k, v in header.items() if k != "manifest_id"})).hexdigest()
+    return hashlib.sha256(rfc8785.dumps({k: cast(Any, v) for k, v in header.items() if k != "manifest_id"})).hexdigest()
 
 
 def finish_manifest(
-    out: str, header: dict[str, Any], config_yaml: str, stats: dict[str, Any], command: str = "select"
-) -> dict[str, Any]:
+    out: str, header: ManifestBody, config_yaml: str, stats: dict[str, Any], command: str = "select"
+) -> ManifestHeader:
     """Complete a manifest whose Parquet files lie under ``out``, writing ``_SUCCESS`` last.
 
     Args:
@@ -143,10 +144,10 @@ def finish_manifest(
     Raises:
         ValueError: the header does not meet its schema (a fault of the caller, never of the user).
     """
-    whole: dict[str, Any] = {"parent": None, "required_features": [], **copy.deepcopy(header)}
-    whole |= {"format": FORMAT, "spec_version": SPEC_VERSION, "files": _data_files(out)}
+    body: dict[str, Any] = {"parent": None, "required_features": [], **copy.deepcopy(header)}
+    body |= {"format": FORMAT, "spec_version": SPEC_VERSION, "files": _data_files(out), "manifest_id": "0" * 64}
+    whole = validate(body, "manifest")
     whole["manifest_id"] = manifest_id(whole)
-    validate(whole, "manifest")
     validate(stats, "stats")
     io.write_json(io.join(out, MANIFEST), whole)
     io.write_bytes(io.join(out, CONSUMING), consuming_page(whole).encode())
@@ -159,14 +160,14 @@ def finish_manifest(
     return whole
 
 
-def _data_files(out: str) -> dict[str, dict[str, Any]]:
+def _data_files(out: str) -> dict[str, DataFile]:
     """Hash, size and row count of every Parquet file of a manifest."""
     names = [SHARDS] + [
         posixpath.join(folder, name)
         for folder in ("samples", "schedule")
         for name in io.list_names(io.join(out, folder), ".parquet")
     ]
-    entries = {}
+    entries: dict[str, DataFile] = {}
     for name, (digest, size) in outputs.hash_files(out, names).items():
         with io.open_read(io.join(out, name)) as handle:
             rows = pq.ParquetFile(handle).metadata.num_rows
@@ -189,12 +190,12 @@ def load_manifest(directory: str) -> Manifest:
         if maker in {"select", "order"}:
             hint += " and has not finished"
         raise UsageError(f"{directory} is not a replay manifest: {hint}; name the output of cptsel select or order")
-    header = io.read_json(path)
-    check_readable(path, header)
+    found = io.read_json(path)
+    check_readable(path, found)
     if not io.exists(io.join(directory, outputs.SUCCESS)):
         raise UsageError(f"{directory} is not finished (no _SUCCESS); run the command that writes it again")
     try:
-        validate(header, "manifest")
+        header = validate(found, "manifest")
     except ValueError as error:
         raise VerificationError(f"{directory}: {error}; restore the manifest or make it again") from error
     if manifest_id(header) != header["manifest_id"]:
@@ -204,7 +205,7 @@ def load_manifest(directory: str) -> Manifest:
     return Manifest(directory, header)
 
 
-def replay_tokens(header: dict[str, Any], phase: dict[str, Any]) -> dict[str, Any] | None:
+def replay_tokens(header: ManifestHeader, phase: PhaseEntry) -> ReplayTokens | None:
     """Tokens of a phase that are asked for, realised and fall short: its own, or the whole's where it is the only one.
 
     Args:

@@ -1,11 +1,11 @@
 """What ``verify`` and ``inspect`` find wrong, kept in bounded memory and listed by file and row."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.summary import Summary, Table
 
 KEPT = 20  # of one kind in one file, and in the list that is shown
 RESTORE = "restore the directory or make it again"
@@ -52,16 +52,16 @@ class Problems:
         key = lambda problem: (problem.file, -1 if problem.row is None else problem.row, problem.what)  # noqa: E731
         return sorted(self.kept, key=key)[:most]
 
-    def tables(self) -> list[dict[str, Any]]:
+    def tables(self) -> list[Table]:
         """The table of a summary that lists them; none where there are none."""
         if not self.total:
             return []
         listed = self.listed()
         title = "Problems" if len(listed) == self.total else f"First {len(listed)} of {self.total:,} problems"
         rows = [[problem.file, problem.row, problem.what] for problem in listed]
-        return [{"title": title, "columns": ["file", "row", "problem"], "rows": rows}]
+        return [Table(title=title, columns=["file", "row", "problem"], rows=rows)]
 
-    def error(self, place: str, summary: dict[str, Any]) -> VerificationError:
+    def error(self, place: str, summary: Summary) -> VerificationError:
         """What a command raises for problems in ``place``: the first with its remedy; the summary lists the others."""
         first = self.listed(1)[0]
         count = "1 problem" if self.total == 1 else f"{self.total:,} problems, the first"

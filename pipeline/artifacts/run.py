@@ -19,6 +19,7 @@ from cptsel.pipeline.artifacts.seal import broken_small_files, footer_sha256
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.hashing import fingerprint
 from cptsel.schemas.arrow import RUN_SHARDS, RUN_VERSION, UNITS, check_schema, embeddings_schema
+from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 FORMAT = "cptsel.run"
@@ -72,7 +73,7 @@ class EmbeddingRuns:
     """
 
     directories: tuple[str, ...]
-    headers: tuple[dict[str, Any], ...]
+    headers: tuple[RunHeader, ...]
     shards: tuple[RunShard, ...]
     schema: pa.Schema
     checkpoints: int = 1
@@ -176,17 +177,17 @@ def unit_name(shard_id: int, block: int) -> str:
     return f"{shard_id:06d}-{block:05d}.parquet"
 
 
-def _open_header(directory: str) -> dict[str, Any]:
+def _open_header(directory: str) -> RunHeader:
     """``run.json`` of a finished run."""
     path = io.join(directory, "run.json")
     if not io.exists(path):
         maker = outputs.made_by(directory)
         hint = f"it was written by cptsel {maker}" if maker not in {None, "embed"} else "it has no run.json"
         raise UsageError(f"{directory} is not an embedding run: {hint}; name the output of cptsel embed")
-    header = io.read_json(path)
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    found = io.read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UsageError(f"{path}: its format is not {FORMAT!r}; name the output of cptsel embed")
-    version = header.get("spec_version")
+    version = found.get("spec_version")
     if isinstance(version, int) and version > RUN_VERSION:
         raise UsageError(f"{path}: spec_version {version} is newer than this cptsel reads ({RUN_VERSION}); upgrade it")
     if isinstance(version, int) and version < RUN_VERSION:
@@ -194,7 +195,7 @@ def _open_header(directory: str) -> dict[str, Any]:
             f"{path}: spec_version {version} is of an older cptsel, whose runs can't be checked; embed again"
         )
     try:
-        validate(header, "run")
+        header = validate(found, "run")
     except ValueError as error:
         raise UsageError(f"{directory}: {error}; restore the run or embed again") from error
     if not io.exists(io.join(directory, outputs.SUCCESS)):
@@ -236,14 +237,12 @@ def _open_shards(directory: str, first_id: int) -> list[RunShard]:
     return shards
 
 
-def _check_alike(
-    first_path: str, first: dict[str, Any], path: str, header: dict[str, Any], but: Sequence[str] = ()
-) -> None:
+def _check_alike(first_path: str, first: RunHeader, path: str, header: RunHeader, but: Sequence[str] = ()) -> None:
     """Refuse to put runs together whose rows do not mean the same, naming the first difference."""
-    differences = [
-        (f"fingerprint of the {name}", first["fingerprints"][name], header["fingerprints"][name])
-        for name in ("weights", "tokenizer", "projection")
-        if name not in but
+    differences: list[tuple[str, Any, Any]] = [
+        (f"fingerprint of the {name}", mine, dict(header["fingerprints"])[name])
+        for name, mine in first["fingerprints"].items()
+        if name != "corpus" and name not in but
     ]
     differences.append(("kind of norm", first["norm_kind"], header["norm_kind"]))
     names = sorted((set(first["options"]) | set(header["options"])) - _MAY_DIFFER)
@@ -273,18 +272,20 @@ def _check_disjoint(shards: list[RunShard]) -> None:
                 )
 
 
-def run_fingerprint(header: dict[str, Any]) -> str:
+def run_fingerprint(header: RunHeader) -> str:
     """Names what a run holds, by everything in ``run.json`` that decides the bytes of its rows."""
     keys = ("format", "spec_version", "fingerprints", "projection", "options", "norm_kind")
-    return fingerprint({key: header[key] for key in keys} | {"packages": shaping_packages(header)})
+    return fingerprint(
+        {key: value for key, value in header.items() if key in keys} | {"packages": shaping_packages(header)}
+    )
 
 
-def shaping_packages(header: dict[str, Any]) -> dict[str, str]:
+def shaping_packages(header: RunHeader) -> dict[str, str]:
     """Versions of the packages by which bytes are promised."""
     return {name: number for name, number in header["packages"].items() if name not in _NOT_SHAPING}
 
 
-def _schema(header: dict[str, Any]) -> pa.Schema:
+def _schema(header: RunHeader) -> pa.Schema:
     options, projection = header["options"], header["projection"]
     return embeddings_schema(
         projection["k"], projection["validation"]["k"], options["storage"], list(options.get("group_by") or ())

@@ -8,12 +8,13 @@ lies between is covered by the checksums of its pages. ``verify`` hashes all of 
 import hashlib
 import os
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import rfc8785
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.schemas.headers import RunHeader
 
 #: Columns of ``units.parquet`` that name files by what is in them.
 SEAL_COLUMNS = ("bytes", "sha256", "footer_sha256", "rejects_sha256")
@@ -24,19 +25,19 @@ SMALL_FILES = ("shards.parquet", "units.parquet")
 _TAIL = 8  # bytes at the end of a Parquet file: length of the footer, and the magic
 
 
-def run_id(header: dict[str, Any]) -> str:
+def run_id(header: RunHeader) -> str:
     """SHA-256, in hex, of ``run.json``'s RFC 8785 canonical form without the field ``run_id``."""
-    return hashlib.sha256(rfc8785.dumps({k: v for k, v in header.items() if k != "run_id"})).hexdigest()
+    return hashlib.sha256(rfc8785.dumps({k: cast(Any, v) for k, v in header.items() if k != "run_id"})).hexdigest()
 
 
-def sealed(directory: str, header: dict[str, Any]) -> dict[str, Any]:
+def sealed(directory: str, header: RunHeader) -> RunHeader:
     """The header of a finished run with the checksums of its small files and its id."""
     sums = outputs.hash_files(directory, list(SMALL_FILES))
     whole = header | {"files": {name: {"sha256": digest, "bytes": size} for name, (digest, size) in sums.items()}}
     return whole | {"run_id": run_id(whole)}
 
 
-def broken_small_files(directory: str, header: dict[str, Any]) -> list[str]:
+def broken_small_files(directory: str, header: RunHeader) -> list[str]:
     """What is wrong with ``run.json`` or the small files of a finished run, one phrase each, the file first."""
     if "run_id" not in header or "files" not in header:
         return ["run.json has no checksums, as those of an older cptsel"]

@@ -10,12 +10,13 @@ from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import ModelPlan
 from cptsel.pipeline.errors import CptselError
+from cptsel.pipeline.summary import Summary
 
 SHARDS = 3
 ROWS = 40  # of each of these shards
 
 
-def estimate(config: EmbedConfig, model: ModelPlan, files: list[tuple[str, str, int]]) -> dict[str, Any]:
+def estimate(config: EmbedConfig, model: ModelPlan, files: list[tuple[str, str, int]]) -> Summary:
     """Embed the first rows of a few shards, spread over the listing, and scale by bytes. Writes nothing.
 
     Args:
@@ -55,14 +56,14 @@ def estimate(config: EmbedConfig, model: ModelPlan, files: list[tuple[str, str, 
         "hours (estimate)": round(seconds * scale / 3600 / config.workers, 2),
     }
     warnings = [] if tokens else ["the first rows of the shards looked at gave no sample: see what embed rejects"]
-    return {
-        "command": "embed",
-        "out": config.out,
-        "status": "dry-run",
-        "totals": totals,
-        "tables": [],
-        "warnings": warnings,
-    }
+    return Summary(
+        command="embed",
+        out=config.out,
+        status="dry-run",
+        totals=totals,
+        tables=[],
+        warnings=warnings,
+    )
 
 
 def _read_options(config: EmbedConfig, limit: int | None) -> ReadOptions:

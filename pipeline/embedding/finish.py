@@ -14,19 +14,21 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import check_damage, has_rejects, read_rejects, summary
 from cptsel.pipeline.embedding.transforms import UnitResult
 from cptsel.pipeline.errors import PartialError
+from cptsel.pipeline.summary import Summary
 from cptsel.schemas import arrow
+from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 
 def finish(
     config: EmbedConfig,
-    header: dict[str, Any],
+    header: RunHeader,
     shards: list[Shard],
     results: list[UnitResult],
     failures: list[str],
     status: str,
     seconds: float,
-) -> dict[str, Any]:
+) -> Summary:
     """Check the counts, write what speaks of the whole run, and mark it done."""
     _check_complete(shards, results)
     good = [(result, result.counts) for result in results if result.counts is not None]

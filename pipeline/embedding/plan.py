@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
@@ -24,6 +24,7 @@ from cptsel.pipeline.model.naming import (
 )
 from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of, tokenizer_fingerprint
 from cptsel.schemas import arrow
+from cptsel.schemas.headers import ModelFacts, Projection, RunHeader
 
 DEFAULT_MAX_TOKENS = 1024
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}  # a CPU is fastest while activations stay near its caches
@@ -52,7 +53,7 @@ class ModelPlan:
     prefix: Prefix
     max_tokens: int
     tokens_per_batch: int
-    facts: dict[str, Any]
+    facts: ModelFacts
     weights: str
     tokenizer: str
 
@@ -114,16 +115,16 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
         prefix=prefix,
         max_tokens=max_tokens,
         tokens_per_batch=config.tokens_per_batch or TOKENS_PER_BATCH[device.split(":")[0]],
-        facts=facts,
+        facts=cast(ModelFacts, facts),
         weights=weights_fingerprint(path, config.trust_remote_code),
         tokenizer=tokenizer_fingerprint(tokenizer),
     )
 
 
-def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Shard]) -> dict[str, Any]:
+def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Shard]) -> RunHeader:
     """run.json without totals: everything that decides the bytes of the rows."""
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
-    projection = {
+    projection: Projection = {
         "seed": config.seed,
         "format_version": sketch.FORMAT_VERSION,
         "k": config.sketch_dim,
@@ -153,20 +154,18 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
     }
 
 
-def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], changed_shards: list[str]) -> None:
+def refuse_difference(out: str, old: RunHeader, new: RunHeader, changed_shards: list[str]) -> None:
     """Raise UsageError where a rerun asks for other rows than ``out`` has, naming what differs first."""
     remedy = f"use another --out, or --overwrite to replace {out}"
     what = {"weights": "the model's weights", "tokenizer": "the tokenizer", "corpus": "the corpus"}
     for name, words in what.items():
-        if old["fingerprints"][name] != new["fingerprints"][name]:
+        if dict(old["fingerprints"])[name] != dict(new["fingerprints"])[name]:
             names = f" ({', '.join(changed_shards[:3])})" if name == "corpus" and changed_shards else ""
             raise UsageError(f"{out}: {words}{names} changed since this run was begun; {remedy}")
     if old["projection"] != new["projection"]:
         flags = {"seed": "--seed", "k": "--sketch-dim", "validation": "--validation-dim"}
         for key, flag in flags.items():
-            before, now = old["projection"][key], new["projection"][key]
-            if key == "validation":
-                before, now = before["k"], now["k"]
+            before, now = (_size(header["projection"], key) for header in (old, new))
             if before != now:
                 raise UsageError(f"{out}: was begun with {flag} {before}, now {now}; {remedy}")
         raise UsageError(f"{out}: was begun by a version of cptsel with another projection; {remedy}")
@@ -187,6 +186,10 @@ def refuse_difference(out: str, old: dict[str, Any], new: dict[str, Any], change
                 f"{out}: was begun with {name} {before}, now {installed.get(name)} is installed, which may round "
                 f"otherwise; install that version, or {remedy}"
             )
+
+
+def _size(projection: Projection, key: str) -> Any:
+    return projection["validation"]["k"] if key == "validation" else dict(projection)[key]
 
 
 def _show(value: Any) -> str:

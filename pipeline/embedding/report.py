@@ -9,6 +9,8 @@ from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.transforms import UnitResult, unit_path
 from cptsel.pipeline.errors import BadInputError
+from cptsel.pipeline.summary import Summary, Table
+from cptsel.schemas.headers import RunHeader
 
 BENIGN = frozenset({"blank_line"})  # rejects that are no damage
 # Rejects after which rows may be lost without being counted; their shards are named in a warning.
@@ -109,7 +111,7 @@ def _gave_nothing(counts: dict[str, int]) -> bool:
     return counts["rows_rejected"] > 0 and counts["rows_kept"] + counts["rows_excluded"] == 0
 
 
-def summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[str]) -> Summary:
     """What the command prints.
 
     Args:
@@ -137,16 +139,16 @@ def summary(config: EmbedConfig, status: str, header: dict[str, Any], warnings: 
     tables = []
     if totals["rejects"]:
         rows = [[reason, count] for reason, count in totals["rejects"].items()]
-        tables.append({"title": "Rejects", "columns": ["reason", "count"], "rows": rows})
-    return {
-        "command": "embed",
-        "out": config.out,
-        "status": status,
-        "totals": shown,
-        "tables": tables,
-        "warnings": [*warnings, *_special_warning(totals)]
+        tables.append(Table(title="Rejects", columns=["reason", "count"], rows=rows))
+    return Summary(
+        command="embed",
+        out=config.out,
+        status=status,
+        totals=shown,
+        tables=tables,
+        warnings=[*warnings, *_special_warning(totals)]
         + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
-    }
+    )
 
 
 def _special_warning(totals: dict[str, Any]) -> list[str]:

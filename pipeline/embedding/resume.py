@@ -1,7 +1,5 @@
 """What is in the output directory when a run begins: nothing, a part of the same run, all of it, or another run."""
 
-from typing import Any
-
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import unit_name
@@ -11,10 +9,11 @@ from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.finish import write_shards
 from cptsel.pipeline.embedding.plan import refuse_difference
+from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 
-def begin(config: EmbedConfig, header: dict[str, Any], shards: list[Shard]) -> str:
+def begin(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> str:
     """Start a run, resume it, or find it done; returns the status word of the summary.
 
     Raises:

@@ -7,12 +7,13 @@ import numpy as np
 from cptsel.pipeline.artifacts.visits import PhaseVisits
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.kernels.sampling.shard_order import EpochPlan, order_report
+from cptsel.pipeline.summary import Summary, Table
 
 #: Epochs whose loads are shown, and that a dry run plans.
 ROWS_SHOWN = 20
 
 
-class Summary:
+class OrderReport:
     """Gathers what is told to the user and what the manifest records."""
 
     def __init__(self, config: OrderConfig, out: str, visits: dict[int, PhaseVisits]) -> None:
@@ -61,27 +62,27 @@ class Summary:
                 "played whole; use a smaller --world-size, or smaller shards in the corpus"
             )
 
-    def result(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         one_epoch = sum(int(played.tokens.sum()) for played in self.visits.values())
         titles = ["phase", "shards", "visits", "tokens", "effective shards", "variance ratio from", "to"]
-        return {
-            "command": "order",
-            "out": self.out,
-            "status": "dry-run" if self.config.dry_run else "done",
-            "totals": {
+        return Summary(
+            command="order",
+            out=self.out,
+            status="dry-run" if self.config.dry_run else "done",
+            totals={
                 "epochs": self.config.epochs,
                 "ranks": self.config.world_size,
                 "visits per epoch": sum(len(played.shard) for played in self.visits.values()),
                 "tokens per epoch": one_epoch,
                 "tokens in all epochs": one_epoch * self.config.epochs,
             },
-            "tables": [
-                {"title": "Order against drawing shards uniformly", "columns": titles, "rows": self.phase_rows},
+            tables=[
+                Table(title="Order against drawing shards uniformly", columns=titles, rows=self.phase_rows),
                 {
                     "title": "Tokens by rank",
                     "columns": ["phase", "epoch", "least", "mean", "most", "spread"],
                     "rows": self.epoch_rows,
                 },
             ],
-            "warnings": self.warnings,
-        }
+            warnings=self.warnings,
+        )

@@ -13,6 +13,7 @@ import numpy as np
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import Budget, divide
 from cptsel.pipeline.kernels.sampling.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
+from cptsel.pipeline.selection.reading.cells import CellStatistics
 from cptsel.pipeline.selection.reading.rows import ALL
 
 Unit = Literal["samples", "tokens"]
@@ -95,7 +96,7 @@ class Plan:
 
 
 def make_plan(
-    statistics: Sequence[dict[str, Any]],
+    statistics: Sequence[CellStatistics],
     budget: Budget,
     text: str,
     mix: GroupMix,
@@ -192,8 +193,8 @@ def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
     )
 
 
-def _share(row: Mapping[str, Any], unit: Unit) -> Share:
-    known: dict[str, Any] = {name: row[name] for name in ("shard_id", "group", *_COUNTS, *_AMOUNTS)}
+def _share(row: CellStatistics, unit: Unit) -> Share:
+    known: dict[str, Any] = {k: v for k, v in row.items() if k in {"shard_id", "group", *_COUNTS, *_AMOUNTS}}
     return Share(**known, longest=row["longest"][unit])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -17,11 +17,18 @@ from cptsel.pipeline.selection.options import group_mix
 from cptsel.pipeline.selection.outcome.phases import Phase, open_phases
 from cptsel.pipeline.selection.outcome.weighting import Weighing
 from cptsel.pipeline.selection.plan import Plan, Share, Unit, make_plan
-from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics
+from cptsel.pipeline.selection.reading.cells import CellReader, CellStatistics, cell_statistics
 from cptsel.pipeline.selection.reading.history import open_history
 from cptsel.pipeline.selection.reading.new_domain import mean_token_gradient
 from cptsel.pipeline.selection.reading.rows import matched_exclusions
 from cptsel.pipeline.selection.tuning import Tuning
+
+
+class ShardStatistics(TypedDict):
+    """Of the cells of a shard, and the entries of the exclusion list that were met there."""
+
+    cells: list[CellStatistics]
+    excluded: list[str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class CountCells:
 
     reader: CellReader
 
-    def __call__(self, shard: RunShard) -> dict[str, Any]:
+    def __call__(self, shard: RunShard) -> ShardStatistics:
         excluded = matched_exclusions(shard, self.reader.schema, self.reader.exclude)
         return {"cells": cell_statistics(shard, self.reader), "excluded": excluded}
 
@@ -73,7 +80,7 @@ class Task:
             tuning=self.tuning,
         )
 
-    def plan(self, counted: Sequence[dict[str, Any]], phase: int = 0) -> Plan:
+    def plan(self, counted: Sequence[ShardStatistics], phase: int = 0) -> Plan:
         """Budgets of a phase, from what ``CountCells`` says of every shard."""
         statistics = [cell for shard in counted for cell in shard["cells"]]
         phase_budget, text = self.phases[phase].budget, self.phases[phase].text
@@ -137,13 +144,13 @@ def open_task(config: SelectConfig, tuning: Tuning) -> Task:
     return Task(config, phases, reader, new, weighing, tuning)
 
 
-def unmatched_exclusions(exclude: frozenset[str], counted: list[dict[str, Any]]) -> int:
+def unmatched_exclusions(exclude: frozenset[str], counted: list[ShardStatistics]) -> int:
     """Entries of the exclusion list that name nothing in the runs; hashes stand in it in both cases and count once."""
     matched = {entry.lower() for shard in counted for entry in shard["excluded"]}
     return len({entry.lower() for entry in exclude} - matched)
 
 
-def scales(counted: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+def scales(counted: Sequence[ShardStatistics]) -> tuple[float, ...]:
     """Factors that give the gradients a token of every checkpoint the mean square of the first's."""
     squares = [cell["mean_squares"] for shard in counted for cell in shard["cells"]]
     totals = np.sum(squares, axis=0)

@@ -1,7 +1,5 @@
 """Checks of a manifest's files: all there, none besides, every byte as it was written."""
 
-from typing import Any
-
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import CONSUMING, MANIFEST, Manifest
@@ -15,7 +13,7 @@ def check_files(manifest: Manifest, problems: Problems) -> str:
     beside = f"{outputs.WORK}/"  # of a selection that is to replace this one, or that was interrupted
     names = outputs.list_tree(manifest.directory)
     present = {name for name in names if not (outputs.is_temporary(name) or name.startswith(beside))}
-    named: dict[str, dict[str, Any]] = manifest.header["files"]
+    named = manifest.header["files"]
     expected = set(named) | {MANIFEST, CONSUMING}
     for name in sorted((expected | outputs.UNSUMMED) - present):
         problems.add(name, None, "is missing")

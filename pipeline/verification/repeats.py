@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
 from cptsel.pipeline.kernels.sampling.weights import GroupShare, realise
+from cptsel.schemas.headers import ManifestHeader, PhaseEntry
 
 _RELATIVE = 1e-9
 
@@ -52,8 +52,8 @@ def check_repeats(manifest: Manifest, played: dict[tuple[int, str], list[Played]
 
 
 def _check_phase(
-    header: dict[str, Any],
-    phase: dict[str, Any],
+    header: ManifestHeader,
+    phase: PhaseEntry,
     seed: int,
     played: dict[tuple[int, str], list[Played]],
     problems: Problems,

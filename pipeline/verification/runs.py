@@ -14,6 +14,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.verification.scratch import scratch_steps
 from cptsel.schemas.arrow import COUNT_COLUMNS, check_schema, embeddings_schema
+from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 STEP = "units"
@@ -26,7 +27,7 @@ class CheckUnits:
 
     directory: str
     work: str
-    header: dict[str, Any]
+    header: RunHeader
 
     def __call__(self, units: list[dict[str, Any]]) -> list[Any]:
         problems = Problems()
@@ -57,11 +58,10 @@ class CheckUnits:
         return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
 
-def check_run(directory: str, problems: Problems) -> dict[str, Any] | None:
+def check_run(directory: str, problems: Problems) -> RunHeader | None:
     """``run.json`` and the small files beside it. Returns the header, None where it can't be read."""
     try:
-        header = io.read_json(io.join(directory, "run.json"))
-        validate(header, "run")
+        header = validate(io.read_json(io.join(directory, "run.json")), "run")
     except (UsageError, ValueError) as error:
         problems.add("run.json", None, str(error).removeprefix("run.json: "))
         return None
@@ -70,10 +70,10 @@ def check_run(directory: str, problems: Problems) -> dict[str, Any] | None:
     for broken in broken_small_files(directory, header):
         file, _, what = broken.partition(" ")
         problems.add(file, None, what)
-    return dict(header)
+    return header
 
 
-def check_counts(directory: str, header: dict[str, Any], problems: Problems) -> str:
+def check_counts(directory: str, header: RunHeader, problems: Problems) -> str:
     """Counts of units, shards and the whole add up, and no file is missing or too many. Returns the extent."""
     units, shards = (io.read_parquet(io.join(directory, name)).to_pylist() for name in reversed(SMALL_FILES))
     for name in COUNT_COLUMNS:
@@ -106,7 +106,7 @@ def check_counts(directory: str, header: dict[str, Any], problems: Problems) -> 
 
 
 def check_units(
-    directory: str, header: dict[str, Any], config: VerifyConfig, problems: Problems, progress: Progress | None
+    directory: str, header: RunHeader, config: VerifyConfig, problems: Problems, progress: Progress | None
 ) -> str:
     """Every file of embeddings and rejects, in parallel. Returns the extent."""
     units = io.read_parquet(io.join(directory, "units.parquet")).to_pylist()

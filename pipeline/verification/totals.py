@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
 from cptsel.pipeline.verification.ranks import Ranked, check_ranks, ranked
 from cptsel.pipeline.verification.repeats import Played, check_repeats
+from cptsel.schemas.headers import ManifestHeader
 
 RELATIVE = 1e-9  # for sums of float64: correctly rounded here, and nearly so where they were written
 
@@ -135,26 +136,29 @@ def _check_shards(shards: dict[int, dict[str, Any]], totals: Totals, problems: P
             _compare(problems, SHARDS, row, f"{key} of shard {shard_id}", shard[key], found)
 
 
-def _check_groups(header: dict[str, Any], totals: Totals, problems: Problems) -> None:
+def _check_groups(header: ManifestHeader, totals: Totals, problems: Problems) -> None:
     """Groups and phases of manifest.json: counts, and Σ weight · n_tokens = target mass."""
     for entry in header["groups"]:
         phase, group = entry.get("phase", 0), entry["group"]
         tally = totals.cells.get((phase, group), Tally())
-        for key, found in (
-            ("selected_samples", tally.samples),
-            ("selected_tokens", tally.tokens),
-            ("replay_tokens", tally.replay_tokens),
-            ("target_mass", math.fsum(tally.mass)),
+        for key, said, found in (
+            ("selected_samples", entry["selected_samples"], tally.samples),
+            ("selected_tokens", entry["selected_tokens"], tally.tokens),
+            ("replay_tokens", entry["replay_tokens"], tally.replay_tokens),
+            ("target_mass", entry["target_mass"], math.fsum(tally.mass)),
         ):
-            _compare(problems, MANIFEST, None, f"{key} of group {group!r} of phase {phase}", entry[key], found)
+            _compare(problems, MANIFEST, None, f"{key} of group {group!r} of phase {phase}", said, found)
     _check_population(header, problems)
-    for entry in header["phases"]:
-        mine = [tally for (number, _), tally in totals.cells.items() if number == entry["phase"]]
-        for key, found in (("samples", sum(t.samples for t in mine)), ("tokens", sum(t.tokens for t in mine))):
-            _compare(problems, MANIFEST, None, f"{key} of phase {entry['phase']}", entry[key], found)
+    for of_phase in header["phases"]:
+        mine = [tally for (number, _), tally in totals.cells.items() if number == of_phase["phase"]]
+        for key, said, found in (
+            ("samples", of_phase["samples"], sum(t.samples for t in mine)),
+            ("tokens", of_phase["tokens"], sum(t.tokens for t in mine)),
+        ):
+            _compare(problems, MANIFEST, None, f"{key} of phase {of_phase['phase']}", said, found)
 
 
-def _check_population(header: dict[str, Any], problems: Problems) -> None:
+def _check_population(header: ManifestHeader, problems: Problems) -> None:
     """The groups of every phase divide the whole population, and their target masses its mass T."""
     said = header["totals"]
     for phase in sorted({entry.get("phase", 0) for entry in header["groups"]}):
@@ -165,12 +169,12 @@ def _check_population(header: dict[str, Any], problems: Problems) -> None:
             ("population_mass", said["population_mass"]),
             ("target_mass", said["population_mass"]),
         ):
-            found = math.fsum(entry[key] for entry in groups)
+            found = math.fsum(cast(float, dict(entry)[key]) for entry in groups)
             if not math.isclose(found, whole, rel_tol=RELATIVE):
                 problems.add(MANIFEST, None, f"{key} of the groups of phase {phase} add up to {found}, not to {whole}")
 
 
-def _check_whole(header: dict[str, Any], shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
+def _check_whole(header: ManifestHeader, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
     """Totals of manifest.json are what the samples and shards add up to."""
     whole = Tally()
     for tally in totals.cells.values():
@@ -186,7 +190,7 @@ def _check_whole(header: dict[str, Any], shards: dict[int, dict[str, Any]], tota
         found_totals[key] = sum(shard[key] for shard in shards.values())
     found_totals["population_mass"] = math.fsum(shard["population_mass"] for shard in shards.values())
     for key, found in found_totals.items():
-        _compare(problems, MANIFEST, None, f"totals.{key}", said[key], found)
+        _compare(problems, MANIFEST, None, f"totals.{key}", dict(said)[key], found)
     realised = header["weighting"]["replay_tokens"]["realised"]
     _compare(problems, MANIFEST, None, "weighting.replay_tokens.realised", realised, whole.replay_tokens)
 
@@ -219,15 +223,16 @@ def _check_replay_tokens(manifest: Manifest, totals: Totals, problems: Problems)
             problems.add(MANIFEST, None, what)
         _check_shares(header, number, replay["requested"], problems)
     whole = header["weighting"]["replay_tokens"]
-    for key in ("requested", "shortfall"):  # realised is compared with the rows, above
-        found = math.fsum(replay[key] for replay in parts.values() if replay is not None)
-        if not math.isclose(whole[key], found, rel_tol=RELATIVE, abs_tol=RELATIVE):
-            problems.add(
-                MANIFEST, None, f"weighting.replay_tokens.{key} is {whole[key]}, but the phases add up to {found}"
-            )
+    there = [replay for replay in parts.values() if replay is not None]
+    for key, said, found in (  # realised is compared with the rows, above
+        ("requested", whole["requested"], math.fsum(replay["requested"] for replay in there)),
+        ("shortfall", whole["shortfall"], math.fsum(replay["shortfall"] for replay in there)),
+    ):
+        if not math.isclose(said, found, rel_tol=RELATIVE, abs_tol=RELATIVE):
+            problems.add(MANIFEST, None, f"weighting.replay_tokens.{key} is {said}, but the phases add up to {found}")
 
 
-def _check_shares(header: dict[str, Any], phase: int, requested: int, problems: Problems) -> None:
+def _check_shares(header: ManifestHeader, phase: int, requested: int, problems: Problems) -> None:
     """The replay tokens of a phase are divided by target mass, where the groups say how."""
     mass = header["totals"]["population_mass"]
     for entry in header["groups"]:

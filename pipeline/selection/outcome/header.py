@@ -5,7 +5,7 @@ See docs/design.md, Replay manifest.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -18,13 +18,12 @@ from cptsel.pipeline.config import options_of
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, effective_tokens
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.outcome.reports import add_reports, summarise_reports
-from cptsel.pipeline.selection.outcome.weighting import QUANTILES, Weighing, Weighted, total
+from cptsel.pipeline.selection.outcome.weighting import QUANTILES, GroupResult, Weighing, Weighted, total
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader
+from cptsel.schemas.headers import Group, ManifestBody, ManifestCorpus, PhaseEntry, Provenance, ReplayTokens, Residuals
 
 _PACKAGES = ("apache-beam", "faiss-cpu", "numpy", "pyarrow")
-
-_AMOUNTS = ("replay_requested", "cut_tokens", "shortfall", "effective_tokens")
 
 # Options that say where and how a call runs, or that the header holds elsewhere; all others decide what is chosen.
 _NOT_OPTIONS = frozenset(
@@ -54,7 +53,7 @@ class Selected:
     plan: Plan
     weighted: Weighted
     reports: Sequence[dict[str, Any]]
-    residuals: dict[str | None, dict[str, Any]]
+    residuals: dict[str | None, Residuals]
     from_first: bool
 
 
@@ -64,7 +63,7 @@ def manifest_header(
     weighing: Weighing,
     exclude: frozenset[str],
     new: EmbeddingRuns | None,
-) -> dict[str, Any]:
+) -> ManifestBody:
     """``manifest.json`` but for what ``finish_manifest`` adds; runs are named by fingerprint, never by path."""
     first = phases[0]
     runs, plan = first.runs, first.plan
@@ -110,7 +109,7 @@ def manifest_header(
     }
 
 
-def _phase(selected: Selected, weighing: Weighing) -> dict[str, Any]:
+def _phase(selected: Selected, weighing: Weighing) -> PhaseEntry:
     weighted = selected.weighted
     return {
         "phase": weighted.number,
@@ -131,23 +130,30 @@ def _phase(selected: Selected, weighing: Weighing) -> dict[str, Any]:
     }
 
 
-def _sum_replayed(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {name: sum(entry[name] for entry in entries) for name in ("requested", "realised", "shortfall")}
+def _sum_replayed(entries: Sequence[ReplayTokens]) -> ReplayTokens:
+    return {
+        "requested": sum(entry["requested"] for entry in entries),
+        "realised": sum(entry["realised"] for entry in entries),
+        "shortfall": sum(entry["shortfall"] for entry in entries),
+    }
 
 
-def _provenance(config: SelectConfig, phases: Sequence[Selected], new: EmbeddingRuns | None) -> dict[str, Any]:
+def _provenance(config: SelectConfig, phases: Sequence[Selected], new: EmbeddingRuns | None) -> Provenance:
     headers = phases[0].runs.headers
     later = [
         header for selected in phases[1:] if selected.runs is not phases[0].runs for header in selected.runs.headers
     ]
-    return {
+    found: Provenance = {
         "runs": [{"fingerprint": run_fingerprint(header), "run_id": header["run_id"]} for header in (*headers, *later)],
         "model": {**headers[0]["model"], "weights": headers[0]["fingerprints"]["weights"]},
         "tool": {"name": "cptsel", "version": __version__},
         "packages": {name: version(name) for name in _PACKAGES},
-        **({"history": [load_manifest(path).manifest_id for path in config.history]} if config.history else {}),
-        **({"new": [run_fingerprint(header) for header in new.headers]} if new else {}),
     }
+    if config.history:
+        found["history"] = [load_manifest(path).manifest_id for path in config.history]
+    if new:
+        found["new"] = [run_fingerprint(header) for header in new.headers]
+    return found
 
 
 def _options(config: SelectConfig, exclude: frozenset[str]) -> dict[str, Any]:
@@ -169,13 +175,11 @@ def _options(config: SelectConfig, exclude: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def _groups(selected: Selected) -> list[dict[str, Any]]:
+def _groups(selected: Selected) -> list[Group]:
     results = {result.group: result for result in selected.weighted.groups}
-    empty = {**dict.fromkeys(("plays", "played_samples", "replay_tokens"), 0), **dict.fromkeys(_AMOUNTS, 0.0)}
-    found = []
+    found: list[Group] = []
     for group in selected.plan.groups:
-        result = results.get(group.group)
-        figures = {**empty, "weight_quantiles": []} if result is None else asdict(result)
+        result = results.get(group.group) or GroupResult(group.group)
         found.append(
             {
                 "group": group.group,
@@ -185,27 +189,30 @@ def _groups(selected: Selected) -> list[dict[str, Any]]:
                 "population_mass": group.mass,
                 "target_mass": group.target_mass,
                 "budget": group.budget,
-                "selected_samples": 0 if result is None else result.samples,
-                "selected_tokens": 0 if result is None else result.tokens,
-                **{
-                    name: value
-                    for name, value in figures.items()
-                    if name not in {"group", "samples", "tokens", "found_mass"}
-                },
+                "selected_samples": result.samples,
+                "selected_tokens": result.tokens,
+                "plays": result.plays,
+                "played_samples": result.played_samples,
+                "replay_tokens": result.replay_tokens,
+                "replay_requested": result.replay_requested,
+                "cut_tokens": result.cut_tokens,
+                "shortfall": result.shortfall,
+                "effective_tokens": result.effective_tokens,
+                "weight_quantiles": list(result.weight_quantiles),
                 **selected.residuals.get(group.group, {}),
             }
         )
     return found
 
 
-def _corpus(runs: EmbeddingRuns) -> dict[str, Any]:
+def _corpus(runs: EmbeddingRuns) -> ManifestCorpus:
     options, first = runs.options, runs.headers[0]
     roots = list(dict.fromkeys(header["corpus"]["root"] for header in runs.headers))
-    return {
+    corpus: ManifestCorpus = {
         "root": roots[0],
-        **({"roots": roots} if len(roots) > 1 else {}),
         "text_field": options["text_field"],
         "id_field": options.get("id_field"),
         "tokenizer": first["fingerprints"]["tokenizer"],
         "max_tokens": options["max_tokens"],
     }
+    return corpus | {"roots": roots} if len(roots) > 1 else corpus

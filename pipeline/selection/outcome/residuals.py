@@ -9,7 +9,7 @@ the end of its pre-training is nearly stationary on its own corpus, and a target
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.selection.outcome.weighting import GroupResult
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.schemas.headers import Residuals
 
 STEP = "residuals"
 SKETCHES = ("selection", "validation")
@@ -76,7 +77,7 @@ def measure(
     out: str,
     phase: int,
     steps: Steps,
-) -> dict[str | None, dict[str, Any]]:
+) -> dict[str | None, Residuals]:
     """Residuals of one phase, by group and, under None, of the whole.
 
     Keys of each: ``residual`` and ``validation_residual`` of the final weights, ``random_residual`` and
@@ -96,7 +97,7 @@ def measure(
     picks = {result.group: result for result in results}
     targets = {group.group: group.target_mass for group in plan.groups if group.group in picks}
     parts = {name: _Part(sums[name], picks[name], target) for name, target in targets.items()}
-    found: dict[str | None, dict[str, Any]] = {name: _figures([part]) for name, part in parts.items()}
+    found: dict[str | None, Residuals] = {name: _figures([part]) for name, part in parts.items()}
     found[None] = _figures(list(parts.values()))
     return found
 
@@ -122,8 +123,8 @@ class _Part:
         self.random = {sketch: noise * (n / m - 1) for sketch, noise in self.noise.items()}
 
 
-def _figures(parts: Sequence[_Part]) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
+def _figures(parts: Sequence[_Part]) -> Residuals:
+    figures: dict[str, float | None] = {}
     for sketch, prefix in zip(SKETCHES, ("", "validation_"), strict=True):
         target = np.sum([part.target[sketch] for part in parts], axis=0)
         length = float(np.linalg.norm(target))
@@ -135,4 +136,4 @@ def _figures(parts: Sequence[_Part]) -> dict[str, Any]:
             figures[f"{name}{prefix}residual"] = gap / length if length > 0 else None
         random = math.sqrt(math.fsum(part.random[sketch] for part in parts))
         figures[f"random_{prefix}residual"] = random / length if length > 0 else None
-    return figures
+    return cast(Residuals, figures)

@@ -9,6 +9,8 @@ from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.rows import NO_GROUP
+from cptsel.pipeline.summary import Summary, Table
+from cptsel.schemas.headers import ManifestHeader
 
 _BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured on text corpora
 _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
@@ -19,8 +21,8 @@ _CUT = 0.05  # a larger share of the replay that the cap moves to other samples 
 
 
 def select_summary(
-    config: SelectConfig, header: dict[str, Any], plan: Plan, unmatched: int, stats: dict[str, Any]
-) -> dict[str, Any]:
+    config: SelectConfig, header: ManifestHeader, plan: Plan, unmatched: int, stats: dict[str, Any]
+) -> Summary:
     """The summary of a finished selection, from the manifest's header.
 
     Args:
@@ -78,27 +80,27 @@ def select_summary(
 
 
 def _summary(
-    config: SelectConfig, status: str, totals: dict[str, Any], tables: list[dict[str, Any]], warnings: list[str]
-) -> dict[str, Any]:
-    return {
-        "command": "select",
-        "out": config.out,
-        "status": status,
-        "totals": totals,
-        "tables": tables,
-        "warnings": warnings,
-    }
+    config: SelectConfig, status: str, totals: dict[str, Any], tables: list[Table], warnings: list[str]
+) -> Summary:
+    return Summary(
+        command="select",
+        out=config.out,
+        status=status,
+        totals=totals,
+        tables=tables,
+        warnings=warnings,
+    )
 
 
-def _groups_table(header: dict[str, Any]) -> dict[str, Any]:
+def _groups_table(header: ManifestHeader) -> Table:
     mass = header["totals"]["population_mass"]
-    return {
-        "title": "Groups",
-        "columns": [
+    return Table(
+        title="Groups",
+        columns=[
             "group", "samples", "tokens", "share of mass", "target share", "selected samples", "selected tokens",
             "replay tokens", "mean weight", "effective tokens",
         ],
-        "rows": [
+        rows=[
             [
                 group["group"],
                 group["population_samples"],
@@ -114,38 +116,38 @@ def _groups_table(header: dict[str, Any]) -> dict[str, Any]:
             for group in header["groups"]
             if group["phase"] == 0
         ],
-    }  # fmt: skip
+    )  # fmt: skip
 
 
-def _phases_table(header: dict[str, Any]) -> list[dict[str, Any]]:
+def _phases_table(header: ManifestHeader) -> list[Table]:
     phases = header["phases"]
     if len(phases) < 2:
         return []
     names = ("phase", "samples", "tokens", "effective_tokens", "validation_residual")
     return [
-        {
-            "title": "Phases",
-            "columns": ["phase", "samples", "tokens", "effective tokens", "validation residual"],
-            "rows": [[phase.get(name) for name in names] for phase in phases],
-        }
+        Table(
+            title="Phases",
+            columns=["phase", "samples", "tokens", "effective tokens", "validation residual"],
+            rows=[[phase.get(name) for name in names] for phase in phases],
+        )
     ]
 
 
-def _reports_table(header: dict[str, Any]) -> list[dict[str, Any]]:
+def _reports_table(header: ManifestHeader) -> list[Table]:
     reports = header["selection"]["reports"]
     if len(reports) < 2 or "mean_distance" not in reports[0]:  # one group: the totals say it all
         return []
     names = ("mean_distance", "random_distance", "gain_over_random")
     return [
-        {
-            "title": "Coverage",
-            "columns": ["group", "mean distance", "of random picks", "gain over random"],
-            "rows": [[report["group"], *(report[name] for name in names)] for report in reports],
-        }
+        Table(
+            title="Coverage",
+            columns=["group", "mean distance", "of random picks", "gain over random"],
+            rows=[[report["group"], *(report[name] for name in names)] for report in reports],
+        )
     ]
 
 
-def _warnings(config: SelectConfig, header: dict[str, Any], plan: Plan) -> list[str]:
+def _warnings(config: SelectConfig, header: ManifestHeader, plan: Plan) -> list[str]:
     found = []
     replay = header["weighting"]["replay_tokens"]
     if replay["shortfall"] >= 1:
@@ -208,7 +210,7 @@ def _pairs(cell: Share) -> float:
     return cell.samples * min(cell.samples, CELL_ROWS + FEW * cell.budget)
 
 
-def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> dict[str, Any]:
+def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> Summary:
     """What would be done: counts, budgets of phase 0 by group and cell, and estimates of bytes and time."""
     runs = phases[0].runs
     reads_vectors = METHODS[config.method].family.needs_vectors
@@ -236,16 +238,16 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
     rows = [
         [g.group, g.samples, g.tokens, g.mass / plan.mass, g.target_mass / plan.mass, g.budget] for g in plan.groups
     ]
-    groups = {
-        "title": "Groups",
-        "columns": ["group", "samples", "tokens", "share of mass", "target share", f"budget ({plan.unit})"],
-        "rows": rows,
-    }
+    groups = Table(
+        title="Groups",
+        columns=["group", "samples", "tokens", "share of mass", "target share", f"budget ({plan.unit})"],
+        rows=rows,
+    )
     first = [[cell.shard_id, cell.group, cell.samples, cell.budget] for cell in plan.cells[:_CELLS_SHOWN]]
-    cells = {
-        "title": f"Cells (the first {len(first)} of {len(plan.cells)})",
-        "columns": ["shard", "group", "samples", f"budget ({plan.unit})"],
-        "rows": first,
-    }
+    cells = Table(
+        title=f"Cells (the first {len(first)} of {len(plan.cells)})",
+        columns=["shard", "group", "samples", f"budget ({plan.unit})"],
+        rows=first,
+    )
     warnings = _unmatched_warning(unmatched)
     return _summary(config, "dry-run", totals, [groups, cells] if config.scope == "shard" else [groups], warnings)

@@ -69,17 +69,17 @@ class GroupResult:
     """What became of a group: counts of its picks, tokens asked for and played, and how even its weights are."""
 
     group: str
-    samples: int
-    tokens: int
-    plays: int
-    played_samples: int  # that are played at all
-    replay_tokens: int
-    replay_requested: float
-    cut_tokens: float  # that samples at the cap would play beyond it, and others play in their place, or nothing
-    shortfall: float
-    effective_tokens: float
-    weight_quantiles: list[float]
-    found_mass: float  # Σ found_mass: what the method's own weights add up to
+    samples: int = 0
+    tokens: int = 0
+    plays: int = 0
+    played_samples: int = 0  # that are played at all
+    replay_tokens: int = 0
+    replay_requested: float = 0.0
+    cut_tokens: float = 0.0  # that samples at the cap would play beyond it, and others play in their place, or nothing
+    shortfall: float = 0.0
+    effective_tokens: float = 0.0
+    weight_quantiles: Sequence[float] = ()
+    found_mass: float = 0.0  # Σ found_mass: what the method's own weights add up to
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ corpus was cut into shards' files and blocks. A worker holds one shard's vectors
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -162,7 +162,32 @@ def read_cells(
         yield cell
 
 
-def cell_statistics(shard: RunShard, reader: CellReader) -> list[dict[str, Any]]:
+class CellStatistics(TypedDict):
+    """What the budgets need to know of a cell; docs/design.md, Budgets.
+
+    ``candidates`` may be picked, and of these the ``fresh`` were never replayed. ``longest`` is the largest candidate
+    in samples and in tokens; ``choice_mass`` and ``choice_norm`` are what choices go by; ``played`` counts the samples
+    that a history names.
+    """
+
+    shard_id: int
+    group: str
+    samples: int
+    tokens: int
+    mass: float
+    candidates: int
+    candidate_tokens: int
+    fresh: int
+    fresh_tokens: int
+    longest: dict[str, int]
+    choice_mass: float
+    choice_norm: float
+    rise: float
+    mean_squares: tuple[float, ...]
+    played: int
+
+
+def cell_statistics(shard: RunShard, reader: CellReader) -> list[CellStatistics]:
     """What the budgets need to know of each cell of a shard."""
     return [
         {
