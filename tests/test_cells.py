@@ -9,14 +9,20 @@ from run_builder import ROWS
 from selection_builder import choose, population, read_samples
 
 from cptsel.pipeline.artifacts.run import open_runs
+from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics, read_cells
+from cptsel.pipeline.verify import verify
 
 
-def test_batches_stay_together(run, tmp_path):
+@pytest.mark.parametrize("scope", ["shard", "global"])
+@pytest.mark.parametrize("method", ["uniform", "craig", "gradmatch-batch"])
+def test_batches_stay_together(run, tmp_path, method, scope):
+    options = {"method": method, "scope": scope, "unit": "batch"}
     with pytest.raises(UsageError, match="too little for a whole batch of up to 90"):
-        choose(run, tmp_path / "replay", method="gradmatch-batch", batch_size=90, group_by=None, budget="1%")
-    choose(run, tmp_path / "replay", method="gradmatch-batch", batch_size=4, budget="50%", overwrite=True)
+        choose(run, tmp_path / "replay", batch_size=90, group_by=None, budget="1%", **options)
+    choose(run, tmp_path / "replay", batch_size=4, budget="50%", overwrite=True, **options)
+    verify(VerifyConfig(replay=str(tmp_path / "replay")))
     rows, everything = read_samples(tmp_path / "replay"), population(run)
     runs = open_runs([str(run)])
     chosen, weight = (

@@ -26,12 +26,7 @@ def runs_of(method, run, later):
     return (run, later) if method == "interference" else run
 
 
-CASES = [
-    (method, scope)
-    for method in METHODS
-    for scope in ("shard", "global")
-    if not (scope == "global" and METHODS[method].implies.get("unit") == "batch")
-]
+CASES = [(method, scope) for method in METHODS for scope in ("shard", "global")]
 
 
 @pytest.mark.parametrize(("method", "scope"), CASES)

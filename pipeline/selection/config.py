@@ -53,7 +53,7 @@ class SelectConfig:
     scope: str = option(
         "shard",
         "For coverage and matching: shard chooses in every shard alone, without communication; global merges the "
-        "shards' choices and scores them on samples of all. Draws are made over whole groups, but for mini-batches.",
+        "shards' choices and scores them on samples of all. Draws are always made over whole groups.",
         section=_WHAT,
         choices=("shard", "global"),
     )

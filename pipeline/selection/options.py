@@ -25,8 +25,7 @@ def settle(config: SelectConfig) -> SelectConfig:
     config = _imply(config)
     check_read(config)
     _check_together(config)
-    if METHODS[config.method].family == DRAW and config.unit == "sample":
-        # A draw needs one threshold a group and no vectors. Mini-batches are cut inside shards, and are drawn there.
+    if METHODS[config.method].family == DRAW:  # a draw needs one threshold a group and no vectors
         config = replace(config, scope="global")
     return config
 
@@ -81,8 +80,9 @@ def _check_together(config: SelectConfig) -> None:
         ),
         (config.combine == "difference" and len(config.runs) != 2, "--combine difference takes two runs"),
         (
-            config.unit == "batch" and config.scope == "global",
-            "--unit batch chooses inside shards; leave out --scope global",
+            config.unit == "batch" and config.partition == "cluster",
+            "--partition cluster routes samples, and --unit batch keeps those together that follow each other in a "
+            "shard; leave out one of them",
         ),
         (
             config.partition == "cluster" and (config.scope != "global" or not family.needs_vectors),

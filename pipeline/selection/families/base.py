@@ -143,11 +143,14 @@ class Chooser(ABC, Generic[AnyMethod]):
                 None to take the shards as parts.
         """
 
-    def budget_of(self, cell: Cell, budget: int) -> tuple[np.ndarray, int, str]:
-        """Costs, budget and its kind as kernels take them: a batch costs its samples as a sample does its tokens."""
-        if self.settings.unit == "samples" and cell.order is not None:
-            return cell.samples, budget, "tokens"
-        return cell.n_tokens, budget, self.settings.unit
+    def costs_of(self, n_tokens: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, str]:
+        """Costs of atoms and the kind of budget as kernels take them.
+
+        A batch costs its samples as a sample does its tokens.
+        """
+        if self.settings.unit == "samples" and (samples > 1).any():
+            return samples, "tokens"
+        return n_tokens, self.settings.unit
 
     def left_by_history(self, free: np.ndarray, rounds: np.ndarray) -> dict[str, np.ndarray]:
         """What history and other choices leave of some atoms, as kernels take it; nothing where they leave all."""

@@ -45,14 +45,15 @@ class MergeGroup:
     def __call__(self, task: MergeTask) -> Offer:
         rows = read_candidates(self.work, task)
         shortlist, n_tokens = rows["shortlist"].to_numpy(), rows["n_tokens"].to_numpy().astype(np.int64)
-        unit, budget = self.chooser.settings.unit, task.group.budget
+        samples, budget = rows["samples"].to_numpy(), task.group.budget
+        costs, kind = self.chooser.costs_of(n_tokens, samples)
         result = self.chooser.method.merge(
             matrix(rows),
             rows["mass"].to_numpy(),
-            n_tokens,
+            costs,
             np.flatnonzero(shortlist),
             budget,
-            unit,
+            kind,
             **self.chooser.options(),
             **self.chooser.left_by_history(rows["free"].to_numpy(), rows["rounds"].to_numpy()),
         )
@@ -65,7 +66,7 @@ class MergeGroup:
             io.write_parquet(_merged_path(self.work, task.number, chosen is not picks), table)
         return offer(
             picks,
-            n_tokens if unit == "tokens" else np.ones_like(n_tokens),
+            n_tokens if self.chooser.settings.unit == "tokens" else samples,
             budget,
             group=task.group.group,
             mass=task.group.choice_mass,
@@ -79,7 +80,7 @@ class AssignShard:
     """RunShard → Σ mass · distance by group.
 
     The mass that the shard brings to each pick goes to ``<work>/masses``, rows of the picks that are its own to
-    ``<work>/assigned``, with their place among the group's picks, and a found_mass that is still to come.
+    ``<work>/assigned``, with their place among the group's picks; found_mass is the share of a row in its atom.
     """
 
     reader: CellReader
@@ -103,8 +104,9 @@ class AssignShard:
             distance[cell.group] = float(part.distance_sum.sum())
             index = np.flatnonzero(own >= 0)
             score = merged["score"].to_numpy()[own[index]]
-            rows = picks_table(cell, Picks(index, np.zeros(len(index)), np.ones(len(index)), score))
-            tables.append(rows.append_column(_ASSIGNED.field("place"), pa.array(own[index])))
+            rows = picks_table(cell, Picks(index, np.ones(len(index)), np.ones(len(index)), score))
+            of_row = own[index][cell.members(index)[0]]
+            tables.append(rows.append_column(_ASSIGNED.field("place"), pa.array(of_row)))
         io.write_parquet(_shard_path(self.work, MASSES, shard.shard_id), pa.concat_tables(masses))
         io.write_parquet(_shard_path(self.work, ASSIGNED, shard.shard_id), pa.concat_tables(tables))
         return distance
@@ -129,10 +131,13 @@ class CoverChooser(MergingChooser[Cover]):
         return options
 
     def pick(self, cell: Cell, budget: int) -> Picks:
+        costs, kind = self.costs_of(cell.n_tokens, cell.samples)
         result = self.method.kernel(
             cell.vectors,
             cell.mass,
-            *self.budget_of(cell, budget),
+            costs,
+            budget,
+            kind,
             **self.options(),
             **self.left_by_history(cell.free, cell.rounds),
         )
@@ -216,6 +221,7 @@ def _write_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> No
     rows = io.read_parquet(_shard_path(work, ASSIGNED, shard_id))
     groups, place = rows["group"].to_pylist(), rows["place"].to_pylist()
     mass = np.array([masses[name][index] for name, index in zip(groups, place, strict=True)])
+    mass *= rows["found_mass"].to_numpy()
     rows = with_column(rows.drop_columns("place"), "found_mass", mass)
     write_picks(work, shard_id, [rows])
 

@@ -28,7 +28,15 @@ from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 STEP = "keys"
 
 # A sent row: PICKS, whose found_mass is the mass still to be divided by π, and what the draw goes by.
-_SENT = pa.schema([*PICKS, pa.field("draw_score", pa.float64()), pa.field("draw_u", pa.float64())])
+_SENT = pa.schema(
+    [
+        *PICKS,
+        pa.field("draw_score", pa.float64()),
+        pa.field("draw_u", pa.float64()),
+        pa.field("atom", pa.string()),  # what is drawn: the sample, or the batch it is in
+        pa.field("cost", pa.int64()),  # of the atom, in the unit of budgets
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -113,28 +121,35 @@ def _limit(cell: Share, plan: Plan, margin: float) -> int:
 
 
 def _largest(cell: Cell, limit: int, chooser: DrawChooser) -> tuple[pa.Table, float]:
-    """The rows of a cell with the largest keys, and the next key."""
+    """The rows of the atoms of a cell with the largest keys, and the next key."""
     scores, u = chooser.keys(cell)
     draw = priority_sample(scores, u, limit)
     sent = picks_table(cell, Picks(draw.picked, cell.mass[draw.picked], np.ones(len(draw.picked))))
-    columns = [*sent.columns, pa.array(scores[draw.picked]), pa.array(u[draw.picked])]
+    atom = draw.picked[cell.members(draw.picked)[0]]
+    names = pa.array(cell.names, pa.string()).take(pa.array(atom))
+    costs = cell.costs(chooser.settings.unit)
+    columns = [*sent.columns, pa.array(scores[atom]), pa.array(u[atom]), names, pa.array(costs[atom])]
     return pa.Table.from_arrays(columns, schema=_SENT), draw.threshold
 
 
 def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> dict[str, tuple[set[str], PriorityDraw]]:
-    """Draw each group from what was sent: names of what is drawn, and the draw."""
-    columns = ["sample_id", "group", "n_tokens", "draw_score", "draw_u"]
+    """Draw each group from what was sent: names of the atoms that are drawn, and the draw."""
+    columns = ["group", "draw_score", "draw_u", "atom", "cost"]
     sent = pa.concat_tables([io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards])
     drawn, left = {}, 0
     for group in plan.groups:
         if not group.budget:  # it is to stand for nothing
             continue
-        rows = sent.filter(pc.equal(sent["group"], group.group)).sort_by("sample_id")
-        n_tokens = rows["n_tokens"].to_numpy() if plan.unit == "tokens" else None
-        draw = priority_sample(rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget + left, n_tokens)
-        if n_tokens is not None:
-            left = carry(left, group.budget, int(n_tokens[draw.picked].sum()), draw.threshold > 0)
-        drawn[group.group] = (set(rows["sample_id"].take(pa.array(draw.picked)).to_pylist()), draw)
+        rows = sent.filter(pc.equal(sent["group"], group.group)).sort_by("atom")
+        rows = rows.take(np.unique(rows["atom"].to_numpy().astype(str), return_index=True)[1])  # one row an atom
+        costs = rows["cost"].to_numpy()
+        counts = plan.unit == "samples" and (costs == 1).all()
+        draw = priority_sample(
+            rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget + left, None if counts else costs
+        )
+        if not counts:
+            left = carry(left, group.budget, int(costs[draw.picked].sum()), draw.threshold > 0)
+        drawn[group.group] = (set(rows["atom"].take(pa.array(draw.picked)).to_pylist()), draw)
     return drawn
 
 
@@ -144,7 +159,7 @@ def _write(draws: dict[str, tuple[set[str], PriorityDraw]], shards: Sequence[Run
     drawn = pa.array(sorted(name for names, _ in draws.values() for name in names), pa.string())
     for shard in shards:
         rows = io.read_parquet(_path(work, shard.shard_id))
-        rows = rows.filter(pc.is_in(rows["sample_id"], value_set=drawn))
+        rows = rows.filter(pc.is_in(rows["atom"], value_set=drawn))
         threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()])
         score = rows["draw_score"].to_numpy()
         pi = np.minimum(1.0, np.divide(score, threshold, out=np.ones_like(score), where=threshold > 0))

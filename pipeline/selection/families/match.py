@@ -57,8 +57,9 @@ class MatchGroup:
             free=rows["free"].to_numpy(),
             rounds=rows["rounds"].to_numpy(),
         )
-        unit, budget = self.chooser.settings.unit, task.group.budget
-        picks = self.chooser.solve(atoms, atoms.n_tokens, budget, unit)
+        samples, budget = rows["samples"].to_numpy(), task.group.budget
+        costs, kind = self.chooser.costs_of(atoms.n_tokens, samples)
+        picks = self.chooser.solve(atoms, costs, budget, kind)
         for chosen in filter(None, (picks, picks.crossing)):
             order = np.argsort(chosen.index)
             assert chosen.score is not None
@@ -70,7 +71,7 @@ class MatchGroup:
             io.write_parquet(_matched_path(self.work, task.number, chosen is not picks), pa.table(columns))
         return offer(
             picks,
-            atoms.n_tokens if unit == "tokens" else np.ones_like(atoms.n_tokens),
+            atoms.n_tokens if self.chooser.settings.unit == "tokens" else samples,
             budget,
             group=task.group.group,
             mass=task.group.choice_mass,
@@ -161,7 +162,7 @@ class MatchChooser(MergingChooser[Match]):
         assert cell.vectors is not None
         assert cell.validation is not None
         counted = np.flatnonzero(cell.mass > 0)  # what the new domain leaves alone is neither matched nor picked
-        costs, budget, kind = self.budget_of(cell, budget)
+        costs, kind = self.costs_of(cell.n_tokens, cell.samples)
         atoms = Atoms(
             vectors=(cell.vectors[counted], cell.validation[counted]),
             # The targets are those of the samples: batches whose samples came into the pool at different rates don't

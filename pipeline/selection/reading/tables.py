@@ -10,11 +10,12 @@ from cptsel.pipeline.selection.reading.cells import Cell
 
 
 def vectors_table(cell: Cell, keep: np.ndarray, **columns: np.ndarray) -> pa.Table:
-    """Names, tokens, vectors, states and further columns of some samples of a cell."""
+    """Names, tokens, samples, vectors, states and further columns of some atoms of a cell."""
     assert cell.vectors is not None
     values: dict[str, Any] = {
         "sample_id": pa.array(cell.names, pa.string()).filter(pa.array(keep)),
         "n_tokens": cell.n_tokens[keep],
+        "samples": cell.samples[keep],
         "free": cell.free[keep],
         "rounds": cell.rounds[keep],
         "x": as_lists(cell.vectors[keep]),
