@@ -11,6 +11,7 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
 from cptsel.pipeline.artifacts.visits import read_visits
@@ -84,9 +85,10 @@ def _expected(manifest: Manifest) -> dict[str, int]:
 
 def _warnings(manifest: Manifest, format: ExportFormat) -> list[str]:
     """What a trainer must do with the files that it would not do with any others."""
+    found = manifest_warnings(manifest.header)
     if manifest.realisation == "repeat":
-        return []
-    return [f"weights are realised by {manifest.realisation!r}: {format.instructions(manifest)}"]
+        return found
+    return [*found, f"weights are realised by {manifest.realisation!r}: {format.instructions(manifest)}"]
 
 
 def _header(

@@ -6,6 +6,7 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
 from cptsel.pipeline.artifacts.seal import broken_small_files
@@ -92,6 +93,10 @@ def _inspect(
         elif finished and file == "run.json":
             _check_run(directory, header, problems)
         described = describe(directory, names, header)
+        if file == "run.json":
+            warnings += run_warnings(header)
+        elif file == MANIFEST:
+            warnings += manifest_warnings(header)
     except (ValueError, CptselError) as error:
         if not problems.total:  # otherwise it follows from what is listed already
             problems.add(file, None, str(error).removeprefix(f"{file}: "))
@@ -153,7 +158,7 @@ def _run(directory: str, names: list[str], header: RunHeader) -> Described:
             if column in units.schema.names:
                 totals[column.replace("_", " ")] = sum(units[column].to_pylist())
     if "shards.parquet" in names:
-        columns = ["path", "format", "compression", "bytes", "rows", "tokens"]
+        columns = ["path", "format", "compression", "bytes", "rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))
     return "embedding run", totals, tables
 

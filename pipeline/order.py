@@ -12,6 +12,7 @@ import numpy as np
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import (
     SHARDS,
     Manifest,
@@ -63,6 +64,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> Summary:
         outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
         _copy_samples(manifest, out)
     report = OrderReport(config, out, visits)
+    report.warnings += manifest_warnings(manifest.header)
     report.add_curricula(manifest.curricula())
     for phase, played in visits.items():
         q = proposals[phase]

@@ -4,6 +4,7 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.visits import read_visits
@@ -66,7 +67,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
             "samples": header["totals"]["selected_samples"],
             "tokens played in an epoch": header["totals"]["replay_tokens"],
         }
-    return _summary(directory, totals, checks, problems)
+    return _summary(directory, totals, checks, problems, manifest_warnings(header) if header else [])
 
 
 def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> Summary:
@@ -87,7 +88,7 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
         if header is None
         else {"run_id": header.get("run_id"), "samples": header.get("totals", {}).get("windows_embedded")}
     )
-    return _summary(directory, totals, checks, problems)
+    return _summary(directory, totals, checks, problems, run_warnings(header) if header else [])
 
 
 def _read_header(directory: str, problems: Problems) -> ManifestHeader | None:
@@ -134,7 +135,9 @@ def _result(found: int) -> str:
     return "ok" if not found else f"{found:,} problems"
 
 
-def _summary(directory: str, totals: dict[str, Any], checks: list[list[Any]], problems: Problems) -> Summary:
+def _summary(
+    directory: str, totals: dict[str, Any], checks: list[list[Any]], problems: Problems, warnings: list[str]
+) -> Summary:
     """The summary. Raises VerificationError with it where something is wrong."""
     tables = [Table(title="Checks", columns=["check", "extent", "result"], rows=checks), *problems.tables()]
     summary = Summary(
@@ -143,7 +146,7 @@ def _summary(directory: str, totals: dict[str, Any], checks: list[list[Any]], pr
         status="failed" if problems.total else "verified",
         totals=totals | {"problems": problems.total},
         tables=tables,
-        warnings=[],
+        warnings=warnings,
     )
     if problems.total:
         raise problems.error(directory, summary)

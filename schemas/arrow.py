@@ -86,6 +86,7 @@ COUNT_COLUMNS = [
     "rows_rejected",
     "rows_not_drawn",
     "rows_excluded",
+    "bytes_lost",  # of the shard as stored: never read, or in a compressed member whose end is missing
     "rows_special",  # of the rows kept, those whose text became a special token
     "windows",
     "windows_embedded",
@@ -119,6 +120,7 @@ RUN_SHARDS = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("rows", pa.int64(), nullable=False),
         pa.field("tokens", pa.int64(), nullable=False),
+        pa.field("bytes_lost", pa.int64(), nullable=False),  # all, where nothing of the shard could be used
     ]
 )
 

@@ -207,6 +207,14 @@ class Totals(TypedDict):
     effective_tokens: NotRequired[float]
 
 
+class Damage(TypedDict):
+    """What of a corpus could not be read when it was embedded: shards that are damaged, bytes lost, and all bytes."""
+
+    shards: int
+    bytes_lost: int
+    bytes: int
+
+
 class ManifestCorpus(TypedDict):
     """Where the samples lie, and in what tokens they are counted."""
 
@@ -216,6 +224,7 @@ class ManifestCorpus(TypedDict):
     id_field: str | None
     tokenizer: str
     max_tokens: int
+    damage: NotRequired[Damage]
 
 
 class RunReference(TypedDict):

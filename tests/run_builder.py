@@ -82,7 +82,13 @@ def build_run(
             part = samples[block * block_rows : (block + 1) * block_rows]
             write_block(directory / "embeddings" / f"{shard_id:06d}-{block:05d}.parquet", part, schema, storage)
             tally = dict.fromkeys(COUNT_COLUMNS, len(part)) | {"rows_rejected": 0, "rows_not_drawn": 0}
-            tally |= {"rows_excluded": 0, "rows_special": 0, "windows_rejected": 0, "windows_excluded": 0}
+            tally |= {
+                "rows_excluded": 0,
+                "bytes_lost": 0,
+                "rows_special": 0,
+                "windows_rejected": 0,
+                "windows_excluded": 0,
+            }
             tally |= {name: sum(s[name] for s in part) for name in ("n_tokens",)}
             unit_rows.append(
                 {"shard_id": shard_id, "block": block, **tally, "tokens": sum(s["token_count"] for s in part)}
@@ -93,6 +99,7 @@ def build_run(
                 "shard_id": shard_id, "uri": f"/corpus/{path}", "path": path, "format": "jsonl", "compression": "none",
                 "bytes": 1000 * count, "sha256": fingerprint(path), "rows": count,
                 "tokens": sum(s["token_count"] for s in samples),
+                "bytes_lost": 0,
             }
         )  # fmt: skip
     io.write_parquet(str(directory / "shards.parquet"), pa.Table.from_pylist(shard_rows, RUN_SHARDS))

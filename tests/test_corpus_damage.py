@@ -116,6 +116,8 @@ def test_truncated_stream(tmp_path, suffix):
     documents, rejects = read(path)
     assert len(documents) == 1001  # all was there but the end of the trailer: the reject has the next row number
     assert [(reject.row_index, reject.reason) for reject in rejects] == [(1001, "truncated_stream")]
+    first = len(PACK[suffix](GOOD + b"\n"))
+    assert rejects[0].bytes_lost == len(whole) - 1 - first  # the member without an end; the one before it is whole
     path.write_bytes(whole[: len(PACK[suffix](GOOD + b"\n")) + 40])
     documents, rejects = read(path)
     assert documents[0].text == "good"
@@ -149,6 +151,7 @@ def test_a_wrong_checksum_costs_one_row(tmp_path, suffix):
     assert sorted(documents) == [0, 1, 2, 3, 4]
     assert (reject.row_index, reject.reason) == (5, "corrupt_stream")
     assert reject.detail
+    assert 0 < reject.bytes_lost <= path.stat().st_size
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

@@ -2,19 +2,27 @@
 
 import gzip
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from selection_builder import choose
 
 from cptsel.pipeline import hashing, io
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.block import batches, cut_block, quantise
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.export import export
+from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer
+from cptsel.pipeline.order import order
+from cptsel.pipeline.verify import verify
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate
 
@@ -112,6 +120,32 @@ def test_a_file_that_breaks_off_is_named(tiny_lm, corpus, tmp_path):
     summary, _ = run(tiny_lm, corpus, tmp_path / "run", "b.jsonl.gz", max_bad_fraction=1.0)
     assert "b.jsonl.gz: truncated_stream at row" in summary["warnings"][0]
     assert summary["totals"]["rows read"] == summary["totals"]["rows kept"] + summary["totals"]["rows rejected"]
+
+
+def test_bytes_that_were_not_read_count_as_bad_and_are_told_ever_after(tiny_lm, corpus, tmp_path):
+    """Three rejects are few, but they stand for most of the corpus: a share of rows alone would let this pass."""
+    lines = "".join(json.dumps({"text": f"{i} {os.urandom(40).hex()} of the story"}) + "\n" for i in range(400))
+    whole = gzip.compress(lines.encode())
+    (corpus / "b.jsonl.gz").write_bytes(whole[: int(0.15 * len(whole))])
+    size = (corpus / "b.jsonl.gz").stat().st_size
+    with pytest.raises(BadInputError, match=rf"{size:,} of its {size:,} bytes are lost \(1 such shards, 100.0%"):
+        run(tiny_lm, corpus, tmp_path / "refused", "b.jsonl.gz", max_bad_fraction=0.05)
+    out = tmp_path / "run"
+    summary, table = run(tiny_lm, corpus, out, "*.jsonl*", max_bad_fraction=1.0)
+    assert table.num_rows > 0
+    share = size / sum(path.stat().st_size for path in corpus.glob("*.jsonl*"))
+    sentence = f"1 shards, of which {size:,} bytes ({share:.2%} of the corpus) are lost"
+    assert sentence in " ".join(summary["warnings"])
+    totals = json.loads((out / "run.json").read_text())["totals"]
+    assert (totals["shards_damaged"], totals["bytes_lost"]) == (1, size)
+    verified = verify(VerifyConfig(replay=str(out)))
+    again, _ = run(tiny_lm, corpus, out, "*.jsonl*", max_bad_fraction=1.0)
+    assert again["status"] == "already done"
+    chosen = choose(out, tmp_path / "replay", method="uniform", group_by=None)
+    ordered = order(OrderConfig(replay=str(tmp_path / "replay"), out=str(tmp_path / "ordered")))
+    exported = export(ExportConfig(replay=str(tmp_path / "ordered"), out=str(tmp_path / "export"), to="jsonl"))
+    for found in (again, verified, inspect(str(out)), chosen, inspect(str(tmp_path / "replay")), ordered, exported):
+        assert sentence in " ".join(found["warnings"]), found["command"]
 
 
 def test_same_rows_from_every_format_and_block_size(tiny_lm, corpus, tmp_path):
@@ -261,7 +295,7 @@ def test_options_that_can_not_be_used_are_named(tiny_lm, corpus, tmp_path, optio
 
 def test_a_shard_of_which_nothing_is_left_is_an_error(tiny_lm, corpus, tmp_path):
     (corpus / "c.jsonl.gz").write_bytes(b"this is no gzip" * 400)
-    with pytest.raises(BadInputError, match=r"c\.jsonl\.gz: nothing of this shard could be used"):
+    with pytest.raises(BadInputError, match=r"c\.jsonl\.gz: 6,000 of its 6,000 bytes are lost"):
         run(tiny_lm, corpus, tmp_path / "run", "[ac].*")
     (corpus / "d.jsonl").write_text("\n\n")
     with pytest.raises(BadInputError, match="no sample was embedded"):

@@ -19,7 +19,8 @@ def parse_line(line: Line, row_index: int, options: ReadOptions) -> Document | R
         record = _parse_json(line.data, row_index)
         return read_record(record, row_index, options, line.offset, line.length)
     except Damage as damage:
-        return Reject(row_index, None, line.offset, damage.reason, damage.detail, line.data[:FIRST_BYTES])
+        first = line.data[:FIRST_BYTES]
+        return Reject(row_index, None, line.offset, damage.reason, damage.detail, first, damage.bytes_lost)
 
 
 def read_record(

@@ -4,6 +4,7 @@ Concatenated gzip members and zstd frames (skippable ones too) are one stream. M
 decompressor in pieces of 4 KiB, which even a stream of zeros can't make into more than 128 MiB at once.
 """
 
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -62,11 +63,12 @@ def decompress(handle: BinaryIO, compression: str) -> Iterator[bytes]:
     if not head and end:
         return
     if any(magic.startswith(head) for magic in magics):
-        raise Damage("truncated_stream", f"the file ends at byte {end + len(head)}, inside a header")
+        what = f"the file ends at byte {end + len(head)}, inside a header"
+        raise Damage("truncated_stream", what, bytes_lost=len(head))
     if end == 0:
-        raise Damage("wrong_format", f"not {compression}", head)
+        raise Damage("wrong_format", f"not {compression}", head, _size(handle))
     if not (compression == "gzip" and pieces.only_zeros()):  # tapes and block devices pad gzip files with zeros
-        raise Damage("trailing_garbage", f"from byte {end} of the file on", head)
+        raise Damage("trailing_garbage", f"from byte {end} of the file on", head, _size(handle) - end)
 
 
 class _Pieces:
@@ -108,12 +110,13 @@ def _member(pieces: _Pieces, handle: BinaryIO, new_decoder: Callable[[], Any]) -
         position = pieces.position
         piece = pieces.next()
         if not piece:
-            raise Damage("truncated_stream", f"the file ends at byte {position}, inside a compressed member")
+            what = f"the file ends at byte {position}, inside a compressed member"  # of which nothing tells the length
+            raise Damage("truncated_stream", what, bytes_lost=position - start)
         try:
             data = decoder.decompress(piece)
         except _DAMAGE as error:
             yield from _last_words(handle, new_decoder(), start, position, piece)
-            raise Damage("corrupt_stream", str(error)) from error
+            raise Damage("corrupt_stream", str(error), bytes_lost=_size(handle) - position) from error
         if data:
             yield data
     pieces.unread(decoder.unused_data)
@@ -139,6 +142,10 @@ def _last_words(handle: BinaryIO, decoder: Any, start: int, position: int, piece
             return
         if data:
             yield data
+
+
+def _size(handle: BinaryIO) -> int:
+    return handle.seek(0, os.SEEK_END)
 
 
 def _gzip_decoder() -> Any:

@@ -130,6 +130,7 @@ class Reject:
         reason: a key of ``REASONS`` (or of the pass' own reasons).
         detail: what exactly, or None.
         first_bytes: up to 64 bytes of the row.
+        bytes_lost: bytes of the file, as stored, that were lost with it; 0 where only the row is.
     """
 
     row_index: int
@@ -138,6 +139,7 @@ class Reject:
     reason: str
     detail: str | None
     first_bytes: bytes
+    bytes_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +164,15 @@ class Damage(Exception):
         reason: a key of ``REASONS``.
         detail: what exactly is wrong, or None.
         first_bytes: the bytes at fault, where no line has them.
+        bytes_lost: bytes of the file, as stored, that were never read, or whose checksum was never reached.
     """
 
-    def __init__(self, reason: str, detail: str | None = None, first_bytes: bytes = b"") -> None:
+    def __init__(self, reason: str, detail: str | None = None, first_bytes: bytes = b"", bytes_lost: int = 0) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
         self.first_bytes = first_bytes[:FIRST_BYTES]
+        self.bytes_lost = bytes_lost
 
 
 class BlockBuilder:

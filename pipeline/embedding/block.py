@@ -345,6 +345,7 @@ def _counts(block: DocumentBlock, cut: _Cut, samples: list[_Sample], prefix: Pre
         "rows_rejected": sum(r.window is None for r in [*block.rejects, *cut.rejects]),
         "rows_not_drawn": 0,
         "rows_excluded": cut.rows_excluded,
+        "bytes_lost": sum(r.bytes_lost for r in block.rejects),
         "rows_special": cut.rows_special,
         "windows": cut.windows,
         "windows_embedded": len(samples),

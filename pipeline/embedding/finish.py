@@ -1,6 +1,8 @@
 """The end of a run: counts are checked, what speaks of the whole run is written, and then it is marked done."""
 
 import resource
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -11,13 +13,15 @@ from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, sealed
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.report import check_damage, has_rejects, read_rejects, summary
+from cptsel.pipeline.embedding.report import check_damage, has_rejects, lost_bytes, read_rejects, summary
 from cptsel.pipeline.embedding.transforms import UnitResult
 from cptsel.pipeline.errors import PartialError
 from cptsel.pipeline.summary import Summary
 from cptsel.schemas import arrow
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
+
+_NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
 def finish(
@@ -45,12 +49,15 @@ def finish(
     for result, counts in good:
         for name in arrow.COUNT_COLUMNS:
             by_shard[result.shard_id][name] += counts[name]
-    write_shards(config.out, shards, by_shard)
+    lost = lost_bytes(shards, by_shard)
+    write_shards(config.out, shards, by_shard, lost)
     rejects = read_rejects(config.out, shards, [result for result, counts in good if has_rejects(counts)])
     if failures:
         raise PartialError(f"{failures[0]} ({len(failures)} shards failed); the others are done: run again to resume")
-    check_damage(config, shards, by_shard, totals, rejects)
-    header = sealed(config.out, header | {"totals": totals | {"rejects": rejects.reasons}})
+    check_damage(config, shards, lost, totals, rejects)
+    totals["bytes_lost"] = sum(lost.values())
+    more = {"rejects": rejects.reasons, "shards_damaged": len(lost)}
+    header = sealed(config.out, header | {"totals": totals | more})
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)
     fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)
@@ -75,14 +82,17 @@ def _check_complete(shards: list[Shard], results: list[UnitResult]) -> None:
             raise AssertionError(f"{shard.uri}: blocks {found} of {expected} reported; please report this")
 
 
-def write_shards(out: str, shards: list[Shard], counts: dict[int, dict[str, int]]) -> None:
-    """shards.parquet; ``rows`` and ``tokens`` are 0 until the run is finished."""
+def write_shards(
+    out: str, shards: list[Shard], counts: Mapping[int, dict[str, int]] = _NOTHING, lost: Mapping[int, int] = _NOTHING
+) -> None:
+    """shards.parquet; ``rows``, ``tokens`` and ``bytes_lost`` are 0 until the run is finished."""
     columns: dict[str, list[Any]] = {
         name: [getattr(shard, name) for shard in shards]
         for name in ("shard_id", "uri", "path", "format", "compression", "bytes", "sha256")
     }
     columns["rows"] = [counts.get(shard.shard_id, {}).get("rows_read", 0) for shard in shards]
     columns["tokens"] = [counts.get(shard.shard_id, {}).get("tokens", 0) for shard in shards]
+    columns["bytes_lost"] = [lost.get(shard.shard_id, 0) for shard in shards]
     io.write_parquet(io.join(out, "shards.parquet"), pa.table(columns, schema=arrow.RUN_SHARDS))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.damage import run_warnings
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.transforms import UnitResult, unit_path
@@ -72,11 +73,18 @@ def read_rejects(out: str, shards: list[Shard], units: list[UnitResult]) -> Reje
 def check_damage(
     config: EmbedConfig,
     shards: list[Shard],
-    by_shard: dict[int, dict[str, int]],
+    lost: dict[int, int],
     totals: dict[str, int],
     rejects: Rejects,
 ) -> None:
-    """Hold the damage against ``--max-bad-fraction``: by rows, and by the bytes of shards that gave nothing at all.
+    """Hold the damage against ``--max-bad-fraction``: by rows, by windows, and by the bytes that were lost.
+
+    Args:
+        config: of the run.
+        shards: of the corpus.
+        lost: by shard, see ``lost_bytes``.
+        totals: over all units.
+        rejects: of all units.
 
     Raises:
         BadInputError: more than the allowed share, or nothing was embedded.
@@ -94,12 +102,12 @@ def check_damage(
             f"{totals['windows_rejected']} of {totals['windows']} windows were rejected ({rejects.listed()}), more "
             f"than the allowed share {allowed:g}; {remedy}"
         )
-    lost = [shard for shard in shards if _gave_nothing(by_shard[shard.shard_id])]
-    share = sum(shard.bytes for shard in lost) / max(1, sum(shard.bytes for shard in shards))
+    share = sum(lost.values()) / max(1, sum(shard.bytes for shard in shards))
     if share > allowed:
+        worst = max((shard for shard in shards if shard.shard_id in lost), key=lambda shard: lost[shard.shard_id])
         raise BadInputError(
-            f"{lost[0].uri}: nothing of this shard could be used ({len(lost)} such shards, {share:.1%} of the corpus's "
-            f"bytes), more than the allowed share {allowed:g}; {remedy}"
+            f"{worst.uri}: {lost[worst.shard_id]:,} of its {worst.bytes:,} bytes are lost ({len(lost)} such shards, "
+            f"{share:.1%} of the corpus's bytes), more than the allowed share {allowed:g}; {remedy}"
         )
     if not totals["windows_embedded"]:
         raise BadInputError(
@@ -107,8 +115,18 @@ def check_damage(
         )
 
 
-def _gave_nothing(counts: dict[str, int]) -> bool:
-    return counts["rows_rejected"] > 0 and counts["rows_kept"] + counts["rows_excluded"] == 0
+def lost_bytes(shards: list[Shard], by_shard: dict[int, dict[str, int]]) -> dict[int, int]:
+    """Bytes, as stored, that are lost of each damaged shard; all of one of which no row could be used.
+
+    Of a compressed member that ends too early all bytes count: how much is missing, nothing tells.
+    """
+    found = {}
+    for shard in shards:
+        counts = by_shard[shard.shard_id]
+        nothing = counts["rows_rejected"] > 0 and counts["rows_kept"] + counts["rows_excluded"] == 0
+        if nothing or counts["bytes_lost"]:
+            found[shard.shard_id] = shard.bytes if nothing else min(shard.bytes, counts["bytes_lost"])
+    return found
 
 
 def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[str]) -> Summary:
@@ -128,6 +146,8 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         "rows kept": totals["rows_kept"],
         "rows rejected": totals["rows_rejected"],
         "rows excluded": totals["rows_excluded"],
+        **({"shards damaged": totals["shards_damaged"]} if totals["shards_damaged"] else {}),
+        **({"bytes lost": totals["bytes_lost"]} if totals["bytes_lost"] else {}),
         **({"rows with special tokens": totals["rows_special"]} if totals["rows_special"] else {}),
         "samples": totals["windows_embedded"],
         "tokens": totals["tokens"],
@@ -146,7 +166,7 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         status=status,
         totals=shown,
         tables=tables,
-        warnings=[*warnings, *_special_warning(totals)]
+        warnings=[*warnings, *run_warnings(header), *_special_warning(totals)]
         + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
     )
 

@@ -37,7 +37,7 @@ def begin(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> str:
                 io.delete(io.join(config.out, "_SUCCESS"))
             status = "resumed"
     outputs.write_config(config.out, "embed", to_yaml(config))
-    write_shards(config.out, shards, {})
+    write_shards(config.out, shards)
     validate(header, "run")
     io.write_json(path, header)
     return status

@@ -77,11 +77,10 @@ def check_counts(directory: str, header: RunHeader, problems: Problems) -> str:
     """Counts of units, shards and the whole add up, and no file is missing or too many. Returns the extent."""
     units, shards = (io.read_parquet(io.join(directory, name)).to_pylist() for name in reversed(SMALL_FILES))
     for name in COUNT_COLUMNS:
-        added = sum(unit[name] for unit in units)
+        file, rows = ("shards.parquet", shards) if name == "bytes_lost" else ("units.parquet", units)
+        added = sum(row[name] for row in rows)
         if added != header["totals"][name]:
-            problems.add(
-                "units.parquet", None, f"{name} add up to {added:,}, but run.json says {header['totals'][name]:,}"
-            )
+            problems.add(file, None, f"{name} add up to {added:,}, but run.json says {header['totals'][name]:,}")
     for column, of_units in (("rows", "rows_read"), ("tokens", "tokens")):
         by_shard: Counter[int] = Counter()
         for unit in units:

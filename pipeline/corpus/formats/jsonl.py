@@ -1,6 +1,7 @@
 """JSONL shards: blocks of a plain file, found by a counting pass, and compressed streams, read front to back."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, ClassVar
 
@@ -135,7 +136,8 @@ def plain_lines(handle: BinaryIO, start: int, size: int | None, cap: int) -> Ite
     handle.seek(0)
     head = handle.read(FIRST_BYTES)
     if name := disguise(head):
-        return iter([Line(0, 0, head, Damage("wrong_format", f"{name}, not text"))])
+        damage = Damage("wrong_format", f"{name}, not text", bytes_lost=handle.seek(0, os.SEEK_END))
+        return iter([Line(0, 0, head, damage)])
     handle.seek(start)
     return split_lines(chunks(handle, size), cap, start)
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, BinaryIO, ClassVar
 
@@ -169,7 +170,7 @@ def read_parquet_block(handle: BinaryIO, shard: Shard, block: Block, options: Re
         if block != UNREADABLE:
             raise OSError(f"{shard.uri}: has changed since it was listed") from damage
         if options.limit is None or options.limit > 0:
-            builder.add(_reject(0, damage, damage.first_bytes))
+            builder.add(replace(_reject(0, damage, damage.first_bytes), bytes_lost=shard.bytes))
         return builder.build(last)
     if sum(parquet.group_rows[block.start : block.end]) != block.rows:
         raise OSError(f"{shard.uri}: has changed since it was listed")

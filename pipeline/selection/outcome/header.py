@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cptsel import __version__
+from cptsel.pipeline.artifacts.damage import damage_of
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, run_fingerprint
 from cptsel.pipeline.config import options_of
@@ -215,4 +216,8 @@ def _corpus(runs: EmbeddingRuns) -> ManifestCorpus:
         "tokenizer": first["fingerprints"]["tokenizer"],
         "max_tokens": options["max_tokens"],
     }
-    return corpus | {"roots": roots} if len(roots) > 1 else corpus
+    if len(roots) > 1:
+        corpus["roots"] = roots
+    if damage := damage_of(runs.headers[:1] if runs.checkpoints > 1 else runs.headers):
+        corpus["damage"] = damage
+    return corpus

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
@@ -75,7 +76,7 @@ def select_summary(
         }
     shown |= {"seconds": round(stats["seconds"], 1), "peak memory, bytes": stats["peak_memory_bytes"]}
     tables = [_groups_table(header), *_reports_table(header), *_phases_table(header)]
-    warnings = _warnings(config, header, plan) + _unmatched_warning(unmatched)
+    warnings = manifest_warnings(header) + _warnings(config, header, plan) + _unmatched_warning(unmatched)
     return _summary(config, "done", shown, tables, warnings)
 
 
