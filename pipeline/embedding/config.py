@@ -55,8 +55,8 @@ class EmbedConfig:
     )
     max_bad_fraction: float = option(
         0.01,
-        "Largest share of rows, windows or bytes of the corpus, from 0 to 1, that may be lost to damage before the run fails "
-        "with exit code 3.",
+        "Largest share of rows, windows or bytes of the corpus, from 0 to 1, that may be lost to damage before the run "
+        "fails with exit code 3.",
         section=_CORPUS,
         metavar="SHARE",
         least=0,
