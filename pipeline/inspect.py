@@ -222,6 +222,7 @@ def _export(directory: str, names: list[str], header: ExportHeader) -> Described
 
 def _shards_table(directory: str, columns: list[str]) -> Table:
     table = io.read_parquet(io.join(directory, "shards.parquet"), columns)
+    columns = [column for column in columns if column in table.schema.names]  # those of another release may have fewer
     rows = [[row[column] for column in columns] for row in table.to_pylist()]
     return _table("Shards", [column.replace("_", " ") for column in columns], rows)
 

@@ -13,7 +13,7 @@ from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.verification.scratch import scratch_steps
-from cptsel.schemas.arrow import COUNT_COLUMNS, check_schema, embeddings_schema
+from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, check_schema, embeddings_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
@@ -75,7 +75,12 @@ def check_run(directory: str, problems: Problems) -> RunHeader | None:
 
 def check_counts(directory: str, header: RunHeader, problems: Problems) -> str:
     """Counts of units, shards and the whole add up, and no file is missing or too many. Returns the extent."""
-    units, shards = (io.read_parquet(io.join(directory, name)).to_pylist() for name in reversed(SMALL_FILES))
+    tables = {name: io.read_parquet(io.join(directory, name)) for name in SMALL_FILES}
+    for name, schema in (("shards.parquet", RUN_SHARDS), ("units.parquet", UNITS)):
+        if problem := check_schema(tables[name].schema, schema):
+            problems.add(name, None, problem)
+            return "stopped"
+    units, shards = (tables[name].to_pylist() for name in ("units.parquet", "shards.parquet"))
     for name in COUNT_COLUMNS:
         file, rows = ("shards.parquet", shards) if name == "bytes_lost" else ("units.parquet", units)
         added = sum(row[name] for row in rows)
