@@ -16,6 +16,7 @@ import apache_beam as beam
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import run_fingerprint
+from cptsel.pipeline.artifacts.writing import check_output, writing
 from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
@@ -59,23 +60,24 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
     began = time.monotonic()
     config = _with_absolute_paths(config)
     check_config(config)
-    _check_out(config.out)
+    check_output(config.out, "embed", overwrite=config.overwrite, resumes=True)
     options = pipeline_options(config.beam_args, config.workers)
     root, files = list_inputs(config.inputs, config.root, config.format)
     _check_out_is_apart(config, files)
     model = plan_model(config, here=config.dry_run or is_local(options))
     if config.dry_run:
         return estimate(config, model, files)
-    if outputs.made_by(config.out) is None:  # mark it as ours before anything else is in it
-        outputs.write_config(config.out, "embed", to_yaml(config))
-    shards = take_inventory(config, files, options)
-    header = run_header(config, model, root, shards)
-    status = begin(config, header, shards)
-    if status == "already done":
-        return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
-    results = _run(config, model, header, shards, options, progress)
-    failures = [result.error for result in results if result.error]
-    return finish(config, header, shards, results, failures, status, time.monotonic() - began)
+    with writing(config.out, "embed", overwrite=config.overwrite, resumes=True) as output:
+        if output.is_new:  # mark it as ours before anything else is in it
+            outputs.write_config(config.out, "embed", to_yaml(config))
+        shards = take_inventory(config, files, options)
+        header = run_header(config, model, root, shards)
+        status = begin(config, output, header, shards)
+        if status == "already done":
+            return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
+        results = _run(config, model, header, shards, options, progress)
+        failures = [result.error for result in results if result.error]
+        return finish(config, header, shards, results, failures, status, time.monotonic() - began)
 
 
 def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) -> None:
@@ -100,14 +102,6 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
         out=io.absolute(config.out),
         exclude=config.exclude and io.absolute(config.exclude),
     )
-
-
-def _check_out(out: str) -> None:
-    """Refuse to write into what is not an embedding run."""
-    if not io.is_remote(out) and os.path.exists(out) and not os.path.isdir(out):
-        raise UsageError(f"{out} is a file; choose a directory for --out")
-    if outputs.list_tree(out) and outputs.made_by(out) != "embed":
-        raise UsageError(f"{out} holds files that cptsel embed did not write; choose another --out")
 
 
 def _run(

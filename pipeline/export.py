@@ -7,6 +7,7 @@ held against its content hash. What the files alone can't do (weigh losses, draw
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cptsel.pipeline import io
@@ -15,6 +16,7 @@ from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
 from cptsel.pipeline.artifacts.visits import read_visits
+from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
 from cptsel.pipeline.config import check_values, to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
@@ -33,12 +35,11 @@ from cptsel.schemas.validation import validate
 
 FORMAT = "cptsel.export"
 EXPORT = "export.json"
-WORK = "_work"  # removed before _SUCCESS
 
 _ROWS_SHOWN = 20
 
 
-def export(config: ExportConfig, progress: Progress | None = None) -> Summary:
+def export(config: ExportConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps) -> Summary:
     """Write the samples of a manifest, as often and in the order as they are played.
 
     Returns:
@@ -55,25 +56,24 @@ def export(config: ExportConfig, progress: Progress | None = None) -> Summary:
     manifest = load_manifest(config.replay)
     exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
     out = io.absolute(config.out)
-    outputs.check_apart(out, manifest.directory)
-    outputs.check_output(out, "export", config.overwrite, data_pattern())
-    steps = Steps(io.join(out, WORK), config.beam_args, config.workers, progress)
-    # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
-    tasks = plan_export(manifest, read_visits(manifest), config.root, format.suffix)
-    check_corpus(tasks)
-    if config.dry_run:
-        totals = _expected(manifest)
-        if not any(visit.spread for task in tasks for visit in task.visits):
-            totals["files"] = sum(len(task.visits) for task in tasks)
-        return _summary(config, manifest, out, totals, tasks)
-    outputs.prepare_output(out, "export", to_yaml(config), config.overwrite, data=data_pattern())
-    write = WriteShard(format, out, steps.work, manifest.text_field, exclude, manifest.realisation == "loss")
-    results = steps.run(STEP, write, tasks)
-    files = merge_pieces(format, out, [file for result in results for file in result["files"]], steps)
-    header = _header(manifest, format, exclude if config.exclude else None, files, results)
-    _check_totals(manifest, header)
-    io.delete_tree(steps.work)  # which is not there where nothing is played
-    _finish(out, header, config, {"seconds": time.monotonic() - started})
+    check_apart(out, manifest.directory)
+    with writing(out, "export", overwrite=config.overwrite, dry_run=config.dry_run, data=data_pattern()) as output:
+        steps = make_steps(io.join(out, outputs.WORK), config.beam_args, config.workers, progress)
+        # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
+        tasks = plan_export(manifest, read_visits(manifest), config.root, format.suffix)
+        check_corpus(tasks)
+        if config.dry_run:
+            totals = _expected(manifest)
+            if not any(visit.spread for task in tasks for visit in task.visits):
+                totals["files"] = sum(len(task.visits) for task in tasks)
+            return _summary(config, manifest, out, totals, tasks)
+        output.begin(to_yaml(config))
+        write = WriteShard(format, out, steps.work, manifest.text_field, exclude, manifest.realisation == "loss")
+        results = steps.run(STEP, write, tasks)
+        files = merge_pieces(format, out, [file for result in results for file in result["files"]], steps)
+        header = _header(manifest, format, exclude if config.exclude else None, files, results)
+        _check_totals(manifest, header)
+        _finish(out, header, config, {"seconds": time.monotonic() - started})
     return _summary(config, manifest, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
 
 
@@ -140,7 +140,7 @@ def _finish(out: str, header: ExportHeader, config: ExportConfig, stats: dict[st
     outputs.write_config(out, "export", to_yaml(config))
     validate(stats, "stats")
     io.write_json(io.join(out, outputs.STATS), stats)
-    io.write_bytes(io.join(out, outputs.SUCCESS), b"")
+    commit(out)
 
 
 def _summary(

@@ -11,8 +11,8 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -21,6 +21,9 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from cptsel.pipeline.errors import UsageError
+
+#: Name of a file that is being written, and of what a killed write leaves behind; its group is the final name.
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
@@ -198,6 +201,33 @@ def delete_tree(directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=not os.path.exists(directory))
     elif match(join(directory, "**")):
         FileSystems.delete([directory if directory.endswith("/") else directory + "/"])
+
+
+def delete_files(directory: str, names: Sequence[str]) -> None:
+    """Delete files below a directory, and folders in it that are empty then; one that is not there is no error."""
+    if is_remote(directory):
+        if names:
+            FileSystems.delete([join(directory, name) for name in names])
+        return
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.remove(os.path.join(directory, name))
+    for folder, _, _ in os.walk(directory, topdown=False):
+        if folder != directory:
+            with suppress(OSError):  # there is something in it
+                os.rmdir(folder)
+
+
+def sync_directories(directory: str) -> None:
+    """Make the names of all files below a local directory, and its own, last through a loss of power."""
+    if is_remote(directory):
+        return
+    for folder in [os.path.dirname(os.path.abspath(directory)), *(path for path, _, _ in os.walk(directory))]:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def delete(path: str) -> None:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import (
     SHARDS,
@@ -23,6 +23,7 @@ from cptsel.pipeline.artifacts.manifest import (
     schedule_name,
 )
 from cptsel.pipeline.artifacts.visits import PhaseVisits, read_visits
+from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.config import OrderConfig, check_values, to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError, VerificationError
@@ -51,21 +52,45 @@ def order(config: OrderConfig, progress: Progress | None = None) -> Summary:
     manifest = load_manifest(config.replay)
     _check_schedulable(manifest)
     out = io.absolute(config.out)
-    outputs.check_apart(out, manifest.directory)
-    outputs.check_output(out, "order", config.overwrite)
-    # The parent is read and checked before anything is deleted, so that a damaged one costs no older output.
-    visits = read_visits(manifest, progress)
-    _check_size(config, visits)
+    check_apart(out, manifest.directory)
+    with writing(out, "order", overwrite=config.overwrite, dry_run=config.dry_run) as output:
+        # The parent is read and checked before anything is deleted, so that a damaged one costs no older output.
+        visits = read_visits(manifest, progress)
+        _check_size(config, visits)
+        names = _shard_paths(manifest, visits)
+        proposals = {phase: _proposal(config, played, names[phase]) for phase, played in visits.items()}
+        if not config.dry_run:
+            output.begin(to_yaml(config))
+            _copy_samples(manifest, out)
+        report = OrderReport(config, out, visits)
+        report.warnings += manifest_warnings(manifest.header)
+        report.add_curricula(manifest.curricula())
+        shards = _schedule(config, manifest, visits, proposals, names, report, progress)
+        if not config.dry_run:
+            io.write_parquet(io.join(out, SHARDS), shards)
+            stats = {"seconds": time.monotonic() - started}
+            finish_manifest(out, _header(manifest, config, report.reports), to_yaml(config), stats, command="order")
+    return report.summary()
+
+
+def _shard_paths(manifest: Manifest, visits: dict[int, PhaseVisits]) -> dict[int, list[str]]:
+    """Paths of the shards of every phase, by which priorities are drawn."""
     shards = manifest.shards()
     paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
-    names = {phase: [paths[key] for key in played.ids.tolist()] for phase, played in visits.items()}
-    proposals = {phase: _proposal(config, played, names[phase]) for phase, played in visits.items()}
-    if not config.dry_run:
-        outputs.prepare_output(out, "order", to_yaml(config), config.overwrite)
-        _copy_samples(manifest, out)
-    report = OrderReport(config, out, visits)
-    report.warnings += manifest_warnings(manifest.header)
-    report.add_curricula(manifest.curricula())
+    return {phase: [paths[key] for key in played.ids.tolist()] for phase, played in visits.items()}
+
+
+def _schedule(
+    config: OrderConfig,
+    manifest: Manifest,
+    visits: dict[int, PhaseVisits],
+    proposals: dict[int, np.ndarray],
+    names: dict[int, list[str]],
+    report: OrderReport,
+    progress: Progress | None,
+) -> pa.Table:
+    """Plan every epoch of every phase, and write its schedule; returns the table of shards with their order."""
+    shards = manifest.shards()
     for phase, played in visits.items():
         q = proposals[phase]
         report.add_phase(phase, q, played)
@@ -76,16 +101,13 @@ def order(config: OrderConfig, progress: Progress | None = None) -> Summary:
             )
             report.add_epoch(phase, epoch, plan)
             if not config.dry_run:
-                io.write_parquet(io.join(out, schedule_name(phase, epoch)), schedule_table(plan, played, q, priority))
+                table = schedule_table(plan, played, q, priority)
+                io.write_parquet(io.join(report.out, schedule_name(phase, epoch)), table)
             if epoch == 0 and phase == manifest.phases[0]:
                 shards = with_order(shards, plan, played, q, priority)
             if progress:
                 progress(epoch + 1, config.epochs, f"schedules of phase {phase}")
-    if not config.dry_run:
-        io.write_parquet(io.join(out, SHARDS), shards)
-        stats = {"seconds": time.monotonic() - started}
-        finish_manifest(out, _header(manifest, config, report.reports), to_yaml(config), stats, command="order")
-    return report.summary()
+    return shards
 
 
 def _check_schedulable(manifest: Manifest) -> None:

@@ -4,7 +4,6 @@ Count the cells; for every phase divide the budget, choose in every shard (and m
 (docs/design.md, Structure).
 """
 
-import contextlib
 import resource
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import finish_manifest
+from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
@@ -69,41 +69,32 @@ def select(
     config = settle(absolute(config))
     task = open_task(config, tuning)
     for path in (*config.runs, *config.phase_run, *config.history, *filter(None, [config.new])):
-        outputs.check_apart(config.out, path)
-    outputs.check_output(config.out, "select", config.overwrite)
-    steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
-    if config.dry_run:
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
-        _check_plans(config, task, counted)
-        return dry_run_summary(
-            config, task.phases, task.plan(counted), unmatched_exclusions(task.reader.exclude, counted)
-        )
-    was_there, is_new = io.exists(config.out), not outputs.list_tree(config.out)
-    if is_new:
-        outputs.write_config(config.out, "select", to_yaml(config))
-    _delete(steps.work)
-    try:
+        check_apart(config.out, path)
+    with writing(config.out, "select", overwrite=config.overwrite, dry_run=config.dry_run) as output:
+        steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
+        if config.dry_run:
+            return _dry_run(config, task)
+        if output.is_new:  # mark it as ours before anything else is in it
+            outputs.write_config(config.out, "select", to_yaml(config))
+        io.delete_tree(steps.work)
         counted, selected = _select_phases(config, task, steps)
-    except BaseException:  # an interrupt too; what --overwrite replaces is deleted only after all is chosen
-        with contextlib.suppress(OSError):  # it would hide the error itself
-            _delete(steps.work)
-            if is_new:
-                io.delete(io.join(config.out, outputs.CONFIG))
-            if not was_there:
-                io.delete_tree(config.out)
-        raise
-    outputs.prepare_output(config.out, "select", to_yaml(config), config.overwrite, keep=outputs.WORK)
-    write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
-    write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
-    if not config.skip_residuals:
-        selected = [_measured(config, done, steps) for done in selected]
-    header = manifest_header(config, selected, task.weighing, task.reader.exclude, task.new)
-    _delete(steps.work)
-    stats = _stats(time.monotonic() - began)
-    header = finish_manifest(config.out, header, to_yaml(config), stats)
+        output.begin(to_yaml(config))  # what --overwrite replaces is deleted only after all is chosen
+        write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
+        write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
+        if not config.skip_residuals:
+            selected = [_measured(config, done, steps) for done in selected]
+        header = manifest_header(config, selected, task.weighing, task.reader.exclude, task.new)
+        stats = _stats(time.monotonic() - began)
+        header = finish_manifest(config.out, header, to_yaml(config), stats)
     unmatched = unmatched_exclusions(task.reader.exclude, counted)
     return select_summary(config, header, selected[0].plan, unmatched, stats)
+
+
+def _dry_run(config: SelectConfig, task: Task) -> Summary:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
+    _check_plans(config, task, counted)
+    return dry_run_summary(config, task.phases, task.plan(counted), unmatched_exclusions(task.reader.exclude, counted))
 
 
 def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list[ShardStatistics], list[Selected]]:
@@ -140,11 +131,6 @@ def _check_plans(config: SelectConfig, task: Task, counted: list[ShardStatistics
             f"--history {config.history[0]}: none of the samples that were replayed is in these runs; a round must "
             "have been selected from a run with the same --root and --max-tokens"
         )
-
-
-def _delete(directory: str) -> None:
-    if outputs.list_tree(directory):
-        io.delete_tree(directory)
 
 
 def _plan_phase(task: Task, phase: Phase, counted: list[ShardStatistics], steps: Steps) -> tuple[Plan, CellReader]:

@@ -321,3 +321,19 @@ def test_another_version_of_torch_is_not_mixed_in(tiny_lm, corpus, tmp_path):
     path.write_text(json.dumps(header))
     with pytest.raises(UsageError, match=r"was begun with torch 1\.0, now"):
         run(tiny_lm, corpus, tmp_path / "run")
+
+
+@pytest.mark.parametrize("folder", ["embeddings", "rejects"])
+def test_a_finished_run_with_a_rotten_byte_makes_that_unit_again(tiny_lm, corpus, tmp_path, folder):
+    _, before = run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)
+    victim = tmp_path / "run" / folder / "000000-00001.parquet"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
+    kept = tmp_path / "run" / "embeddings" / "000000-00000.parquet"
+    written = kept.stat().st_mtime_ns
+    summary, after = run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)
+    assert summary["status"] == "resumed"
+    assert victim.read_bytes() == whole
+    assert kept.stat().st_mtime_ns == written
+    assert after.equals(before)
+    assert run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)[0]["status"] == "already done"

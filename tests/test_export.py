@@ -206,7 +206,7 @@ def test_a_changed_text_stops_the_export_and_leaves_no_success(built, tmp_path):
         export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), root=str(moved)))
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))  # what is left is no obstacle
-    assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith(("_work", "."))]
+    assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith(".")]
 
 
 def test_a_missing_shard_names_the_remedy(built, tmp_path):
@@ -265,7 +265,7 @@ def test_a_curriculum_holds_over_all_shards(tmp_path, monkeypatch, realisation):
     expected = [(s["sample_id"], s["text"], number) for _, s, number in built.sequence()]
     lines = [line for lines in files.values() for line in lines]
     assert [(line["sample_id"], line["text"], line["repeat"]) for line in lines] == expected
-    assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith("_work")]
+    assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith(".work")]
     dry = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "dry"), dry_run=True))
     assert dry["totals"]["lines"] == len(lines)
     assert "files" not in dry["totals"]  # how many parts are empty is known when they are written
@@ -310,7 +310,7 @@ def test_a_killed_export_is_done_again_with_the_same_bytes(tmp_path, monkeypatch
     left = outputs.list_tree(str(out))
     assert "config.yaml" in left
     assert "_SUCCESS" not in left
-    assert any(outputs.is_temporary(name) for name in left)
+    assert any(outputs.temporary_of(name) for name in left)
     export(ExportConfig(replay=str(built.replay), out=str(out)))
     assert tree(out) == tree(tmp_path / "whole")
 

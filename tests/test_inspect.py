@@ -9,12 +9,19 @@ from run_builder import HEADER as RUN
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.writing import writing
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
+
+
+def begin(out, command, config_yaml, overwrite):
+    """As a command that was killed after it had begun."""
+    with writing(out, command, overwrite=overwrite) as output:
+        output.begin(config_yaml)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +103,7 @@ def test_unfinished_directories(directories, tmp_path, name, again):
 
 
 def test_an_output_that_has_only_begun(tmp_path):
-    outputs.prepare_output(str(tmp_path / "x"), "select", "", overwrite=False)
+    begin(str(tmp_path / "x"), "select", "", overwrite=False)
     assert inspect(str(tmp_path / "x"))["status"] == "begun by cptsel select, nothing finished"
 
 

@@ -13,9 +13,16 @@ from manifest_builder import build_replay, reseal
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id, source_uri
+from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.order import order
+
+
+def begin(out, command, config_yaml, overwrite):
+    """As a command that was killed after it had begun."""
+    with writing(out, command, overwrite=overwrite) as output:
+        output.begin(config_yaml)
 
 
 @pytest.fixture(scope="module")
@@ -173,19 +180,19 @@ def test_load_refuses_unfinished_and_foreign_directories(tmp_path):
 
 def test_outputs_are_replaced_only_when_they_are_this_commands_own(tmp_path):
     out = str(tmp_path / "out")
-    outputs.prepare_output(out, "order", "seed: 1\n", overwrite=False)
+    begin(out, "order", "seed: 1\n", overwrite=False)
     (tmp_path / "out" / "samples").mkdir()
     for half in ("samples/000000.parquet", "samples/.000001.parquet.0123456789ab.tmp"):
         (tmp_path / "out" / half).write_bytes(b"x")
-    outputs.prepare_output(out, "order", "seed: 2\n", overwrite=False)  # unfinished: begun anew
+    begin(out, "order", "seed: 2\n", overwrite=False)  # unfinished: begun anew
     assert outputs.list_tree(out) == ["config.yaml"]
     assert "seed: 2" in (tmp_path / "out" / "config.yaml").read_text()
     (tmp_path / "out" / "_SUCCESS").write_bytes(b"")
     with pytest.raises(UsageError, match="pass --overwrite or another --out"):
-        outputs.prepare_output(out, "order", "", overwrite=False)
+        begin(out, "order", "", overwrite=False)
     with pytest.raises(UsageError, match="written by cptsel order, not by select"):
-        outputs.prepare_output(out, "select", "", overwrite=True)
-    outputs.prepare_output(out, "order", "seed: 3\n", overwrite=True)
+        begin(out, "select", "", overwrite=True)
+    begin(out, "order", "seed: 3\n", overwrite=True)
     assert outputs.list_tree(out) == ["config.yaml"]
 
 
@@ -195,7 +202,7 @@ def test_foreign_files_are_never_deleted(tmp_path):
         if name:
             (tmp_path / name).write_text("# somebody's own\n")
         with pytest.raises(UsageError, match="did not write"):
-            outputs.prepare_output(str(tmp_path), "select", "", overwrite=True)
+            begin(str(tmp_path), "select", "", overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -203,13 +210,13 @@ def test_foreign_files_are_never_deleted(tmp_path):
 @pytest.mark.parametrize("name", ["mine/notes.txt", "samples/notes.txt", "data/thesis.tex", "schedule/plan.parquet"])
 @pytest.mark.parametrize("command", ["select", "order", "export"])
 def test_files_put_beside_an_output_are_never_deleted(tmp_path, command, name, finished):
-    outputs.prepare_output(str(tmp_path), command, "", overwrite=False)
+    begin(str(tmp_path), command, "", overwrite=False)
     if finished:
         (tmp_path / "_SUCCESS").write_bytes(b"")
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).write_text("years of work")
     with pytest.raises(UsageError, match=f"holds {name}, which cptsel {command} did not write"):
-        outputs.prepare_output(str(tmp_path), command, "", overwrite=True)
+        begin(str(tmp_path), command, "", overwrite=True)
     assert (tmp_path / name).read_text() == "years of work"
 
 
@@ -219,11 +226,11 @@ def test_an_output_in_or_around_the_input_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(source)
     for out in (source, source / "b", tmp_path, tmp_path / "link", tmp_path / "link/b"):
         with pytest.raises(UsageError, match="choose another --out"):
-            outputs.check_apart(str(out), str(source))
-    outputs.check_apart(str(tmp_path / "ab"), str(source))
-    outputs.check_apart("gs://bucket/a", "gs://bucket/ab")
+            check_apart(str(out), str(source))
+    check_apart(str(tmp_path / "ab"), str(source))
+    check_apart("gs://bucket/a", "gs://bucket/ab")
     with pytest.raises(UsageError, match="lies inside"):
-        outputs.check_apart("gs://bucket/a/b", "gs://bucket/a/")
+        check_apart("gs://bucket/a/b", "gs://bucket/a/")
 
 
 @pytest.mark.parametrize("text", ["zz  a\n", "0" * 64 + " a\n", "0" * 64 + "  \n", ("0" * 64 + "  a\n") * 2])

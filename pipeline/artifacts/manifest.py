@@ -18,6 +18,7 @@ import rfc8785
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.consuming import consuming_page
+from cptsel.pipeline.artifacts.writing import commit
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
 from cptsel.schemas.arrow import SPEC_VERSION
@@ -156,7 +157,7 @@ def finish_manifest(
     io.write_bytes(io.join(out, outputs.SUMS), outputs.sums_text(sums).encode())
     outputs.write_config(out, command, config_yaml)
     io.write_json(io.join(out, outputs.STATS), stats)
-    io.write_bytes(io.join(out, outputs.SUCCESS), b"")
+    commit(out)
     return whole
 
 

@@ -1,101 +1,21 @@
-"""Output directories: when one may be written into, and what is listed in it.
-
-A command first saves its configuration in its output, under a heading that names the command. Only a directory with
-that heading is ever replaced, finished or not. A user may have put files into it since, so before a directory is
-emptied every file in it must have a name that the command itself gives. See docs/design.md, Ownership.
-"""
+"""Output directories: whose one is, what is in it, the sums of its files. ``writing.py`` says how they are written."""
 
 import hashlib
 import os
 import posixpath
-import re
 from concurrent.futures import ThreadPoolExecutor
 
 from cptsel.pipeline import io
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.artifacts.lock import LOCK
 
 SUCCESS = "_SUCCESS"
 CONFIG = "config.yaml"
 SUMS = "SHA256SUMS"
 STATS = "stats.json"
-WORK = ".work"  # below a selection, while it is made: what steps hand to each other
+WORK = ".work"  # below an output, while it is made: what steps hand to each other
 UNSUMMED = frozenset({SUCCESS, CONFIG, SUMS, STATS})  # files that SHA256SUMS leaves out
 
-_ALWAYS = r"config\.yaml|stats\.json|_SUCCESS|SHA256SUMS"
-_MANIFEST = _ALWAYS + r"|manifest\.json|CONSUMING\.md|shards\.parquet|samples/\d{6,}\.parquet"
-_WRITTEN = {  # what each command writes below its output, finished or not
-    "select": re.compile(_MANIFEST + r"|\.work/.+"),
-    "order": re.compile(_MANIFEST + r"|schedule/\d+-\d+\.parquet"),
-    "export": re.compile(_ALWAYS + r"|export\.json|_work/.+"),
-}
-
 _CHUNK = 1 << 20
-
-
-def prepare_output(
-    out: str, command: str, config_yaml: str, overwrite: bool, keep: str | None = None, data: str = "(?!)"
-) -> None:
-    """Make ``out`` ready for ``command``: empty but for its ``config.yaml`` and the directory ``keep``.
-
-    What an earlier, unfinished call of the same command left is removed; a finished one only with ``overwrite``;
-    anything else is never touched.
-
-    Args:
-        command: ``select``, ``order`` or ``export``.
-        data: regular expression of what else the command writes; nothing by default.
-
-    Raises:
-        UsageError: ``out`` is finished and ``overwrite`` is off, or holds files that are not this command's.
-    """
-    check_output(out, command, overwrite, data)
-    if keep is not None:
-        io.delete(io.join(out, SUCCESS))  # first: what is half deleted must not look finished
-        write_config(out, command, config_yaml)
-        for name in list_tree(out):
-            if name != CONFIG and not name.startswith(f"{keep}/"):
-                io.delete(io.join(out, name))
-    else:
-        if list_tree(out):
-            io.delete_tree(out)
-        write_config(out, command, config_yaml)
-
-
-def check_output(out: str, command: str, overwrite: bool, data: str = "(?!)") -> None:
-    """Raise as ``prepare_output`` does, and change nothing, as for ``--dry-run``."""
-    if io.exists(out) and not io.is_remote(out) and not os.path.isdir(out):
-        raise UsageError(f"{out} is a file; choose a directory for --out")
-    names = list_tree(out)
-    if not names:
-        return
-    maker = made_by(out)
-    if maker is None:
-        raise UsageError(f"{out} holds files that cptsel {command} did not write; choose another --out")
-    if maker != command:
-        raise UsageError(f"{out} was written by cptsel {maker}, not by {command}; choose another --out")
-    if io.exists(io.join(out, SUCCESS)) and not overwrite:
-        raise UsageError(f"{out} exists; pass --overwrite or another --out")
-    for name in names:
-        if not (_WRITTEN[command].fullmatch(name) or re.fullmatch(data, name) or is_temporary(name)):
-            raise UsageError(
-                f"{out} holds {name}, which cptsel {command} did not write and would delete; "
-                "move it away or choose another --out"
-            )
-
-
-def check_apart(out: str, source: str) -> None:
-    """Refuse an output that lies inside a directory the command reads, or around it, where it would delete it.
-
-    Raises:
-        UsageError: one of the two is the other or is inside it.
-    """
-    there, here = (path if io.is_remote(path) else os.path.realpath(path) for path in (out, source))
-    there, here = there.rstrip("/") + "/", here.rstrip("/") + "/"
-    if there == here:
-        raise UsageError(f"--out {out} is the input itself; choose another --out")
-    if there.startswith(here):
-        raise UsageError(f"--out {out} lies inside the input {source}; choose another --out")
-    if here.startswith(there):
-        raise UsageError(f"--out {out} holds the input {source}; choose another --out")
 
 
 def write_config(out: str, command: str, config_yaml: str) -> None:
@@ -114,14 +34,14 @@ def made_by(directory: str) -> str | None:
 
 
 def list_tree(directory: str) -> list[str]:
-    """Paths, relative to it, of all files below a directory, sorted; none where it does not exist."""
+    """Paths, relative to it, of all files below a directory but its lock, sorted; none where it does not exist."""
     if io.is_remote(directory):
         return sorted(tree_sizes(directory))
     found = []
     for folder, _, names in os.walk(directory):
         below = os.path.relpath(folder, directory).replace(os.sep, "/")
         found += [posixpath.normpath(posixpath.join(below, name)) for name in names]
-    return sorted(found)
+    return sorted(name for name in found if name != LOCK)
 
 
 def tree_sizes(directory: str) -> dict[str, int]:
@@ -132,10 +52,11 @@ def tree_sizes(directory: str) -> dict[str, int]:
     return {name: io.size(io.join(directory, name)) for name in list_tree(directory)}
 
 
-def is_temporary(path: str) -> bool:
-    """Whether a file is what an interrupted atomic write leaves behind."""
-    name = posixpath.basename(path)
-    return name.startswith(".") and name.endswith(".tmp")
+def temporary_of(path: str) -> str | None:
+    """The file that an interrupted atomic write was about to make, if ``path`` is what it left behind."""
+    folder, name = posixpath.split(path)
+    found = io.TEMPORARY.fullmatch(name)
+    return posixpath.join(folder, found[1]) if found else None
 
 
 def sha256(data: bytes) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, sealed
+from cptsel.pipeline.artifacts.writing import commit
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -62,10 +62,7 @@ def finish(
     io.write_json(io.join(config.out, "run.json"), header)
     fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)
     io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, fresh))
-    io.delete_tree(io.join(config.out, ".work"))
-    for name in filter(outputs.is_temporary, outputs.list_tree(config.out)):  # of attempts that were killed
-        io.delete(io.join(config.out, name))
-    io.write_bytes(io.join(config.out, "_SUCCESS"), b"")
+    commit(config.out)
     return summary(config, status, header, rejects.warnings())
 
 

@@ -3,7 +3,8 @@
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import unit_name
-from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files
+from cptsel.pipeline.artifacts.seal import broken_small_files
+from cptsel.pipeline.artifacts.writing import Output
 from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -13,7 +14,7 @@ from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 
-def begin(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> str:
+def begin(config: EmbedConfig, output: Output, header: RunHeader, shards: list[Shard]) -> str:
     """Start a run, resume it, or find it done; returns the status word of the summary.
 
     Raises:
@@ -21,21 +22,16 @@ def begin(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> str:
     """
     path = io.join(config.out, "run.json")
     status = "done"
-    if io.exists(path):
-        if config.overwrite:
-            io.delete(io.join(config.out, "_SUCCESS"))
-            for folder in ("embeddings", "rejects"):
-                if io.list_names(io.join(config.out, folder)):
-                    io.delete_tree(io.join(config.out, folder))
-            io.delete(path)  # last: while it is there, a rerun knows that files of another run may be left
-        else:
-            old = io.read_json(path)
-            refuse_difference(config.out, old, header, _changed_shards(config.out, shards))
-            if io.exists(io.join(config.out, "_SUCCESS")):
-                if _all_there(config.out):
-                    return "already done"
-                io.delete(io.join(config.out, "_SUCCESS"))
-            status = "resumed"
+    if config.overwrite:
+        output.begin(to_yaml(config))
+    elif io.exists(path):
+        old = io.read_json(path)
+        refuse_difference(config.out, old, header, _changed_shards(config.out, shards))
+        if io.exists(io.join(config.out, outputs.SUCCESS)):
+            if _all_there(config.out):
+                return "already done"
+            io.delete(io.join(config.out, outputs.SUCCESS))
+        status = "resumed"
     outputs.write_config(config.out, "embed", to_yaml(config))
     write_shards(config.out, shards)
     validate(header, "run")
@@ -44,16 +40,21 @@ def begin(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> str:
 
 
 def _all_there(out: str) -> bool:
-    """Whether a finished run still has the files of all its units, in their sizes, and its small files as written."""
-    sizes = outputs.tree_sizes(out)
-    if not set(SMALL_FILES) <= sizes.keys() or broken_small_files(out, io.read_json(io.join(out, "run.json"))):
+    """Whether a finished run is whole: its small files, and every file of its units, read from end to end.
+
+    Files that are not what was written are deleted, so that their units are made anew.
+    """
+    header = validate(io.read_json(io.join(out, "run.json")), "run")
+    if broken_small_files(out, header):
         return False
-    units = io.read_parquet(io.join(out, "units.parquet"), ["shard_id", "block", "bytes"]).to_pylist()
-    names = [unit_name(unit["shard_id"], unit["block"]) for unit in units]
-    return all(
-        sizes.get(f"embeddings/{name}") == unit["bytes"] and f"rejects/{name}" in sizes
-        for name, unit in zip(names, units, strict=True)
-    )
+    units = io.read_parquet(io.join(out, "units.parquet")).to_pylist()
+    wanted = {f"embeddings/{unit_name(unit['shard_id'], unit['block'])}": unit["sha256"] for unit in units}
+    wanted |= {f"rejects/{unit_name(unit['shard_id'], unit['block'])}": unit["rejects_sha256"] for unit in units}
+    there = set(outputs.list_tree(out))
+    found = outputs.hash_files(out, sorted(there & wanted.keys()))
+    rotten = [name for name, (digest, _) in found.items() if digest != wanted[name]]
+    io.delete_files(out, rotten)
+    return not rotten and wanted.keys() <= there
 
 
 def _changed_shards(out: str, shards: list[Shard]) -> list[str]:

@@ -12,7 +12,7 @@ def check_files(manifest: Manifest, problems: Problems) -> str:
     """Hold the directory against SHA256SUMS and the files listed in ``manifest.json``. Returns what was looked at."""
     beside = f"{outputs.WORK}/"  # of a selection that is to replace this one, or that was interrupted
     names = outputs.list_tree(manifest.directory)
-    present = {name for name in names if not (outputs.is_temporary(name) or name.startswith(beside))}
+    present = {name for name in names if not (outputs.temporary_of(name) or name.startswith(beside))}
     named = manifest.header["files"]
     expected = set(named) | {MANIFEST, CONSUMING}
     for name in sorted((expected | outputs.UNSUMMED) - present):

@@ -104,7 +104,7 @@ def check_counts(directory: str, header: RunHeader, problems: Problems) -> str:
             problems.add(f"embeddings/{name}", None, f"has {sizes[f'embeddings/{name}']:,} bytes, not {size:,}", MEND)
     for path in sizes:
         folder, _, name = path.partition("/")
-        if folder in ("embeddings", "rejects") and name not in expected and not outputs.is_temporary(path):
+        if folder in ("embeddings", "rejects") and name not in expected and not outputs.temporary_of(path):
             problems.add(path, None, "is of no unit of this run", "delete it")
     return f"{len(units):,} units of {len(shards):,} shards"
 
