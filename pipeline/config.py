@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from cptsel.pipeline.errors import UsageError, first_line
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.yamlfile import read_mapping
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -238,30 +239,9 @@ def _called(kind: Any, name: str) -> str:
     return flag(name) if declared is None or declared.section else str(declared.metavar).strip("'.")
 
 
-def mapping_pairs(loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[Any, Any]]:
-    """Keys and values as they stand in the file, and after them those of a merge key (<<) that it doesn't have."""
-    own = [key.value for key, _ in node.value]
-    loader.flatten_mapping(node)  # puts what is merged first
-    pairs = loader.construct_pairs(node, deep=True)
-    merged = len(pairs) - len([name for name in own if name != "<<"])
-    names = {str(key) for key, _ in pairs[merged:]}
-    return [*pairs[merged:], *(pair for pair in pairs[:merged] if str(pair[0]) not in names)]
-
-
 def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any]:
     """The options in a YAML file, by the names of their fields."""
-    try:
-        with open(file, encoding="utf-8") as handle:
-            loader = yaml.SafeLoader(handle)
-            node = loader.get_single_node()
-            pairs = mapping_pairs(loader, node) if isinstance(node, yaml.MappingNode) else []
-    except OSError as error:
-        reason = (error.strerror or first_line(error)).lower()
-        raise UsageError(f"--config {file}: can't be read ({reason}); name a YAML file of options") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"--config {file}: can't be read as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(node, yaml.MappingNode | None):
-        raise UsageError(f"--config {file}: must be lines of an option and its value, such as 'seed: 1'")
+    pairs = read_mapping(file, "--config", "lines of an option and its value, such as 'seed: 1'")
     values: dict[str, Any] = {}
     for key, value in pairs:
         name = str(key).replace("-", "_")

@@ -110,8 +110,9 @@ def read_json(path: str) -> Any:
     """A JSON file. Raises UsageError where it is not JSON."""
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
-        raise UsageError(f"{path}: not valid JSON ({error}); restore the file or make the directory again") from error
+    except (ValueError, RecursionError) as error:
+        detail = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{path}: not valid JSON ({detail}); restore the file or make the directory again") from error
 
 
 @contextmanager

@@ -74,3 +74,8 @@ def test_workers_are_for_the_local_runner():
 def test_a_runner_that_beam_does_not_have_is_a_usage_error(name, phrase):
     with pytest.raises(UsageError, match=phrase):
         pipeline_options([f"--runner={name}"], 1)
+
+
+def test_a_remote_runner_without_what_it_needs_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"--runner=DataflowRunner: .* \(options after --\)"):
+        pipeline_options(("--runner=DataflowRunner", "--region=us-central1"), workers=1)

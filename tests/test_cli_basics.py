@@ -235,9 +235,9 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         (["chose"], "no command 'chose'; commands: embed, select, order, verify, compare, inspect, export"),
         (
             ["embed", "--config", "absent.yaml"],
-            "--config absent.yaml: can't be read (no such file or directory); name a YAML file of options",
+            "--config absent.yaml: can't be read (no such file or directory); name a YAML file",
         ),
-        (["embed", "--config", "/"], "--config /: can't be read (is a directory); name a YAML file of options"),
+        (["embed", "--config", "/"], "--config /: can't be read (is a directory); name a YAML file"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(capsys, argv, sentence):

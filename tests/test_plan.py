@@ -30,7 +30,7 @@ def test_shares_by_hand(run, tmp_path):
         ("de: -1\n", "the share of 'de' is -1, not a number of at least 0"),
         ("- de\n", "must be a mapping of groups to shares"),
         ("de: 1\nuk: 1\nde: 2\n", "'de' stands there twice"),
-        ("de: [\n", "can't be read as YAML or JSON"),
+        ("de: [\n", "can't be read as YAML"),
         ("de: 0\nen: 0\nuk: 0\n(none): 0\n", "gives no group a share above 0"),
     ],
 )

@@ -111,7 +111,12 @@ class EmbedConfig:
     )
 
     sketch_dim: int = option(
-        1024, "Length of the sketch that is stored for every sample.", section=_SKETCH, metavar="K", least=1
+        1024,
+        "Length of the sketch that is stored for every sample.",
+        section=_SKETCH,
+        metavar="K",
+        least=1,
+        most=1 << 20,
     )
     validation_dim: int = option(
         256,
@@ -119,6 +124,7 @@ class EmbedConfig:
         section=_SKETCH,
         metavar="K",
         least=1,
+        most=1 << 20,
     )
     storage: str = option(
         "float16",
@@ -140,13 +146,14 @@ class EmbedConfig:
     dry_run: bool = option(
         False, "Say what would be done, with an estimate of time and storage, and do nothing.", section=_RUNNING
     )
-    workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1)
+    workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1, most=1024)
     threads: int = option(
         1,
         "Threads of each process for the model; the same count gives the same bytes.",
         section=_RUNNING,
         metavar="N",
         least=1,
+        most=1024,
     )
     block_bytes: int = option(
         8 << 20,

@@ -17,6 +17,7 @@ from typing import Any
 import apache_beam as beam
 import grpc
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -50,6 +51,7 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
         _check_runner(options.view_as(StandardOptions).runner)
         if workers > 1:
             raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
+        _check_complete(PipelineOptions(args))
     return PipelineOptions(args)
 
 
@@ -69,6 +71,13 @@ def _check_runner(name: str) -> None:
     except (AttributeError, ImportError, TypeError) as error:
         detail = errors.first_line(error)
         raise UsageError(f"--runner={name}: can't be loaded ({detail}); install it, or use another runner") from error
+
+
+def _check_complete(options: PipelineOptions) -> None:
+    """Refuse options without which the runner can't start, as Beam itself would, but before anything is done."""
+    runner = create_runner(options.view_as(StandardOptions).runner)
+    for problem in PipelineOptionsValidator(options, runner).validate():
+        raise UsageError(f"--runner={options.view_as(StandardOptions).runner}: {problem.strip()} (options after --)")
 
 
 def _refuse_unknown(args: list[str]) -> None:

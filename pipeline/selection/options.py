@@ -4,15 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-import yaml
-
 from cptsel.pipeline import io
-from cptsel.pipeline.config import check_read, check_values, default_of, flag, mapping_pairs
+from cptsel.pipeline.config import check_read, check_values, default_of, flag
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_budget
 from cptsel.pipeline.selection.config import SelectConfig, wants_rise
 from cptsel.pipeline.selection.methods import COVER, DRAW, EVERYTHING, METHODS
 from cptsel.pipeline.selection.plan import GroupMix
+from cptsel.pipeline.yamlfile import read_mapping
 
 
 def settle(config: SelectConfig) -> SelectConfig:
@@ -193,13 +192,7 @@ def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
 
 
 def _read_shares(path: str) -> Mapping[str, float]:
-    try:
-        loader = yaml.SafeLoader(io.read_bytes(path).decode("utf-8"))
-        node = loader.get_single_node()
-        pairs = mapping_pairs(loader, node) if isinstance(node, yaml.MappingNode) else []
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UsageError(f"--group-mass {path}: can't be read as YAML or JSON ({detail})") from error
+    pairs = read_mapping(path, "--group-mass", "a mapping of groups to shares, such as 'de: 0.3'", io.open_read)
     if not pairs:
         raise UsageError(f"--group-mass {path}: must be a mapping of groups to shares, such as 'de: 0.3'")
     shares: dict[str, float] = {}

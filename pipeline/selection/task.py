@@ -113,6 +113,7 @@ def absolute(config: SelectConfig) -> SelectConfig:
 
 def open_task(config: SelectConfig, tuning: Tuning) -> Task:
     """Open all that is read, on the driver."""
+    group_mix(config)  # its file is read with the budgets, and a mistake in it is to be told at once
     new = open_runs([config.new]) if config.new is not None else None
     phases = open_phases(config, new)
     runs = phases[0].runs
