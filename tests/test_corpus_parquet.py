@@ -218,7 +218,7 @@ def test_a_failing_filesystem_is_an_error_not_damage(tmp_path):
     parquet = ParquetShard(handle)
     handle.broken = True
     with pytest.raises(OSError, match="connection reset"):
-        list(parquet.records(0, ["text"]))
+        list(parquet.records(0, ["text"], 1 << 20))
     with pytest.raises(OSError, match="connection reset"):
         ParquetShard(handle)
 

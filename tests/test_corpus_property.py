@@ -78,7 +78,9 @@ def read(path, options):
         blocks = backwards[::-1]
         first_row = 0
         for before, block in zip((None, *shard.blocks), shard.blocks, strict=False):
-            assert block.start == (before.end if before else 0)
+            cut = before is not None and block.start == before.end - 1  # a row group that is several blocks
+            assert cut or block.start == (before.end if before else 0)
+            assert not cut or shard.format == "parquet"
             assert block.first_row == first_row
             first_row += block.rows
         assert shard.format == "parquet" or shard.blocks[-1].end == shard.bytes
@@ -135,11 +137,15 @@ def naive_prefix(data: bytes, compression: str) -> tuple[bytes, bool]:
     magics = (b"\x1f\x8b",)
     if compression == "zstd":
         magics = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + nibble]) + b"\x2a\x4d\x18" for nibble in range(16)))
+
+    def new_decoder():
+        if compression == "gzip":
+            return zlib.decompressobj(31)
+        return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+
     out, at = b"", 0
     while data[at:].startswith(magics):
-        decoder = zlib.decompressobj(31)
-        if compression == "zstd":
-            decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+        start, decoder = at, new_decoder()
         while at < len(data) and not decoder.eof:
             try:
                 out += decoder.decompress(data[at : at + 1])
@@ -147,6 +153,10 @@ def naive_prefix(data: bytes, compression: str) -> tuple[bytes, bool]:
                 return out, False
             at += 1
         if not decoder.eof:
+            return out, False
+        try:  # byte by byte, libzstd overlooks a wrong content size that it finds in one piece
+            new_decoder().decompress(data[start:at])
+        except (zlib.error, zstandard.ZstdError):
             return out, False
     return out, at > 0 and not (data[at:] if compression == "zstd" else any(data[at:]))
 

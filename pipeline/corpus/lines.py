@@ -63,11 +63,12 @@ def split_lines(chunks: Iterable[bytes], cap: int, offset: int = 0) -> Iterator[
     damage = None
     try:
         for chunk in chunks:
-            first, *rest = chunk.split(b"\n")
-            carry.add(first)
-            for piece in rest:
+            start = 0
+            while (end := chunk.find(b"\n", start)) >= 0:  # one by one: a chunk may be nothing but line ends
+                carry.add(chunk[start:end])
                 yield carry.take()
-                carry.add(piece)
+                start = end + 1
+            carry.add(chunk[start:])
     except Damage as error:
         damage = error
     if carry.length and (damage is None or damage.reason == "trailing_garbage"):

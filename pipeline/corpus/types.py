@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 FIRST_BYTES = 64
+BLOCK_ROWS = 1 << 14
+"""A block has no more rows, however short they are: a row costs memory whether or not anything is in it."""
+
+BLOCK_DECODED = 256 << 20
+"""Bytes of text that a block may decode to, or ``block_bytes``: a dictionary makes a small file into any amount."""
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -14,6 +19,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "blank_line": "the line holds nothing but white space",
         "byte_order_mark": "the file begins with a byte order mark",
         "corrupt_stream": "the compressed stream is damaged from here on",
+        "decoded_too_large": "the rows of the block before it decode to more than is held in memory",
+        "document_too_long": "the text is longer than the cap on documents",
         "empty_text": "the text is empty or nothing but white space",
         "line_too_long": "the line is longer than the cap on lines",
         "lone_surrogate": "a string holds half of a surrogate pair, which has no UTF-8 form",
@@ -86,15 +93,16 @@ class ReadOptions:
         text_field: column of the text: the one of that very name, else dots lead into nested columns (``meta.body``).
         id_field: column of the corpus' own id, or None.
         group_by: columns whose values are read as groups.
-        max_line_bytes: longer lines are rejects and are never held in memory.
-        block_bytes: a block of a stream ends at the first line end at or past so many uncompressed bytes.
+        max_line_bytes: longer lines, and longer texts of Parquet, are rejects and are never held in memory.
+        block_bytes: a block of a stream ends at the first line end at or past so many uncompressed bytes, or after
+            BLOCK_ROWS rows.
         limit: only rows with a number below it are read, or None.
     """
 
     text_field: str = "text"
     id_field: str | None = "id"
     group_by: tuple[str, ...] = ()
-    max_line_bytes: int = 64 << 20
+    max_line_bytes: int = 8 << 20
     block_bytes: int = 8 << 20
     limit: int | None = None
 

@@ -63,7 +63,12 @@ class EmbedConfig:
         most=1,
     )
     max_line_bytes: int = option(
-        64 << 20, "Lines longer than this, in bytes, are rejected.", section=_CORPUS, metavar="BYTES", least=1
+        8 << 20,
+        "Lines, and texts of Parquet, that are longer than this, in bytes, are rejected; the tokenizer takes about "
+        "two hundred times as much memory.",
+        section=_CORPUS,
+        metavar="BYTES",
+        least=1,
     )
 
     model: str = option(

@@ -23,6 +23,7 @@ from cptsel.pipeline.model.frozen import ModelSpec
 DONE = "done"
 UNIT_KEY = "cptsel.unit"
 RUN_KEY = "cptsel.run"
+_LESS_MEMORY = "run again with fewer --workers or smaller --block-bytes and --max-line-bytes, or leave the file out"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,9 @@ class _ReadBlocksDoFn(beam.DoFn):
                     yield shard.path, block
         except OSError as error:
             yield beam.pvalue.TaggedOutput(DONE, UnitResult(shard.shard_id, first, None, f"{shard.uri}: {error}"))
+        except MemoryError:
+            sentence = f"{shard.uri}: memory ran out while it was read; {_LESS_MEMORY}"
+            yield beam.pvalue.TaggedOutput(DONE, UnitResult(shard.shard_id, first, None, sentence))
 
     def _stored(self, shard_id: int, block: int, stream: bool) -> list[tuple[UnitResult, bool]]:
         """Finished units from ``block`` on, up to the first gap; of a stream as many as there are, else at most one."""
@@ -173,7 +177,7 @@ class LoadedModel:
     error: Exception | None = None
 
 
-class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock, LoadedModel]):
+class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock | UnitResult, LoadedModel]):
     """RunInference over whole blocks: shares one model a process and counts batches, bytes and latency."""
 
     def __init__(self, spec: ModelSpec, rows: RowOptions):
@@ -196,12 +200,19 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock,
         batch: Sequence[tuple[str, DocumentBlock]],
         model: LoadedModel,
         inference_args: dict[str, Any] | None = None,
-    ) -> Iterator[EmbeddedBlock]:
+    ) -> Iterator[EmbeddedBlock | UnitResult]:
         """Embed blocks one by one: a block is already the batch."""
         embedder = model.embedder
         if embedder is None:
             raise model.error or RuntimeError("no model was loaded")
-        return (embedder.embed(path, block) for path, block in batch)
+        return (self._embed(embedder, path, block) for path, block in batch)
+
+    def _embed(self, embedder: BlockEmbedder, path: str, block: DocumentBlock) -> EmbeddedBlock | UnitResult:
+        try:
+            return embedder.embed(path, block)
+        except MemoryError:
+            sentence = f"{path}: memory ran out while block {block.block} was embedded; {_LESS_MEMORY}"
+            return UnitResult(block.shard_id, block.block, None, sentence)
 
     def get_num_bytes(self, batch: Sequence[tuple[str, DocumentBlock]]) -> int:
         """Bytes of text, about: one a code point. (Beam's default pickles the batch to find out.)"""
@@ -217,13 +228,19 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock,
 
 
 class _WriteBlockDoFn(beam.DoFn):
-    """EmbeddedBlock → UnitResult. Rejects are written first: a unit is whole once its embeddings are there."""
+    """EmbeddedBlock → UnitResult; one that tells of a failure goes on as it is.
+
+    Rejects are written first: a unit is whole once its embeddings are there.
+    """
 
     def __init__(self, out: str, run: str):
         self.out = out
         self.run = run
 
-    def process(self, done: EmbeddedBlock) -> Iterator[UnitResult]:
+    def process(self, done: EmbeddedBlock | UnitResult) -> Iterator[UnitResult]:
+        if isinstance(done, UnitResult):
+            yield done
+            return
         unit = {"shard_id": done.shard_id, "block": done.block, "counts": done.counts, "last": done.last}
         metadata = {RUN_KEY: self.run, UNIT_KEY: json.dumps(unit, sort_keys=True)}
         rejects, embeddings = (io.parquet_bytes(table, metadata) for table in (done.rejects, done.embeddings))

@@ -5,11 +5,14 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, ClassVar
 
+import numpy as np
+
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, lost, phrase
 from cptsel.pipeline.corpus.lines import Line, split_lines
 from cptsel.pipeline.corpus.rows import parse_line
 from cptsel.pipeline.corpus.streams import chunks, decompress, disguise
 from cptsel.pipeline.corpus.types import (
+    BLOCK_ROWS,
     FIRST_BYTES,
     Block,
     BlockBuilder,
@@ -62,7 +65,8 @@ class _Unseen:
 class BlockCounter:
     """Block starts and row counts of a plain JSONL file, from one pass over its bytes.
 
-    A block ends at the first line end at or past ``block_bytes`` bytes after its start, as those of a stream do.
+    A block ends at the first line end at or past ``block_bytes`` bytes after its start, or after ``BLOCK_ROWS`` rows,
+    as those of a stream do.
     """
 
     def __init__(self, block_bytes: int) -> None:
@@ -76,16 +80,17 @@ class BlockCounter:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the file."""
         self._head = (self._head + chunk[:4])[:4]
-        at = 0
+        at, ends = 0, np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n"))
         while True:
             due = max(at, self._start + self._block_bytes - 1 - self._end)  # where a newline would end the block
-            newline = chunk.find(b"\n", due) if due < len(chunk) else -1
-            if newline < 0:
+            first = int(np.searchsorted(ends, at))
+            last = min(int(np.searchsorted(ends, due)), first + BLOCK_ROWS - self._rows - 1)
+            if last >= len(ends):
                 break
-            self._rows += chunk.count(b"\n", at, newline + 1)
-            self._close(self._end + newline + 1)
-            at = newline + 1
-        self._rows += chunk.count(b"\n", at)
+            self._rows += last + 1 - first
+            at = int(ends[last]) + 1
+            self._close(self._end + at)
+        self._rows += len(ends) - first
         self._end += len(chunk)
         self._open = not chunk.endswith(b"\n") if chunk else self._open
 
@@ -124,7 +129,7 @@ def read_stream_blocks(handle: BinaryIO, shard: Shard, options: ReadOptions) -> 
     number, start, builder = 0, 0, BlockBuilder(shard.shard_id, 0)
     lines = split_lines(decompress(handle, shard.compression), options.max_line_bytes)
     for row_index, line in enumerate(itertools.islice(lines, options.limit)):
-        if builder.rows and line.offset >= start + options.block_bytes:
+        if builder.rows == BLOCK_ROWS or (builder.rows and line.offset >= start + options.block_bytes):
             yield builder.build(last=False)
             number, start, builder = number + 1, line.offset, BlockBuilder(shard.shard_id, number + 1)
         builder.add(parse_line(line, row_index, options))

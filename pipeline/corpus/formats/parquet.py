@@ -7,11 +7,14 @@ from itertools import accumulate
 from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, lost, phrase
 from cptsel.pipeline.corpus.rows import read_record
 from cptsel.pipeline.corpus.types import (
+    BLOCK_DECODED,
+    BLOCK_ROWS,
     FIRST_BYTES,
     Block,
     BlockBuilder,
@@ -25,6 +28,9 @@ from cptsel.pipeline.corpus.types import (
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
+_BATCH_BYTES = 4 << 20
+_MOST_ROWS = 1 << 24  # of a row group; more is taken for a damaged footer
+_PARTS = 32  # into which a row group is cut at most, as each part decodes all of it
 _ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError)  # all of them come out of damaged files
 _VALUE_ERRORS = (pa.ArrowException, ValueError, OverflowError, KeyError)  # bad UTF-8, dates far away, no such time zone
 UNREADABLE = Block(0, 0, 0, 0, 1)
@@ -84,6 +90,9 @@ class ParquetShard:
         try:
             source = pa.PythonFile(self._source, mode="r")
             self._file = pq.ParquetFile(source, page_checksum_verification=True)  # where the writer stored checksums
+            schema = self._file.schema
+            columns = [schema.column(index) for index in range(len(schema))]
+            self._strings = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
             self._names = list(self._file.schema_arrow.names)
         except _ARROW_ERRORS as error:
             self._source.check()
@@ -93,8 +102,17 @@ class ParquetShard:
         except _ARROW_ERRORS as error:
             raise Damage("unreadable_parquet", _first_line(error), head) from error
 
-    def records(self, group: int, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def records(
+        self, group: int, fields: Sequence[str], cap: int, start: int = 0, end: int | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Rows of a row group with the top-level columns that ``fields`` need; a value may be a Damage.
+
+        Args:
+            group: number of the row group.
+            fields: columns, or dotted places in them.
+            cap: longer strings, in bytes, are a Damage, and are not made.
+            start, end: rows of the group; all from the start on by default. The others are decoded too, as damage
+                anywhere is damage of the whole group, however it is cut.
 
         Raises:
             Damage: unreadable_row_group; some rows may have come before.
@@ -103,21 +121,36 @@ class ParquetShard:
         tops = {field.split(".")[0] for field in fields}.union(fields)
         columns = [name for name in dict.fromkeys(self._names) if name in tops]
         rows, found = self.group_rows[group], 0
+        end = rows if end is None else end
         if not columns:
-            yield from ({} for _ in range(rows))
+            yield from ({} for _ in range(end - start))
             return
         try:
-            batches = self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
+            batch_rows = self._batch_rows(group, columns)
+            batches = self._file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False)
             for batch in batches:
-                values = [_values(batch.column(batch.schema.names.index(name))) for name in columns]
+                mine = batch.slice(max(0, start - found), max(0, end - max(start, found)))
                 found += batch.num_rows
-                for row in zip(*values, strict=True):
-                    yield dict(zip(columns, row, strict=True))
+                if mine.num_rows:
+                    values = [_values(mine.column(mine.schema.names.index(name)), cap) for name in columns]
+                    for row in zip(*values, strict=True):
+                        yield dict(zip(columns, row, strict=True))
         except _ARROW_ERRORS as error:
             self._source.check()
             raise Damage("unreadable_row_group", f"row group {group}: {_first_line(error)}") from error
         if found != rows:
             raise Damage("unreadable_row_group", f"row group {group}: {found} rows where the footer says {rows}")
+
+    def _batch_rows(self, group: int, columns: list[str]) -> int:
+        """How many rows to decode at once: a dictionary makes a few bytes into any number of long strings."""
+        mean = self.group_bytes[group] // max(1, self.group_rows[group])
+        strings = [path for path in self._strings if path.split(".")[0] in columns or path in columns]
+        file = pq.ParquetFile(
+            pa.PythonFile(self._source, mode="r"), page_checksum_verification=True, read_dictionary=strings
+        )
+        first = next(file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False), None)
+        longest = 0 if first is None else max(map(_longest, first.columns), default=0)
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, mean, longest)))
 
 
 def _counts(metadata: pq.FileMetaData) -> tuple[list[int], list[int]]:
@@ -133,13 +166,19 @@ def _counts(metadata: pq.FileMetaData) -> tuple[list[int], list[int]]:
     for number, counts in enumerate(zip(rows, sizes, strict=True)):
         if min(counts) < 0:
             raise ValueError(f"row group {number} says that it has {counts[0]} rows in {counts[1]} bytes")
+    if max(rows, default=0) > _MOST_ROWS:
+        raise ValueError(f"a row group says that it has {max(rows):,} rows; more than {_MOST_ROWS:,} are not read")
     if sum(rows) != metadata.num_rows:
         raise ValueError(f"the row groups have {sum(rows)} rows together, but the file says {metadata.num_rows}")
     return rows, sizes
 
 
 def parquet_blocks(handle: BinaryIO, block_bytes: int) -> tuple[Block, ...]:
-    """Blocks of a Parquet file: row groups joined up to ``block_bytes`` uncompressed bytes, at least one."""
+    """Blocks of a Parquet file, at least one: row groups joined, or cut, to ``block_bytes`` uncompressed bytes.
+
+    Where a group is cut, a block is some of its rows, and its ``start`` and ``end`` are those of the group. The last of
+    them may have whole groups after it.
+    """
     try:
         shard = ParquetShard(handle)
     except Damage:
@@ -147,9 +186,14 @@ def parquet_blocks(handle: BinaryIO, block_bytes: int) -> tuple[Block, ...]:
     blocks: list[Block] = []
     start = first_row = rows = size = 0
     for group, (more_rows, more_bytes) in enumerate(zip(shard.group_rows, shard.group_bytes, strict=True)):
-        if group > start and size + more_bytes > block_bytes:
+        if group > start and (size + more_bytes > block_bytes or rows + more_rows > BLOCK_ROWS):
             blocks.append(Block(len(blocks), start, group, first_row, rows))
             start, first_row, rows, size = group, first_row + rows, 0, 0
+        most = min(BLOCK_ROWS, max(1, more_rows * block_bytes // max(1, more_bytes)))
+        most = max(most, -(-more_rows // _PARTS))
+        while more_rows > most and rows == 0:  # a large row group is several blocks
+            blocks.append(Block(len(blocks), group, group + 1, first_row, most))
+            first_row, more_rows, more_bytes = first_row + most, more_rows - most, 0
         rows += more_rows
         size += more_bytes
     blocks.append(Block(len(blocks), start, len(shard.group_rows), first_row, rows))
@@ -172,30 +216,39 @@ def read_parquet_block(handle: BinaryIO, shard: Shard, block: Block, options: Re
         if options.limit is None or options.limit > 0:
             builder.add(replace(_reject(0, damage, damage.first_bytes), bytes_lost=shard.bytes))
         return builder.build(last)
-    if sum(parquet.group_rows[block.start : block.end]) != block.rows:
+    ends = list(accumulate(parquet.group_rows, initial=0))
+    end = block.first_row + block.rows
+    if block.end >= len(ends) or not ends[block.start] <= block.first_row <= end <= ends[block.end]:
         raise OSError(f"{shard.uri}: has changed since it was listed")
-    first_row = block.first_row
+    end = end if options.limit is None else min(end, options.limit)
+    most = max(BLOCK_DECODED, options.block_bytes)
+    room = most
     for group in range(block.start, block.end):
-        rows = parquet.group_rows[group]
-        wanted = rows if options.limit is None else max(0, min(rows, options.limit - first_row))
-        for row in _read_group(parquet, group, first_row, options) if wanted else []:
-            if row.row_index < first_row + wanted:
-                builder.add(row)
-        first_row += rows
+        first, stop = max(block.first_row, ends[group]), min(end, ends[group + 1])
+        for row in _read_rows(parquet, group, ends[group], first, stop, options) if first < stop else []:
+            room -= len(row.text.encode()) if isinstance(row, Document) else 0
+            if room < 0 and isinstance(row, Document):
+                what = f"more than {most:,} bytes; only a larger --block-bytes would hold them"
+                row = _reject(row.row_index, Damage("decoded_too_large", what), _first_bytes(row.text))
+            builder.add(row)
     return builder.build(last)
 
 
-def _read_group(parquet: ParquetShard, group: int, first_row: int, options: ReadOptions) -> list[Document | Reject]:
+def _read_rows(
+    parquet: ParquetShard, group: int, group_row: int, first: int, end: int, options: ReadOptions
+) -> list[Document | Reject]:
+    """Rows ``first`` to ``end`` of a row group that begins at ``group_row``, all counted in the shard."""
     rows: list[Document | Reject] = []
     fields = [options.text_field, *([options.id_field] if options.id_field is not None else []), *options.group_by]
     try:
-        for row_index, record in enumerate(parquet.records(group, fields), first_row):
+        records = parquet.records(group, fields, options.max_line_bytes, first - group_row, end - group_row)
+        for row_index, record in enumerate(records, first):
             try:
                 rows.append(read_record(record, row_index, options, None, None))
             except Damage as damage:
                 rows.append(_reject(row_index, damage, _first_bytes(record.get(options.text_field))))
     except Damage as damage:  # what Arrow read of the group before it noticed is not to be trusted either
-        return [_reject(first_row + index, damage, b"") for index in range(parquet.group_rows[group])]
+        return [_reject(row_index, damage, b"") for row_index in range(first, end)]
     return rows
 
 
@@ -211,7 +264,7 @@ def _parquet_texts(
                 return
             if wanted[position] >= end:
                 continue
-            records = parquet.records(group, [options.text_field])
+            records = parquet.records(group, [options.text_field], options.max_line_bytes)
             for row_index, record in enumerate(records, end - parquet.group_rows[group]):
                 while position < len(wanted) and wanted[position] == row_index:
                     yield row_index, read_record(record, row_index, options, None, None).text
@@ -232,14 +285,36 @@ def _first_bytes(value: Any) -> bytes:
     return value[:FIRST_BYTES] if isinstance(value, bytes) else b""
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _longest(column: pa.Array) -> int:
+    """Bytes of the longest string in the dictionaries of a column."""
+    if pa.types.is_struct(column.type):
+        return max(map(_longest, column.flatten()), default=0)
+    if pa.types.is_dictionary(column.type):
+        return pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+    return 0
+
+
+def _values(column: pa.Array, cap: int) -> list[Any]:
     """Python values of a column, one by one where Arrow can't convert all of them at once."""
+    if _is_text(column.type):
+        lengths = pc.binary_length(column).to_pylist()
+        if any(length is not None and length > cap for length in lengths):
+            return [
+                Damage("document_too_long", f"{length} bytes; the cap is {cap}")
+                if length is not None and length > cap
+                else _value(column[row])
+                for row, length in enumerate(lengths)
+            ]
     try:
         if pa.types.is_temporal(column.type):
             column = column.cast(pa.string())  # Python's dates hold less than Arrow's
         return column.to_pylist()
     except _VALUE_ERRORS:
         return [_value(scalar) for scalar in column]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
 def _value(scalar: pa.Scalar) -> Any:
