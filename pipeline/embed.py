@@ -74,6 +74,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
         header = run_header(config, model, root, shards)
         status = begin(config, output, header, shards)
         if status == "already done":
+            io.delete_tree(io.join(config.out, outputs.WORK))
             return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
         results = _run(config, model, header, shards, options, progress)
         failures = [result.error for result in results if result.error]

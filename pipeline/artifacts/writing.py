@@ -56,9 +56,12 @@ class Output:
             self.path, [name for name in list_tree(self.path) if name != CONFIG and not name.startswith(f"{WORK}/")]
         )
 
-    def roll_back(self) -> None:
-        """Leave nothing of a call that failed; what an earlier one left only where this one had not begun."""
-        whole = self.is_new or self.begun
+    def roll_back(self, keep: bool) -> None:
+        """Leave nothing of a call that failed, or with ``keep`` what a rerun can go on with.
+
+        What an earlier call left stays where this one had not begun.
+        """
+        whole = not keep and (self.is_new or self.begun)
         io.delete_files(self.path, [name for name in list_tree(self.path) if whole or name.startswith(f"{WORK}/")])
 
 
@@ -80,9 +83,8 @@ def writing(
         try:
             yield output
         except BaseException:  # an interrupt too
-            if not resumes:
-                with contextlib.suppress(OSError):  # it would hide the error itself
-                    output.roll_back()
+            with contextlib.suppress(OSError):  # it would hide the error itself
+                output.roll_back(keep=resumes)
             raise
 
 

@@ -24,6 +24,7 @@ from cptsel.pipeline.corpus.types import (
     Reject,
     Shard,
 )
+from cptsel.pipeline.corpus.unchanged import checked
 
 __all__ = [
     "REASONS",
@@ -70,4 +71,4 @@ def _open(shard: Shard) -> Iterator[BinaryIO]:
         if size != shard.bytes:
             raise OSError(f"{shard.uri}: has changed since it was listed ({size} bytes now, {shard.bytes} then)")
         handle.seek(0)
-        yield handle
+        yield checked(handle, io.read_bytes(shard.digests), shard.uri) if shard.digests else handle

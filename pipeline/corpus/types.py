@@ -73,6 +73,7 @@ class Shard:
         bytes: its size as stored.
         sha256: hash, in hex, of its bytes as stored.
         blocks: at least one; None for a stream, which is read once, front to back.
+        digests: file with the digests of its chunks, by which a change is noticed; empty where there is none.
     """
 
     shard_id: int
@@ -83,6 +84,7 @@ class Shard:
     bytes: int
     sha256: str
     blocks: tuple[Block, ...] | None
+    digests: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 import apache_beam as beam
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.corpus.shards import Block, Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.transforms import CollectSorted, InventoryShards
@@ -20,17 +21,16 @@ def take_inventory(config: EmbedConfig, files: list[tuple[str, str, int]], optio
     Raises:
         UsageError: a file can't be read, so the corpus can't be named.
     """
-    listing = io.join(config.out, ".work", "inventory.jsonl")
+    listing, digests = (io.join(config.out, outputs.WORK, name) for name in ("inventory.jsonl", "digests"))
     with make_pipeline(options) as pipeline:
         _ = (
             pipeline
             | "Files" >> beam.Create([(i, uri, path, size) for i, (uri, path, size) in enumerate(files)])
-            | "InventoryShards" >> InventoryShards(config.block_bytes, config.format)
+            | "InventoryShards" >> InventoryShards(config.block_bytes, config.format, digests)
             | "ToJson" >> beam.Map(_inventory_line)
             | "Collect" >> CollectSorted(listing)
         )
     entries = [json.loads(line) for line in io.read_bytes(listing).decode().splitlines()]
-    io.delete_tree(io.join(config.out, ".work"))  # a finished run that the call leaves alone keeps no trace of it
     unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
     if unread:
         raise UsageError(f"{unread[0]} ({len(unread)} of {len(files)} shards can't be read); mend or leave it out")

@@ -75,25 +75,27 @@ class InventoryShards(beam.PTransform):
     """(shard_id, uri, path, bytes) → Shard, or (uri, error) for a file that can't be read."""
 
     block_bytes: int
-    format: str | None = None
+    format: str | None
+    digests: str  # directory for the digests of the files
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
         """Wire: spread the files over the workers, read each once."""
         return (
             files
             | "Spread" >> beam.Reshuffle()
-            | "Inventory" >> beam.ParDo(_InventoryDoFn(self.block_bytes, self.format))
+            | "Inventory" >> beam.ParDo(_InventoryDoFn(self.block_bytes, self.format, self.digests))
         )
 
 
 class _InventoryDoFn(beam.DoFn):
-    def __init__(self, block_bytes: int, format: str | None):
-        self.block_bytes, self.format = block_bytes, format
+    def __init__(self, block_bytes: int, format: str | None, digests: str):
+        self.block_bytes, self.format, self.digests = block_bytes, format, digests
 
     def process(self, element: tuple[int, str, str, int]) -> Iterator[Shard | tuple[str, str]]:
         shard_id, uri, path, size = element
         try:
-            yield inventory(shard_id, uri, path, size, self.block_bytes, self.format)
+            digests = io.join(self.digests, f"{shard_id:06d}")
+            yield inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests)
         except OSError as error:
             yield uri, str(error)
 
