@@ -4,6 +4,7 @@ A file is written under a temporary name that no other attempt uses, and is then
 file, and two attempts of one task may run at once, as they write the same bytes.
 """
 
+import errno
 import io
 import json
 import os
@@ -20,10 +21,12 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import PartialError, UsageError
 
 #: Name of a file that is being written, and of what a killed write leaves behind; its group is the final name.
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
@@ -128,9 +131,14 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
                 handle.flush()
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException as error:
             if os.path.exists(temporary):
                 os.remove(temporary)
+            if isinstance(error, OSError) and error.errno in _FULL:  # of one kind and with its path, in every step
+                reason = (error.strerror or str(error)).lower()
+                raise PartialError(
+                    f"{path}: can't be written ({reason}); make room and run the command again"
+                ) from error
             raise
         return
     try:

@@ -231,3 +231,48 @@ def test_inventory_of_a_file_that_has_changed(tmp_path):
         inventory(0, str(path), "a.jsonl", 9, 1 << 20)
     with pytest.raises(FileNotFoundError):
         inventory(0, str(path) + ".jsonl", "a.jsonl", 9, 1 << 20)
+
+
+@pytest.mark.parametrize("pattern", ["{corpus}/*/*.jsonl*", "{corpus}/**/*.jsonl*"])
+def test_what_a_glob_can_not_see_is_named(corpus, tmp_path, pattern):
+    """A disk that is not mounted leaves a link to nothing; a link to a directory is passed over by globs."""
+    pattern = pattern.format(corpus=corpus)
+    whole = list_inputs([pattern], None)
+    assert whole[1]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.jsonl").write_text("{}\n")
+    (corpus / "far").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"far: is a link to a directory, which globs do not follow"):
+        list_inputs([pattern], None)
+    assert list_inputs([f"{corpus}/far/*"], None)[1] == [(f"{corpus}/far/x.jsonl", "x.jsonl", 3)]
+    (corpus / "far").unlink()
+    (corpus / "en" / "gone.jsonl").symlink_to(corpus / "nowhere.jsonl")
+    with pytest.raises(UsageError, match=r"gone\.jsonl: is a link to a file that is not there"):
+        list_inputs([pattern], None)
+    (corpus / "en" / "gone.jsonl").unlink()
+    assert list_inputs([pattern], None) == whole
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_directory_that_can_not_be_listed_is_named(corpus):
+    (corpus / "en").chmod(0)
+    try:
+        for pattern in (f"{corpus}/**", f"{corpus}/*/*.jsonl"):
+            with pytest.raises(UsageError, match=r"en: can't be listed \(Permission denied\)"):
+                list_inputs([pattern], None)
+    finally:
+        (corpus / "en").chmod(0o755)
+
+
+def test_an_error_of_listing_is_told(corpus, monkeypatch):
+    """As of a directory without access, for which root has no test."""
+    walk = os.walk
+
+    def refuse(top, onerror=None, **options):
+        if onerror is not None:
+            onerror(PermissionError(13, "Permission denied", f"{corpus}/en"))
+        return walk(top, onerror=onerror, **options)
+
+    monkeypatch.setattr("os.walk", refuse)
+    with pytest.raises(UsageError, match=r"en: can't be listed \(Permission denied\)"):
+        list_inputs([f"{corpus}/**"], None)

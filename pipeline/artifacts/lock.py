@@ -62,8 +62,9 @@ def _take(path: str, directory: str, command: str) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
                 owner = {"command": command, "host": socket.gethostname(), "pid": os.getpid(), "since": _now()}
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, json.dumps(owner).encode(), 0)
+                with contextlib.suppress(OSError):  # a full disk; the lock itself holds
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, json.dumps(owner).encode(), 0)
                 return handle
         except BlockingIOError:
             holder = _holder(path)

@@ -1,6 +1,6 @@
 """Which files a corpus consists of: globs and list files, on any filesystem."""
 
-import glob
+import fnmatch
 import itertools
 import os
 import re
@@ -111,17 +111,50 @@ def _match(pattern: str) -> dict[str, int]:
 
 
 def _check_regular(pattern: str) -> None:
-    """Name what a local pattern matches and what is no file: Beam would pass over it without a word."""
-    if "**" in pattern:  # finds the files inside as well
+    """Name what a local pattern would take and can't see: Beam would pass over it without a word.
+
+    Raises:
+        UsageError: a directory that can't be listed, or is a link; a directory, a link to nothing, or what is no
+            regular file among the matches.
+    """
+    parts = pattern.split("/")
+    first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), len(parts) - 1)
+    levels = parts[first:]
+    deep = any("**" in level for level in levels)
+    forms = _forms(pattern)
+    for folder, folders, names in os.walk("/".join(parts[:first]) or "/", onerror=_refuse_unlisted):
+        below = folder[len("/".join(parts[:first])) :].strip("/")
+        level = levels[below.count("/") + 1 if below else 0 :]
+        here = [name for name in folders if deep or (level and fnmatch.fnmatchcase(name, level[0]))]
+        for name in sorted(here):
+            path = io.join(folder, name)
+            if os.path.islink(path) and (deep or len(level) > 1) and not _HIDDEN.match(name):
+                raise UsageError(
+                    f"{path}: is a link to a directory, which globs do not follow; give its files by a pattern of "
+                    "their own, or leave it out"
+                )
+        # What lies straight where a file is wanted is no place to look for more.
+        folders[:] = [] if not deep and len(level) <= 1 else here
+        for name in sorted([*names, *([] if deep else here if len(level) == 1 else [])]):
+            path = io.join(folder, name)
+            if not _HIDDEN.match(name) and any(io.matches(form, path) for form in forms):
+                _check_file(path)
+
+
+def _refuse_unlisted(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # that nothing matches is said elsewhere
+    raise UsageError(f"{error.filename}: can't be listed ({error.strerror}); give access to it, or leave it out")
+
+
+def _check_file(path: str) -> None:
+    if os.path.isfile(path):
         return
-    for name in sorted(glob.glob(pattern)):
-        if os.path.isfile(name) or _HIDDEN.match(os.path.basename(name)):
-            continue
-        if os.path.isdir(name):
-            raise UsageError(f"{name}: is a directory; to take its files, give {io.join(name, '*')}")
-        if not os.path.exists(name):
-            raise UsageError(f"{name}: is a link to a file that is not there; mend the link or leave it out")
-        raise UsageError(f"{name}: is no regular file, and can't be read twice; leave it out")
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a directory; to take its files, give {io.join(path, '*')}")
+    if not os.path.exists(path):
+        raise UsageError(f"{path}: is a link to a file that is not there; mend the link or leave it out")
+    raise UsageError(f"{path}: is no regular file, and can't be read twice; leave it out")
 
 
 def _common_directory(patterns: Iterable[str]) -> str:
