@@ -182,6 +182,20 @@ class VerifyConfig:
         section="Checks",
         metavar="DIR",
     )
+    run: tuple[str, ...] = option(
+        (),
+        "Also hold every sample against this embedding run, from which the manifest was selected; repeatable, in the "
+        "order of select.",
+        section="Checks",
+        metavar="RUN",
+    )
+    expect: str | None = option(
+        None,
+        "The manifest_id, or of a run the run_id, that this must have: somebody who makes all checksums anew can't "
+        "keep it.",
+        section="Checks",
+        metavar="ID",
+    )
     workers: int = option(1, "Local processes, for --sources and for runs.", section="Running", metavar="N")
     beam_args: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
 from cptsel.pipeline.artifacts.problems import Problems
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.beam import pipeline_options
@@ -14,6 +15,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
 from cptsel.pipeline.summary import Summary, Table
 from cptsel.pipeline.verification.files import check_files
+from cptsel.pipeline.verification.origin import check_origin
 from cptsel.pipeline.verification.runs import check_counts, check_run, check_units
 from cptsel.pipeline.verification.samples import check_samples
 from cptsel.pipeline.verification.schedules import check_schedules
@@ -42,11 +44,13 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
         raise UsageError("--root says where --sources finds the corpus; give --sources too")
     if io.exists(io.join(directory, "run.json")):
         return _verify_run(directory, config, progress)
+    runs = open_runs(config.run) if config.run else None
     problems = Problems()
     checks: list[list[Any]] = []
     header = _read_header(directory, problems)
     if header is not None:
         manifest = Manifest(directory, header)
+        _check_expected(MANIFEST, "manifest_id", header["manifest_id"], config.expect, problems)
         _run(checks, problems, "files and checksums", lambda: check_files(manifest, problems))
         # Later errors in a damaged file are not listed: rows are read only where all data files are as written.
         sound = not any(problem.file in header["files"] for problem in problems.kept)
@@ -56,6 +60,8 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
         if sound and header["order"]["kind"] == "priority":
             visits = read_visits(manifest)
             _run(checks, problems, "schedules", lambda: check_schedules(manifest, visits, problems))
+        if runs is not None and sound:
+            _run(checks, problems, "embedding runs", lambda: check_origin(manifest, runs, problems, progress))
         if config.sources:
             _run(checks, problems, "corpus", lambda: check_sources(manifest, config, problems, progress))
         elif not sound:
@@ -72,12 +78,15 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
 
 def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> Summary:
     """Check an embedding run."""
-    if config.sources:
-        raise UsageError(f"--sources checks the corpus of a replay manifest, and {directory} is an embedding run")
+    if config.sources or config.run:
+        option = "--sources" if config.sources else "--run"
+        raise UsageError(f"{option} checks a replay manifest, and {directory} is an embedding run")
     problems = Problems()
     checks: list[list[Any]] = []
     header = check_run(directory, problems)
     checks.append(["run.json and small files", "checksums", _result(problems.total)])
+    if header is not None:
+        _check_expected("run.json", "run_id", header.get("run_id"), config.expect, problems)
     if header is not None and not problems.total:
         _run(checks, problems, "counts", lambda: check_counts(directory, header, problems))
         _run(checks, problems, "embeddings", lambda: check_units(directory, header, config, problems, progress))
@@ -89,6 +98,11 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
         else {"run_id": header.get("run_id"), "samples": header.get("totals", {}).get("windows_embedded")}
     )
     return _summary(directory, totals, checks, problems, run_warnings(header) if header else [])
+
+
+def _check_expected(file: str, name: str, found: str | None, expected: str | None, problems: Problems) -> None:
+    if expected is not None and found != expected:
+        problems.add(file, None, f"{name} is {found}, not {expected}: this is another one than was expected")
 
 
 def _read_header(directory: str, problems: Problems) -> ManifestHeader | None:

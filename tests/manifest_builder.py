@@ -14,6 +14,7 @@ import zstandard
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.artifacts.manifest import finish_manifest, load_manifest, manifest_id, samples_name
 from cptsel.pipeline.hashing import content_hash, doc_key, sample_id, uniform
 from cptsel.pipeline.kernels.sampling.curriculum import curriculum_rank
@@ -269,8 +270,8 @@ def _write(
     return finish_manifest(str(replay), header, "seed: 0\n", {"seconds": 0.0})
 
 
-def reseal(replay: Path, change_header: Any = None) -> None:
-    """Make sums, manifest.json and manifest_id right again after a change, as a careful forger would."""
+def reseal(replay: Path, change_header: Any = None, page: bool = True) -> None:
+    """Make sums, manifest.json, its page and manifest_id right again after a change, as a careful forger would."""
     header = json.loads((replay / "manifest.json").read_text())
     for name in header["files"]:
         digest, size = outputs.hash_file(str(replay / name))
@@ -281,6 +282,8 @@ def reseal(replay: Path, change_header: Any = None) -> None:
         change_header(header)
     header["manifest_id"] = manifest_id(header)
     io.write_json(str(replay / "manifest.json"), header)
+    if page:
+        (replay / "CONSUMING.md").write_text(consuming_page(header))
     sums = {name: entry["sha256"] for name, entry in header["files"].items()}
     for name in ("manifest.json", "CONSUMING.md"):
         sums[name] = outputs.hash_file(str(replay / name))[0]

@@ -29,6 +29,8 @@ FORMAT = "cptsel.replay"
 MANIFEST = "manifest.json"
 CONSUMING = "CONSUMING.md"
 SHARDS = "shards.parquet"
+ALL = "all"  # the one group of a selection without --group-by
+NO_GROUP = "(none)"  # the group of samples whose group column is null
 SUPPORTED_FEATURES: frozenset[str] = frozenset().union(*REQUIRED_FEATURES.values())
 
 _SAMPLES = re.compile(r"samples/(\d{6,})\.parquet")

@@ -12,6 +12,14 @@ from cptsel.pipeline.errors import BadInputError
 __all__ = ["RowLocator", "read_texts"]
 
 
+def unreadable(format: str, compression: str) -> str | None:
+    """What is wrong with the format and compression that a shard is recorded with; None where they can be read."""
+    if format not in FORMATS:
+        return f"format is {format!r}; cptsel reads {', '.join(FORMATS)}"
+    known = ("none", *FORMATS[format].compressions)
+    return None if compression in known else f"compression is {compression!r}; {format} may have {', '.join(known)}"
+
+
 def read_texts(
     uri: str, format: str, compression: str, text_field: str, rows: Sequence[RowLocator]
 ) -> Iterator[tuple[int, str]]:
@@ -32,6 +40,8 @@ def read_texts(
         raise ValueError("rows must be sorted by row number")
     if not rows:
         return
+    if problem := unreadable(format, compression):
+        raise BadInputError(f"{uri}: recorded {problem}; run cptsel verify on what says so")
     options = ReadOptions(text_field=text_field, id_field=None)
     try:
         with io.open_read(uri) as handle:

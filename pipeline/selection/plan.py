@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cptsel.pipeline.artifacts.manifest import ALL
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import Budget, divide
 from cptsel.pipeline.kernels.sampling.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
 from cptsel.pipeline.selection.reading.cells import CellStatistics
-from cptsel.pipeline.selection.reading.rows import ALL
 
 Unit = Literal["samples", "tokens"]
 

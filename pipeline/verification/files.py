@@ -1,7 +1,9 @@
 """Checks of a manifest's files: all there, none besides, every byte as it was written."""
 
+from cptsel import __version__
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.artifacts.manifest import CONSUMING, MANIFEST, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.errors import UsageError
@@ -25,6 +27,8 @@ def check_files(manifest: Manifest, problems: Problems) -> str:
             problems.add(name, None, f"was changed after it was written: its SHA-256 or size is not that in {MANIFEST}")
     if outputs.SUMS in present:
         _check_sums(manifest, actual, expected, problems)
+    if CONSUMING in present:
+        _check_page(manifest, problems)
     if outputs.STATS in present:
         _check_stats(manifest, problems)
     return f"{len(actual):,} files, {sum(size for _, size in actual.values()):,} bytes"
@@ -45,6 +49,15 @@ def _check_sums(manifest: Manifest, actual: dict[str, tuple[str, int]], expected
     for name in sorted((set(sums) & set(actual)) - reported):
         if sums[name] != actual[name][0]:
             problems.add(name, None, f"was changed after it was written: its SHA-256 is not that in {outputs.SUMS}")
+
+
+def _check_page(manifest: Manifest, problems: Problems) -> None:
+    """The page for the training team is what this release makes of the header, if this release wrote it."""
+    mine = manifest.header["provenance"]["tool"]["version"] == __version__
+    reported = {problem.file for problem in problems.kept}
+    page = consuming_page(manifest.header).encode()
+    if mine and CONSUMING not in reported and io.read_bytes(manifest.path(CONSUMING)) != page:
+        problems.add(CONSUMING, None, f"is not the page that belongs to {MANIFEST}")
 
 
 def _check_stats(manifest: Manifest, problems: Problems) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
+from cptsel.pipeline.corpus.texts import unreadable
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.hashing import doc_key, sample_id
@@ -75,6 +77,8 @@ def _read_shards(manifest: Manifest, problems: Problems) -> dict[int, dict[str, 
     for row, shard in enumerate(rows):
         if shards.setdefault(shard["shard_id"], shard) is not shard:
             problems.add(SHARDS, row, f"shard_id {shard['shard_id']} is listed twice")
+        if problem := unreadable(shard["format"], shard["compression"]):
+            problems.add(SHARDS, row, problem)
     return shards
 
 
@@ -103,6 +107,9 @@ def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.
     _check_names(name, shard["path"], table, problems)
     known = {(entry.get("phase", 0), entry["group"]) for entry in header["groups"]}
     pairs = list(zip(column["phase"].tolist(), table["group"].to_pylist(), strict=True))
+    method = pc.cast(table["method"], pa.string())
+    other = pc.not_equal(method, header["selection"]["method"]).to_numpy()
+    problems.add_rows(name, other, f"its method is not that in {MANIFEST}")
     unknown = np.asarray([pair not in known for pair in pairs], dtype=bool)
     problems.add_rows(name, unknown, f"its phase and group are not in {MANIFEST}")
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import manifest_warnings
+from cptsel.pipeline.artifacts.manifest import NO_GROUP
 from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.selection.reading.rows import NO_GROUP
 from cptsel.pipeline.summary import Summary, Table
 from cptsel.schemas.headers import ManifestHeader
 

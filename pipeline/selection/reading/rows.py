@@ -6,12 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP
 from cptsel.pipeline.artifacts.run import RunShard, read_rows
 from cptsel.pipeline.errors import BadInputError
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
-
-ALL = "all"  # the one group where --group-by is not given
-NO_GROUP = "(none)"  # the group of samples whose group column is null
 
 _SCALARS = ["pool_prob", "loss_sum", "grad_norm", "sketch_norm", "validation_norm"]
 _EXCLUSION_KEYS = ("sample_id", "doc_key", "doc_id")

@@ -1,0 +1,106 @@
+"""``verify --run`` and ``--expect``: what somebody changed who made all checksums anew is found against the run."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from manifest_builder import change_samples, reseal
+from run_builder import build_run
+from selection_builder import choose
+
+from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.export import export
+from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.verify import verify
+
+
+@pytest.fixture
+def replay(run, tmp_path):
+    choose(run, tmp_path / "replay", method="craig", scope="global")
+    return tmp_path / "replay"
+
+
+def found(directory, **options):
+    with pytest.raises(VerificationError) as error:
+        verify(VerifyConfig(replay=str(directory), **options))
+    return [tuple(row) for row in error.value.summary["tables"][-1]["rows"]]
+
+
+def test_a_manifest_is_what_its_run_and_its_id_say(replay, run, later, tmp_path):
+    header = json.loads((replay / "manifest.json").read_text())
+    summary = verify(VerifyConfig(replay=str(replay), run=(str(run),), expect=header["manifest_id"]))
+    assert summary["status"] == "verified"
+    assert ["embedding runs", f"{header['totals']['selected_samples']:,} samples, 4 shards", "ok"] in [
+        list(row) for row in summary["tables"][0]["rows"]
+    ]
+    choose((run, later), tmp_path / "combined", method="gradmatch", combine="concat")
+    assert verify(VerifyConfig(replay=str(tmp_path / "combined"), run=(str(run),)))["status"] == "verified"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("token_start", 3),
+        ("byte_offset", 12345),
+        ("byte_length", 7),
+        ("grad_norm", 0.125),
+        ("doc_id", "x"),
+    ],
+)
+def test_a_value_that_only_the_run_knows(replay, run, column, value):
+    name = sorted(path.name for path in (replay / "samples").iterdir())[0]
+    change_samples(replay, int(name.split(".")[0]), lambda rows: rows[0].update({column: value}))
+    reseal(replay)
+    assert (f"samples/{name}", 0, f"{column} is not that of the run") in found(replay, run=(str(run),))
+
+
+def test_columns_that_a_reader_relies_on(replay, run):
+    name = sorted(path.name for path in (replay / "samples").iterdir())[0]
+    change_samples(replay, int(name.split(".")[0]), lambda rows: rows[0].update({"method": "magic"}))
+    reseal(replay)
+    assert (f"samples/{name}", 0, "its method is not that in manifest.json") in found(replay)
+
+
+def test_another_run_is_named(replay, run, tmp_path):
+    other = build_run(tmp_path / "other", rows=(30, 30))
+    problems = found(replay, run=(str(other),))
+    assert any("was not selected from" in problem for _, _, problem in problems)
+    with pytest.raises(UsageError, match="is not an embedding run"):
+        verify(VerifyConfig(replay=str(replay), run=(str(replay),)))
+
+
+def test_the_id_is_what_was_expected(replay, run):
+    header = json.loads((replay / "manifest.json").read_text())
+    reseal(replay, lambda header: header["selection"]["options"].update(note="forged"))
+    problems = found(replay, expect=header["manifest_id"])
+    assert [file for file, _, problem in problems if "is another one than was expected" in problem] == ["manifest.json"]
+    run_id = json.loads((run / "run.json").read_text())["run_id"]
+    assert verify(VerifyConfig(replay=str(run), expect=run_id))["status"] == "verified"
+    assert found(run, expect="0" * 64)[0][0] == "run.json"
+
+
+def test_the_page_for_the_trainer_is_the_one_of_the_header(replay):
+    page = (replay / "CONSUMING.md").read_text()
+    (replay / "CONSUMING.md").write_text(page.replace("repeat", "ignore"))
+    reseal(replay, page=False)
+    assert ("CONSUMING.md", None, "is not the page that belongs to manifest.json") in found(replay)
+
+
+@pytest.mark.parametrize(("column", "value"), [("compression", "evil"), ("format", "evil")])
+def test_a_format_that_no_one_reads_is_no_internal_error(replay, tmp_path, column, value):
+    path = replay / "shards.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(column)
+    changed = table.set_column(place, table.schema.field(place), pa.array([value] * len(table)))
+    pq.write_table(changed, path)
+    reseal(replay)
+    (problem, *_) = found(replay)
+    assert problem[0] == "shards.parquet"
+    assert f"{column} is 'evil'" in problem[2]
+    with pytest.raises((VerificationError, UsageError, Exception)) as error:
+        export(ExportConfig(replay=str(replay), out=str(tmp_path / "out")))
+    assert type(error.value).__module__ == "cptsel.pipeline.errors"
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
