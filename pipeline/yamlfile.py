@@ -65,9 +65,9 @@ def _check_bounds(text: str) -> None:
 
 
 def _pairs(loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[Any, Any]]:
-    own = [key.value for key, _ in node.value]
+    own = sum(key.tag != "tag:yaml.org,2002:merge" for key, _ in node.value)
     loader.flatten_mapping(node)  # puts what is merged first
     pairs = loader.construct_pairs(node, deep=True)
-    merged = len(pairs) - len([name for name in own if name != "<<"])
+    merged = len(pairs) - own
     names = {str(key) for key, _ in pairs[merged:]}
     return [*pairs[merged:], *(pair for pair in pairs[:merged] if str(pair[0]) not in names)]
