@@ -607,9 +607,12 @@ def test_two_workers_find_the_same(moved):
 
 
 def test_what_is_no_manifest_is_a_usage_error(pristine, tmp_path):
-    for directory in (pristine.corpus, tmp_path / "nowhere"):
-        with pytest.raises(UsageError, match="not a replay manifest"):
-            verify(VerifyConfig(replay=str(directory)))
+    with pytest.raises(
+        UsageError, match="nowhere: there is no such directory; name the output of cptsel embed, select"
+    ):
+        verify(VerifyConfig(replay=str(tmp_path / "nowhere")))
+    with pytest.raises(UsageError, match="not a replay manifest"):
+        verify(VerifyConfig(replay=str(pristine.corpus)))
 
 
 def test_a_root_without_sources_is_a_usage_error(pristine):
