@@ -3,13 +3,12 @@
 A child process runs the command and dies, as by ``kill -9``, right before its n-th file operation below the output.
 """
 
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from killing import killed, tree
 from manifest_builder import build_replay
 from selection_builder import choose
 
@@ -21,49 +20,6 @@ from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.order import order
-
-_CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "shutil.rmtree"}
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-
-
-def die_at(step: int, out: Path) -> None:
-    """End this process right before the step-th (from 0) file operation that changes something below ``out``."""
-    seen = 0
-
-    def watch(event: str, args: tuple) -> None:
-        nonlocal seen
-        if event not in _CHANGES and not (event == "open" and args[2] is not None and args[2] & _WRITES):
-            return
-        if not any(isinstance(arg, str) and arg.startswith(str(out)) for arg in args[:2]):
-            return
-        if seen == step:
-            os._exit(9)
-        seen += 1
-
-    sys.addaudithook(watch)
-
-
-def killed(run: Callable[[], object], step: int, out: Path) -> bool:
-    """Whether a child that runs a command dies at that step; else the command has ended before."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            die_at(step, out)
-            run()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, 9), f"step {step}: the command failed by itself"
-    return code == 9
-
-
-def tree(out: Path) -> dict[str, bytes]:
-    """All files but what tells of time, and the lock of a process that died."""
-    names = set(outputs.list_tree(str(out))) - {outputs.STATS, outputs.CONFIG}
-    return {name: (out / name).read_bytes() for name in names}
 
 
 def steps(stride: int) -> Iterator[int]:
