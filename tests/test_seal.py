@@ -178,7 +178,7 @@ def test_the_command(run, capsys):
     assert main(["verify", str(run), "--workers", "2"]) == 0
     assert "run_id" in capsys.readouterr().out
     assert main(["verify", str(run), "--sources"]) == 2
-    assert "--sources checks the corpus of a replay manifest" in capsys.readouterr().err
+    assert "--sources checks a replay manifest" in capsys.readouterr().err
     (run / "_SUCCESS").unlink()
     with pytest.raises(UsageError, match="is not finished"):
         verify(VerifyConfig(replay=str(run)))
