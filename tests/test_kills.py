@@ -29,7 +29,7 @@ def steps(stride: int) -> Iterator[int]:
         step += stride
 
 
-def attack(run: Callable[[Path, int, bool], object], tmp_path: Path, stride: int = 1) -> int:
+def attack(run: Callable[[Path, int, bool], object], tmp_path: Path, stride: int = 1, resumes: bool = False) -> int:
     """Kill a first call and an ``--overwrite`` at every step; returns how many kills there were.
 
     Args:
@@ -56,7 +56,7 @@ def attack(run: Callable[[Path, int, bool], object], tmp_path: Path, stride: int
                 whole = {name: data for name, data in left.items() if not outputs.temporary_of(name)}
                 whole = {name: data for name, data in whole.items() if not name.startswith(f"{outputs.WORK}/")}
                 assert whole in (before, after), f"step {step}: half an output is marked as finished"
-            run(out, 2, finished)
+            run(out, 2, finished or (resumes and overwrite))  # what resumes has to be told to replace another run
             assert tree(out) == after, f"step {step}: a rerun gives other bytes"
     return kills
 
@@ -111,4 +111,4 @@ def test_embed(tiny_lm, sample_data, tmp_path):
             )
         )
 
-    assert attack(run, tmp_path, stride=5) > 10
+    assert attack(run, tmp_path, stride=17, resumes=True) > 5
