@@ -42,8 +42,9 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
         pipeline_options(config.beam_args, config.workers)  # refused options are no fault of the manifest
     elif config.root is not None:
         raise UsageError("--root says where --sources finds the corpus; give --sources too")
-    if not io.is_remote(directory) and not io.exists(directory):
-        raise UsageError(f"{directory}: there is no such directory; name the output of cptsel embed, select or order")
+    if not outputs.list_tree(directory):
+        what = "there is no such directory, or it is empty"
+        raise UsageError(f"{directory}: {what}; name the output of cptsel embed, select or order")
     if io.exists(io.join(directory, "run.json")):
         return _verify_run(directory, config, progress)
     runs = open_runs(config.run) if config.run else None

@@ -128,13 +128,13 @@ def test_bytes_that_were_not_read_count_as_bad_and_are_told_ever_after(tiny_lm, 
     whole = gzip.compress(lines.encode())
     (corpus / "b.jsonl.gz").write_bytes(whole[: int(0.15 * len(whole))])
     size = (corpus / "b.jsonl.gz").stat().st_size
-    with pytest.raises(BadInputError, match=rf"{size:,} of its {size:,} bytes are lost \(1 such shards, 100.0%"):
+    with pytest.raises(BadInputError, match=rf"{size:,} of its {size:,} bytes are lost \(100.0% of the corpus"):
         run(tiny_lm, corpus, tmp_path / "refused", "b.jsonl.gz", max_bad_fraction=0.05)
     out = tmp_path / "run"
     summary, table = run(tiny_lm, corpus, out, "*.jsonl*", max_bad_fraction=1.0)
     assert table.num_rows > 0
     share = size / sum(path.stat().st_size for path in corpus.glob("*.jsonl*"))
-    sentence = f"1 shards, of which {size:,} bytes ({share:.2%} of the corpus) are lost"
+    sentence = f"1 shard, of which {size:,} bytes ({share:.2%} of the corpus) are lost"
     assert sentence in " ".join(summary["warnings"])
     totals = json.loads((out / "run.json").read_text())["totals"]
     assert (totals["shards_damaged"], totals["bytes_lost"]) == (1, size)

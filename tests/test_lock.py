@@ -1,5 +1,6 @@
 """One writer a directory: a second is refused by name, and a dead one holds nothing."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -67,3 +68,14 @@ def test_one_of_two_calls_at_once_wins_and_its_output_is_its_own(run, tmp_path):
     assert "is being written by" in refused or "pass --overwrite or another --out" in refused
     budget = load_manifest(str(tmp_path / "out")).header["selection"]["budget"]["requested"]
     assert budget == ("10%", "30%")[codes.index(0)]
+
+
+def test_a_filesystem_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    def refuse(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(str(tmp_path / "out"), "select"):
+        (tmp_path / "out" / "file").write_text("written")
+    assert "its filesystem has no locks" in caplog.text
+    assert os.listdir(tmp_path / "out") == ["file"]

@@ -608,7 +608,7 @@ def test_two_workers_find_the_same(moved):
 
 def test_what_is_no_manifest_is_a_usage_error(pristine, tmp_path):
     with pytest.raises(
-        UsageError, match="nowhere: there is no such directory; name the output of cptsel embed, select"
+        UsageError, match="nowhere: there is no such directory, or it is empty; name the output of cptsel embed"
     ):
         verify(VerifyConfig(replay=str(tmp_path / "nowhere")))
     with pytest.raises(UsageError, match="not a replay manifest"):

@@ -31,8 +31,9 @@ def manifest_warnings(header: ManifestHeader) -> list[str]:
 def _warnings(damage: Damage | None) -> list[str]:
     if damage is None:
         return []
+    shards = f"{damage['shards']:,} shard" + ("s" if damage["shards"] > 1 else "")
     share = damage["bytes_lost"] / max(1, damage["bytes"])
     return [
-        f"the corpus was damaged when it was embedded: {damage['shards']:,} shards, of which {damage['bytes_lost']:,} "
+        f"the corpus was damaged when it was embedded: {shards}, of which {damage['bytes_lost']:,} "
         f"bytes ({share:.2%} of the corpus) are lost; nothing stands for what was in them"
     ]

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 
 from cptsel.pipeline import io
 from cptsel.pipeline.errors import UsageError
+
+_log = logging.getLogger("cptsel")
 
 LOCK = ".lock"  # in the directory, while it is written
 
@@ -75,9 +78,8 @@ def _take(path: str, directory: str, command: str) -> int:
         except OSError as error:
             os.close(handle)
             if error.errno in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
-                raise UsageError(
-                    f"{directory}: its filesystem has no locks ({error.strerror}); choose another --out"
-                ) from error
+                _log.warning("%s: its filesystem has no locks; see to it that nothing else writes there", directory)
+                return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             raise
         os.close(handle)  # its holder has taken the file away in between
 

@@ -7,7 +7,6 @@ so before anything is deleted every file must have a name that the command itsel
 
 import contextlib
 import os
-import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def writing(
         return
     with locked(out, command):
         check_output(out, command, overwrite=overwrite, data=data, resumes=resumes)  # now no one else changes it
-        output = Output(out, command, is_new=not _lasting(list_tree(out)))
+        output = Output(out, command, is_new=all(map(temporary_of, list_tree(out))))
         try:
             yield output
         except BaseException:  # an interrupt too
@@ -147,7 +146,3 @@ def commit(out: str) -> None:
     io.sync_directories(out)
     io.write_bytes(io.join(out, SUCCESS), b"")
     io.sync_directories(out)
-
-
-def _lasting(names: list[str]) -> list[str]:
-    return [name for name in names if not temporary_of(posixpath.normpath(name))]

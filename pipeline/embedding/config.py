@@ -64,8 +64,8 @@ class EmbedConfig:
     )
     max_line_bytes: int = option(
         8 << 20,
-        "Lines, and texts of Parquet, that are longer than this, in bytes, are rejected; the tokenizer takes about "
-        "two hundred times as much memory.",
+        "Lines, and texts of Parquet, that are longer than this, in bytes, are rejected; the tokenizer takes many "
+        "times as much memory.",
         section=_CORPUS,
         metavar="BYTES",
         least=1,

@@ -106,8 +106,8 @@ def check_damage(
     if share > allowed:
         worst = max((shard for shard in shards if shard.shard_id in lost), key=lambda shard: lost[shard.shard_id])
         raise BadInputError(
-            f"{worst.uri}: {lost[worst.shard_id]:,} of its {worst.bytes:,} bytes are lost ({len(lost)} such shards, "
-            f"{share:.1%} of the corpus's bytes), more than the allowed share {allowed:g}; {remedy}"
+            f"{worst.uri}: {lost[worst.shard_id]:,} of its {worst.bytes:,} bytes are lost ({share:.1%} of the corpus's "
+            f"bytes with those of all {len(lost):,} damaged shards), more than the allowed share {allowed:g}; {remedy}"
         )
     if not totals["windows_embedded"]:
         raise BadInputError(

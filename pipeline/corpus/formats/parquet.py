@@ -221,30 +221,38 @@ def read_parquet_block(handle: BinaryIO, shard: Shard, block: Block, options: Re
     if block.end >= len(ends) or not ends[block.start] <= block.first_row <= end <= ends[block.end]:
         raise OSError(f"{shard.uri}: has changed since it was listed")
     end = end if options.limit is None else min(end, options.limit)
-    most = max(BLOCK_DECODED, options.block_bytes)
-    room = most
+    room = max(BLOCK_DECODED, options.block_bytes)
     for group in range(block.start, block.end):
         first, stop = max(block.first_row, ends[group]), min(end, ends[group + 1])
-        for row in _read_rows(parquet, group, ends[group], first, stop, options) if first < stop else []:
-            room -= len(row.text.encode()) if isinstance(row, Document) else 0
-            if room < 0 and isinstance(row, Document):
-                what = f"more than {most:,} bytes; only a larger --block-bytes would hold them"
-                row = _reject(row.row_index, Damage("decoded_too_large", what), _first_bytes(row.text))
+        for row in _read_rows(parquet, group, ends[group], first, stop, room, options) if first < stop else []:
+            room -= _size(row)
             builder.add(row)
     return builder.build(last)
 
 
+def _size(row: Document | Reject) -> int:
+    return len(row.text.encode()) if isinstance(row, Document) else 0
+
+
 def _read_rows(
-    parquet: ParquetShard, group: int, group_row: int, first: int, end: int, options: ReadOptions
+    parquet: ParquetShard, group: int, group_row: int, first: int, end: int, room: int, options: ReadOptions
 ) -> list[Document | Reject]:
-    """Rows ``first`` to ``end`` of a row group that begins at ``group_row``, all counted in the shard."""
+    """Rows ``first`` to ``end`` of a row group that begins at ``group_row``, all counted in the shard.
+
+    Documents beyond ``room`` bytes of text are rejects, and their texts are not kept.
+    """
     rows: list[Document | Reject] = []
     fields = [options.text_field, *([options.id_field] if options.id_field is not None else []), *options.group_by]
     try:
         records = parquet.records(group, fields, options.max_line_bytes, first - group_row, end - group_row)
         for row_index, record in enumerate(records, first):
             try:
-                rows.append(read_record(record, row_index, options, None, None))
+                document = read_record(record, row_index, options, None, None)
+                room -= _size(document)
+                if room < 0:
+                    what = "the block has no room for it; a larger --block-bytes would hold more"
+                    raise Damage("decoded_too_large", what)
+                rows.append(document)
             except Damage as damage:
                 rows.append(_reject(row_index, damage, _first_bytes(record.get(options.text_field))))
     except Damage as damage:  # what Arrow read of the group before it noticed is not to be trusted either
