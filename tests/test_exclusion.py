@@ -28,5 +28,10 @@ def test_a_missing_list_is_a_usage_error(tmp_path):
 def test_a_list_in_another_encoding_is_a_usage_error(tmp_path):
     path = tmp_path / "latin1.txt"
     path.write_bytes("größe".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"latin1\.txt: not UTF-8 at byte 2"):
+    with pytest.raises(UsageError, match=r"latin1\.txt: line 1 is not UTF-8"):
         read_exclusions(str(path))
+
+
+def test_what_has_no_end_is_no_list():
+    with pytest.raises(UsageError, match=r"/dev/zero: line 1 has more than 65536 bytes"):
+        read_exclusions("/dev/zero")

@@ -10,6 +10,7 @@ from manifest_builder import change_samples, reseal
 from run_builder import build_run
 from selection_builder import choose
 
+from cptsel.cli.main import main
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
@@ -38,6 +39,16 @@ def test_a_manifest_is_what_its_run_and_its_id_say(replay, run, later, tmp_path)
     ]
     choose((run, later), tmp_path / "combined", method="gradmatch", combine="concat")
     assert verify(VerifyConfig(replay=str(tmp_path / "combined"), run=(str(run),)))["status"] == "verified"
+
+
+@pytest.mark.parametrize("method", ["craig", "importance"])
+def test_a_choice_is_proved_by_making_it_again(run, tmp_path, method):
+    """Weights, scores and inclusion probabilities follow from the run and the saved options: same bytes, same id."""
+    choose(run, tmp_path / "replay", method=method, explore=0.2, seed=3)
+    config = ["--config", str(tmp_path / "replay" / "config.yaml"), "--out", str(tmp_path / "again")]
+    assert main(["select", *config]) == 0
+    header = json.loads((tmp_path / "replay" / "manifest.json").read_text())
+    assert verify(VerifyConfig(replay=str(tmp_path / "again"), expect=header["manifest_id"]))["status"] == "verified"
 
 
 @pytest.mark.parametrize(

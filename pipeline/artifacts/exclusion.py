@@ -6,6 +6,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.errors import UsageError
 
 _HEX_HASH = re.compile(r"[0-9a-fA-F]{32}")
+_MOST_BYTES = 1 << 16  # of a line: a file without line ends, or a device without an end, is no list
 
 
 def read_exclusions(path: str) -> frozenset[str]:
@@ -17,12 +18,18 @@ def read_exclusions(path: str) -> frozenset[str]:
     Raises:
         UsageError: the file can't be read or is not UTF-8.
     """
+    entries = set()
     try:
-        text = io.read_bytes(path).decode("utf-8-sig")
+        with io.open_read(path) as handle:
+            for number, line in enumerate(iter(lambda: handle.readline(_MOST_BYTES + 1), b""), 1):
+                if len(line) > _MOST_BYTES:
+                    raise UsageError(
+                        f"--exclude {path}: line {number} has more than {_MOST_BYTES} bytes; one id a line"
+                    )
+                entries.add(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
     except UnicodeDecodeError as error:
-        raise UsageError(f"--exclude {path}: not UTF-8 at byte {error.start}; save the list as UTF-8") from error
+        raise UsageError(f"--exclude {path}: line {number} is not UTF-8; save the list as UTF-8") from error
     except OSError as error:
         raise UsageError(f"--exclude {path}: can't be read ({error.strerror or error}); check the path") from error
-    entries = {line.strip() for line in text.split("\n")}
     entries = {entry for entry in entries if entry and not entry.startswith("#")}
     return frozenset(entries | {entry.lower() for entry in entries if _HEX_HASH.fullmatch(entry)})
