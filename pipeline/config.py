@@ -196,7 +196,9 @@ class VerifyConfig:
         section="Checks",
         metavar="ID",
     )
-    workers: int = option(1, "Local processes, for --sources and for runs.", section="Running", metavar="N")
+    workers: int = option(
+        1, "Local processes, for --sources and for runs.", section="Running", metavar="N", least=1, most=1024
+    )
     beam_args: tuple[str, ...] = ()
 
 

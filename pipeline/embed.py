@@ -7,7 +7,6 @@ lost (docs/design.md, Structure).
 import json
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,27 +17,37 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.artifacts.writing import check_output, writing
 from cptsel.pipeline.config import to_yaml
-from cptsel.pipeline.corpus.documents import ReadOptions
+from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
 from cptsel.pipeline.embedding.block import RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.earlier import EarlierRun
 from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import finish
-from cptsel.pipeline.embedding.inventory import take_inventory
+from cptsel.pipeline.embedding.inventory import count_groups, take_inventory, units_of
 from cptsel.pipeline.embedding.plan import (
     ModelPlan,
     check_config,
+    first_difference,
     plan_model,
     run_header,
+)
+from cptsel.pipeline.embedding.pool import (
+    Files,
+    make_pool,
+    open_earlier,
+    pool_header,
+    pool_share,
+    read_options,
+    recorded_pool,
 )
 from cptsel.pipeline.embedding.report import summary
 from cptsel.pipeline.embedding.resume import begin
 from cptsel.pipeline.embedding.transforms import (
     CollectSorted,
     EmbedGradients,
-    Unit,
-    UnitResult,
 )
+from cptsel.pipeline.embedding.units import UnitResult
 from cptsel.pipeline.engine.beam import is_local, make_pipeline, pipeline_options
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.errors import PartialError, UsageError
@@ -64,19 +73,22 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
     options = pipeline_options(config.beam_args, config.workers)
     root, files = list_inputs(config.inputs, config.root, config.format)
     _check_out_is_apart(config, files)
-    model = plan_model(config, here=config.dry_run or is_local(options))
+    model = plan_model(config, here=config.dry_run or bool(config.time_budget) or is_local(options))
+    earlier = open_earlier(config)
     if config.dry_run:
-        return estimate(config, model, files)
+        return estimate(config, model, files, earlier and earlier[1])
     with writing(config.out, "embed", overwrite=config.overwrite, resumes=True) as output:
         if output.is_new:  # mark it as ours before anything else is in it
             outputs.write_config(config.out, "embed", to_yaml(config))
         shards = take_inventory(config, files, options)
-        header = run_header(config, model, root, shards)
+        pool = recorded_pool(config) or plan_pool(config, model, files, shards, earlier and earlier[1], options)
+        header = run_header(config, model, root, shards, pool_header(config, pool))
+        grown = check_earlier(config, earlier, header)
         status = begin(config, output, header, shards)
         if status == "already done":
             io.delete_tree(io.join(config.out, outputs.WORK))
             return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
-        results = _run(config, model, header, shards, options, progress)
+        results = _run(config, model, header, shards, pool, grown, options, progress)
         failures = [result.error for result in results if result.error]
         return finish(config, header, shards, results, failures, status, time.monotonic() - began)
 
@@ -100,9 +112,34 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
         inputs=inputs,
         model=io.absolute(config.model) if os.path.isdir(config.model) else config.model,
         root=config.root and io.absolute(config.root),
+        grow=config.grow and io.absolute(config.grow),
+        after=config.after and io.absolute(config.after),
         out=io.absolute(config.out),
         exclude=config.exclude and io.absolute(config.exclude),
     )
+
+
+def plan_pool(
+    config: EmbedConfig, model: ModelPlan, files: Files, shards: list[Shard], earlier: Pool | None, options: Any
+) -> Pool:
+    """The pool of a new run."""
+    share = pool_share(config, model, files, earlier)
+    return make_pool(config, share, files, earlier, lambda: count_groups(config, shards, options))
+
+
+def check_earlier(config: EmbedConfig, earlier: tuple[RunHeader, Pool] | None, header: RunHeader) -> EarlierRun | None:
+    """The run whose rows are taken over, with ``--grow``.
+
+    Raises:
+        UsageError: the run of ``--grow`` or ``--after`` has rows in other terms; the sentence names the difference.
+    """
+    if earlier is None:
+        return None
+    old, pool = earlier
+    directory = config.grow or config.after or ""
+    if difference := first_difference(old, header, but=("pool",)):
+        raise UsageError(f"{directory}: {difference}; embed with what that run has, or without it")
+    return EarlierRun(directory, run_fingerprint(old), pool) if config.grow else None
 
 
 def _run(
@@ -110,6 +147,8 @@ def _run(
     model: ModelPlan,
     header: RunHeader,
     shards: list[Shard],
+    pool: Pool,
+    grown: EarlierRun | None,
     options: Any,
     progress: Progress | None,
 ) -> list[UnitResult]:
@@ -122,15 +161,9 @@ def _run(
         storage=config.storage,
         groups=config.group_by,
         exclude=config.exclude,
+        earlier=grown,
     )
-    read = ReadOptions(
-        text_field=config.text_field,
-        id_field=config.id_field,
-        group_by=config.group_by,
-        max_line_bytes=config.max_line_bytes,
-        block_bytes=config.block_bytes,
-        limit=config.limit,
-    )
+    read = read_options(config, pool)
     folder = io.join(config.out, "embeddings")
     expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, config) for s in shards)
     with Watch(progress, lambda: len(io.list_names(folder, ".parquet")), expected, "blocks embedded"):
@@ -138,7 +171,7 @@ def _run(
             with make_pipeline(options) as pipeline:
                 _ = (
                     pipeline
-                    | "Units" >> beam.Create(list(_units(shards)))
+                    | "Units" >> beam.Create(list(units_of(shards)))
                     | "EmbedGradients" >> EmbedGradients(config.out, run_fingerprint(header), model.spec, rows, read)
                     | "ToJson" >> beam.Map(_result_line)
                     | "Collect" >> CollectSorted(listing)
@@ -155,15 +188,6 @@ def _stopped(error: Exception) -> PartialError:
         return PartialError("a worker ran out of memory; run the same command again with fewer --workers to resume")
     sentence = str(error).strip().split("\n")[-1][:300]
     return PartialError(f"embed stopped: {sentence}; run the same command again to resume")
-
-
-def _units(shards: list[Shard]) -> Iterable[Unit]:
-    for shard in shards:
-        if shard.blocks is None:
-            yield Unit(shard, None)
-        else:
-            bare = replace(shard, blocks=())  # a unit need not carry the places of all the others
-            yield from (Unit(bare, block) for block in shard.blocks)
 
 
 def _stream_blocks(shard: Shard, config: EmbedConfig) -> int:

@@ -37,11 +37,13 @@ def uniform(seed: int, purpose: str, keys: Iterable[str]) -> np.ndarray:
     The top 53 bits of an 8-byte BLAKE2b (little-endian) of ``seed NUL purpose NUL key``, plus one, times 2**-53: 0
     never occurs, 1 may.
     """
-    head = f"{seed}\0{purpose}\0".encode()
-    values = [
-        int.from_bytes(hashlib.blake2b(head + key.encode(), digest_size=8).digest(), "little") >> 11 for key in keys
-    ]
-    return (np.asarray(values, dtype=np.float64) + 1.0) * 2.0**-53
+    return np.asarray([variate(seed, purpose, key) for key in keys], dtype=np.float64)
+
+
+def variate(seed: int, purpose: str, key: str) -> float:
+    """One of ``uniform``'s."""
+    digest = hashlib.blake2b(f"{seed}\0{purpose}\0{key}".encode(), digest_size=8).digest()
+    return ((int.from_bytes(digest, "little") >> 11) + 1) * 2.0**-53
 
 
 def fingerprint(value: Any) -> str:

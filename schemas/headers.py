@@ -164,6 +164,7 @@ class Group(Residuals):
     population_samples: int
     population_tokens: int
     population_mass: float
+    population_mass_error: NotRequired[float]  # its standard error; 0 without a pool
     target_mass: float
     budget: float
     selected_samples: int

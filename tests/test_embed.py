@@ -14,8 +14,10 @@ from cptsel.pipeline import hashing, io
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock
 from cptsel.pipeline.embed import embed
-from cptsel.pipeline.embedding.block import batches, cut_block, quantise
+from cptsel.pipeline.embedding.batching import batches
 from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.cutting import cut_block
+from cptsel.pipeline.embedding.rows import quantise
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig

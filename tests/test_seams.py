@@ -49,7 +49,7 @@ class Toy(CorpusFormat):
         return _Lines()
 
     def read_block(self, handle, shard, block, options):
-        builder = BlockBuilder(shard.shard_id, block.block)
+        builder = BlockBuilder(shard, block.block, options)
         for number, line in enumerate(handle.read().decode().splitlines()):
             builder.add(Document(number, None, line, (None,) * len(options.group_by), None, None))
         return builder.build(last=True)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.seal import broken_small_files, footer_sha256
+from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.hashing import fingerprint
 from cptsel.schemas.arrow import RUN_SHARDS, RUN_VERSION, UNITS, check_schema, embeddings_schema
@@ -27,7 +28,7 @@ MEND = "delete it and run the same cptsel embed command again, which makes it an
 
 # Options that say which rows a run holds, or how it was computed, but not what a row means: a union may mix them.
 _MAY_DIFFER = frozenset(
-    {"format", "limit", "exclude", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"}
+    {"format", "limit", "exclude", "pool", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"}
 )
 
 _NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
@@ -45,6 +46,8 @@ class RunShard:
         n_tokens: predicted tokens of all rows.
         footers: SHA-256, in hex, of the footer of each file.
         later: the same samples, row by row, at the other checkpoints.
+        pools: disjoint pools that sample the shard together, where there are several: a document's probability is the
+            sum of theirs.
     """
 
     shard_id: int
@@ -54,6 +57,7 @@ class RunShard:
     n_tokens: int = 0
     footers: tuple[str, ...] = ()
     later: tuple["RunShard", ...] = ()
+    pools: tuple[Pool, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -104,8 +108,31 @@ def open_runs(directories: Sequence[str]) -> EmbeddingRuns:
     shards: list[RunShard] = []
     for path in paths:
         shards += _open_shards(path, first_id=len(shards))
-    _check_disjoint(shards)
-    return EmbeddingRuns(paths, headers, tuple(shards), _schema(headers[0]))
+    pools = _joint_pools(paths, headers)
+    if not pools:
+        _check_disjoint(shards)
+    return EmbeddingRuns(paths, headers, tuple(replace(shard, pools=pools) for shard in shards), _schema(headers[0]))
+
+
+def _joint_pools(paths: Sequence[str], headers: Sequence[RunHeader]) -> tuple[Pool, ...]:
+    """The pools of runs that are disjoint samples of one corpus; none where they are not of one corpus.
+
+    Raises:
+        UsageError: they are, and a document may be in two.
+    """
+    if len({header["fingerprints"]["corpus"] for header in headers}) > 1 or len(headers) < 2:
+        return ()
+    pools = [Pool.from_json(header["projection"]["seed"], header["options"].get("pool")) for header in headers]
+    if all(pool.is_all for pool in pools):
+        return ()
+    for number, (path, pool) in enumerate(zip(paths, pools, strict=True)):
+        for other_path, other in zip(paths[:number], pools[:number], strict=True):
+            if not (other.ends_before(pool) or pool.ends_before(other)):
+                raise UsageError(
+                    f"{path} and {other_path} are of one corpus and may hold the same documents; name one of them, or "
+                    "embed the second pool by --after"
+                )
+    return tuple(pools)
 
 
 def open_checkpoints(directories: Sequence[str]) -> EmbeddingRuns:
@@ -302,20 +329,33 @@ def read_rows(shard: RunShard, schema: pa.Schema, columns: list[str]) -> pa.Tabl
         BadInputError: a file's schema or number of rows is not what the run says.
     """
     tables = []
+    by = shard.pools[0].by if shard.pools and "pool_prob" in columns else None
+    wanted = [*columns, by] if by is not None and by not in columns else columns
     for path, rows, footer in zip(shard.files, shard.rows, shard.footers, strict=True):
-        table = _read_checked(path, rows, footer, schema, columns)
+        table = _read_checked(path, rows, footer, schema, wanted)
         for index, name in enumerate(table.column_names):
             if pa.types.is_dictionary(table.schema.field(index).type):
                 table = table.set_column(index, name, table.column(name).cast(pa.string()))
             elif name == "shard_id":
                 ids = pa.array(np.full(rows, shard.shard_id, dtype=np.int32))
                 table = table.set_column(index, schema.field(name), ids)
-        tables.append(table)
+        if shard.pools and "pool_prob" in columns:
+            groups = table[by].to_pylist() if by is not None else [None] * rows
+            table = table.set_column(
+                table.column_names.index("pool_prob"), schema.field("pool_prob"), pa.array(_joint(shard.pools, groups))
+            )
+        tables.append(table.select(columns))
     if not tables:
         fields = [schema.field(name) for name in columns]
         types = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in fields]
         return pa.schema([pa.field(f.name, t) for f, t in zip(fields, types, strict=True)]).empty_table()
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+def _joint(pools: Sequence[Pool], groups: Sequence[str | None]) -> np.ndarray:
+    """(n,) float64: with which probability a document of the group came into one of the pools."""
+    of_group = {group: sum(pool.range_of(group).rate for pool in pools) for group in set(groups)}
+    return np.array([of_group[group] for group in groups], np.float64)
 
 
 def read_directions(shard: RunShard, schema: pa.Schema, column: str = "direction") -> Iterator[np.ndarray]:

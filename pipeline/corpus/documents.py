@@ -7,13 +7,16 @@
 A row is a physical line, split at ``\\n`` alone, or a Parquet row. Blank and bad ones count: row numbers never shift.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 from cptsel.pipeline import io
 from cptsel.pipeline.corpus.formats.registry import FORMATS
+from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.texts import read_texts
 from cptsel.pipeline.corpus.types import (
     REASONS,
@@ -33,6 +36,7 @@ __all__ = [
     "ReadOptions",
     "Reject",
     "read_block",
+    "read_parts",
     "read_stream",
     "read_texts",
 ]
@@ -48,7 +52,7 @@ def read_block(shard: Shard, block: Block, options: ReadOptions) -> DocumentBloc
         OSError: the file can't be read, or is not the one of which the inventory was made.
     """
     with _open(shard) as handle:
-        return FORMATS[shard.format].read_block(handle, shard, block, options)
+        return FORMATS[shard.format].read_block(handle, shard, block, _of_shard(options, shard))
 
 
 def read_stream(shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
@@ -61,7 +65,19 @@ def read_stream(shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
         OSError: the file can't be read, or is not the one of which the inventory was made.
     """
     with _open(shard) as handle:
-        yield from FORMATS[shard.format].read_stream(handle, shard, options)
+        yield from FORMATS[shard.format].read_stream(handle, shard, _of_shard(options, shard))
+
+
+def read_parts(shard: Shard, options: ReadOptions, blocks: int) -> tuple[list[DocumentBlock], float]:
+    """The first blocks of a stream, and the share of its bytes, as stored, that they take."""
+    with _open(shard) as handle:
+        stream = FORMATS[shard.format].read_stream(handle, shard, _of_shard(options, shard))
+        found = list(itertools.islice(stream, blocks))
+        return found, 1.0 if found[-1].last else handle.tell() / shard.bytes
+
+
+def _of_shard(options: ReadOptions, shard: Shard) -> ReadOptions:
+    return replace(options, shard_groups=path_groups(shard.path, options.group_by))
 
 
 @contextmanager

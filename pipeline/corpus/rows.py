@@ -35,7 +35,11 @@ def read_record(
     doc_id = None
     if options.id_field is not None:
         doc_id = _scalar(_lookup(record, options.id_field), options.id_field, "bad_id")
-    groups = tuple(_scalar(_lookup(record, name), name, "nested_group") for name in options.group_by)
+    known = options.shard_groups
+    groups = tuple(
+        known[name] if name in known else _scalar(_lookup(record, name), name, "nested_group")
+        for name in options.group_by
+    )
     return Document(row_index, doc_id, text, groups, byte_offset, byte_length)
 
 

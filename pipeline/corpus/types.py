@@ -1,8 +1,10 @@
 """The values that pass between the readers of a corpus and the passes, and the names of every reason for a reject."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+
+from cptsel.pipeline.corpus.pool import Pool
 
 FIRST_BYTES = 64
 BLOCK_ROWS = 1 << 14
@@ -94,19 +96,23 @@ class ReadOptions:
     Attributes:
         text_field: column of the text: the one of that very name, else dots lead into nested columns (``meta.body``).
         id_field: column of the corpus' own id, or None.
-        group_by: columns whose values are read as groups.
+        group_by: names of the groups.
+        shard_groups: values of those that the shard's path gives; the others are columns of the rows.
         max_line_bytes: longer lines, and longer texts of Parquet, are rejects and are never held in memory.
         block_bytes: a block of a stream ends at the first line end at or past so many uncompressed bytes, or after
             BLOCK_ROWS rows.
         limit: only rows with a number below it are read, or None.
+        pool: which documents are read.
     """
 
     text_field: str = "text"
     id_field: str | None = "id"
     group_by: tuple[str, ...] = ()
+    shard_groups: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     max_line_bytes: int = 8 << 20
     block_bytes: int = 8 << 20
     limit: int | None = None
+    pool: Pool = field(default_factory=Pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Document:
         text: not empty, without NUL, and with a UTF-8 form.
         groups: values of ``ReadOptions.group_by``, in that order; None where missing or null.
         byte_offset, byte_length: the line in the uncompressed stream, without its newline; None for Parquet.
+        pool_prob: probability with which it came into the pool.
+        pool_place: its place there, in (0, 1]: pools that grow take what is next by it.
     """
 
     row_index: int
@@ -127,6 +135,8 @@ class Document:
     groups: tuple[str | None, ...]
     byte_offset: int | None
     byte_length: int | None
+    pool_prob: float = 1.0
+    pool_place: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +164,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class DocumentBlock:
-    """What a block of a shard holds: ``rows_read == len(documents) + len(rejects)``, both in row order.
+    """What a block of a shard holds: ``rows_read == len(documents) + len(rejects) + rows_not_drawn``, in row order.
 
     ``last`` is True on the last block of the shard.
     """
@@ -165,6 +175,7 @@ class DocumentBlock:
     documents: list[Document]
     rejects: list[Reject]
     last: bool
+    rows_not_drawn: int = 0
 
 
 class Damage(Exception):
@@ -186,25 +197,52 @@ class Damage(Exception):
 
 
 class BlockBuilder:
-    """Collects the rows of one block."""
+    """Collects the rows of one block, in their order: each is skipped, or decoded and added.
 
-    def __init__(self, shard_id: int, block: int) -> None:
-        self._shard_id, self._block = shard_id, block
+    Args:
+        shard: of the block.
+        block: its number.
+        options: whose pool says which rows are wanted.
+    """
+
+    def __init__(self, shard: Shard, block: int, options: ReadOptions) -> None:
+        self._shard, self._block, self._pool = shard, block, options.pool
+        by = options.pool.by
+        self._by = None if by is None else options.group_by.index(by)
+        if by is not None and by in options.shard_groups:  # all rows are of one group
+            self._pool = Pool(options.pool.seed, options.pool.range_of(options.shard_groups[by]))
+            self._by = None
+        self._all = self._pool.is_all
         self._documents: list[Document] = []
         self._rejects: list[Reject] = []
+        self._not_drawn = 0
+
+    def wants(self, row_index: int) -> bool:
+        """Whether a row is to be decoded; the others are skipped."""
+        return self._all or self._pool.may_hold(self._pool.variate(self._shard.path, row_index))
+
+    def skip(self, rows: int = 1) -> None:
+        """Take rows that are not wanted."""
+        self._not_drawn += rows
 
     def add(self, row: Document | Reject) -> None:
-        """Take the next row."""
-        if isinstance(row, Document):
-            self._documents.append(row)
-        else:
+        """Take the next row. A document may still fall away by its group, which shows once it is decoded."""
+        if isinstance(row, Reject):
             self._rejects.append(row)
+            return
+        group = None if self._by is None else row.groups[self._by]
+        place = self._pool.place(self._shard.path, row.row_index, group)
+        if place is None:
+            self._not_drawn += 1
+        else:
+            self._documents.append(replace(row, pool_prob=self._pool.range_of(group).rate, pool_place=place))
 
     @property
     def rows(self) -> int:
         """Rows taken so far."""
-        return len(self._documents) + len(self._rejects)
+        return len(self._documents) + len(self._rejects) + self._not_drawn
 
     def build(self, last: bool) -> DocumentBlock:
         """The block."""
-        return DocumentBlock(self._shard_id, self._block, self.rows, self._documents, self._rejects, last)
+        shard_id, not_drawn = self._shard.shard_id, self._not_drawn
+        return DocumentBlock(shard_id, self._block, self.rows, self._documents, self._rejects, last, not_drawn)

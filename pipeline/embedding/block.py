@@ -5,23 +5,20 @@ only the block's own content decides.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
-from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
-from cptsel.pipeline.kernels.windows import cut_windows
+from cptsel.pipeline.corpus.documents import DocumentBlock
+from cptsel.pipeline.embedding.batching import batches, chunks
+from cptsel.pipeline.embedding.cutting import Cut, Sample, cut_block, reject_of
+from cptsel.pipeline.embedding.earlier import EarlierRun, StoredRows
+from cptsel.pipeline.embedding.rows import embedding_rows, reject_rows
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
-from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of, special_ids
-from cptsel.schemas import arrow
-
-TOKENIZE_AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
-FIRST_BYTES = 64
+from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class RowOptions:
     groups: tuple[str, ...]
     exclude: str | None = None  # file of ids and content hashes
     split_special_tokens: bool = False  # whether text that spells a special token stays text
+    earlier: EarlierRun | None = None  # of a smaller pool, whose rows are taken over
 
 
 @dataclass(frozen=True)
@@ -46,32 +44,6 @@ class EmbeddedBlock:
     embeddings: pa.Table
     rejects: pa.Table
     counts: dict[str, int]
-
-
-@dataclass
-class _Sample:
-    document: Document
-    doc_key: str
-    sample_id: str
-    window: int
-    char_start: int
-    char_end: int
-    token_start: int
-    ids: np.ndarray  # int32, the window's own tokens
-    content_hash: bytes
-
-
-@dataclass
-class _Cut:
-    """A block cut into samples, with everything that fell away and why."""
-
-    samples: list[_Sample] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    rows_kept: int = 0
-    rows_excluded: int = 0
-    rows_special: int = 0
-    windows: int = 0
-    windows_excluded: int = 0
 
 
 class BlockEmbedder:
@@ -97,42 +69,82 @@ class BlockEmbedder:
             AssertionError: rows read ≠ kept + rejected + not drawn + excluded, or windows of kept rows ≠ embedded +
                 rejected + excluded: a fault of this code.
         """
+        options = self.options
         cut = cut_block(
             path,
             block,
             self.tokenizer,
             self.prefix,
-            self.options.max_tokens,
+            options.max_tokens,
             self.exclusions,
-            self.options.split_special_tokens,
+            options.split_special_tokens,
         )
-        vectors = self._gradients([sample.ids for sample in cut.samples])
-        good = _judge(cut, vectors)
-        samples = [sample for sample, ok in zip(cut.samples, good, strict=True) if ok]
-        kept = {name: values[good] for name, values in vectors.items()}
-        rows = _rows(samples, kept, block, self.options, self.prefix)
+        chunked = self._chunks([sample.document.pool_place for sample in cut.samples], cut.samples)
+        stored = self._stored(path, block, cut.samples, chunked)
+        rows, good = self.rows_of(cut, [chunk for chunk in chunked if chunk[0] not in stored.rows], block.shard_id)
+        samples = [cut.samples[index] for index in sorted([*good, *stored.rows])]
         return EmbeddedBlock(
             shard_id=block.shard_id,
             block=block.block,
             last=block.last,
-            embeddings=rows,
-            rejects=_reject_rows(block.shard_id, [*block.rejects, *cut.rejects]),
-            counts=_counts(block, cut, samples, self.prefix),
+            embeddings=stored.merged(rows, good, [sample.document.pool_prob for sample in samples], options.groups),
+            rejects=reject_rows(block.shard_id, [*block.rejects, *cut.rejects]),
+            counts=_counts(block, cut, samples),
         )
 
-    def _gradients(self, windows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """float32 arrays by name, one row a window, in the order given."""
+    def rows_of(self, cut: Cut, chunked: list[list[int]], shard_id: int) -> tuple[pa.Table, list[int]]:
+        """Embed the samples of some chunks; those without a usable gradient become rejects of ``cut``.
+
+        Returns:
+            Rows of the others, in the order of ``cut.samples``, and their indices there.
+        """
+        vectors = self._gradients(cut.samples, chunked)
+        mine = sorted(index for chunk in chunked for index in chunk)
+        good = _judge(cut, mine, {name: values[mine] for name, values in vectors.items()})
+        samples, kept = [cut.samples[index] for index in good], {name: rows[good] for name, rows in vectors.items()}
+        return embedding_rows(samples, kept, shard_id, self.options.storage, self.options.groups), good
+
+    def _chunks(self, places: Sequence[float], samples: Sequence[Sample]) -> list[list[int]]:
+        return chunks(places, [len(sample.ids) for sample in samples], self.options.tokens_per_batch)
+
+    def _stored(
+        self, path: str, block: DocumentBlock, samples: Sequence[Sample], chunked: list[list[int]]
+    ) -> StoredRows:
+        """Rows of the samples whose chunk the earlier run, if there is one, had as it is now."""
+        earlier = self.options.earlier
+        table = earlier.rows(block.shard_id, block.block) if earlier else None
+        if earlier is None or table is None:
+            return StoredRows()
+        places = [earlier.place(path, sample.document, self.options.groups) for sample in samples]
+        before = [index for index, place in enumerate(places) if place is not None]
+        parts = self._chunks([places[index] or 0.0 for index in before], [samples[index] for index in before])
+        kept = {tuple(before[i] for i in part) for part in parts}
+        row_of = {name: row for row, name in enumerate(table["sample_id"].to_pylist())}
+        found: dict[int, int] = {}
+        for chunk in chunked:
+            names = [samples[index].sample_id for index in chunk]
+            if tuple(chunk) in kept and row_of.keys() >= set(names):
+                found.update(zip(chunk, map(row_of.__getitem__, names), strict=True))
+        return StoredRows(table, found)
+
+    def _batches(self, samples: Sequence[Sample], chunked: list[list[int]]) -> Iterator[list[int]]:
+        for chunk in chunked:
+            for batch in batches([len(samples[i].ids) for i in chunk], self.options.tokens_per_batch):
+                yield [chunk[i] for i in batch]
+
+    def _gradients(self, samples: Sequence[Sample], chunked: list[list[int]]) -> dict[str, np.ndarray]:
+        """float32 arrays by name, one row a sample; those of samples in no chunk are not set."""
         spec = self.model.spec
-        n = len(windows)
+        n = len(samples)
         out = {
-            "sketch": np.empty((n, spec.sketch_dim), np.float32),
-            "validation": np.empty((n, spec.validation_dim), np.float32),
-            "loss_sum": np.empty(n, np.float32),
+            "sketch": np.zeros((n, spec.sketch_dim), np.float32),
+            "validation": np.zeros((n, spec.validation_dim), np.float32),
+            "loss_sum": np.zeros(n, np.float32),
             "exact_norm": np.zeros(n, np.float32),
         }
         prefix = np.asarray(self.prefix.ids, dtype=np.int32)
-        for batch in batches([len(ids) for ids in windows], self.options.tokens_per_batch):
-            result = self.gradients.of_windows([np.concatenate([prefix, windows[i]]) for i in batch])
+        for batch in self._batches(samples, chunked):
+            result = self.gradients.of_windows([np.concatenate([prefix, samples[i].ids]) for i in batch])
             out["sketch"][batch] = result.sketch.cpu().numpy()
             out["validation"][batch] = result.validation.cpu().numpy()
             out["loss_sum"][batch] = result.loss_sum.cpu().numpy()
@@ -144,206 +156,33 @@ class BlockEmbedder:
         return out
 
 
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices of windows, longest first (ties as they come), cut so that padded tokens fit ``tokens_per_batch``.
+def _judge(cut: Cut, indices: Sequence[int], vectors: dict[str, np.ndarray]) -> list[int]:
+    """Which samples have a gradient that can be stored; the others become rejects.
 
-    A window longer than the budget makes a batch of its own.
+    Args:
+        cut: takes the rejects.
+        indices: of the samples that were embedded.
+        vectors: theirs.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        size = max(1, tokens_per_batch // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
-def cut_block(
-    path: str,
-    block: DocumentBlock,
-    tokenizer: Any,
-    prefix: Prefix,
-    max_tokens: int,
-    exclusions: frozenset[str] = frozenset(),
-    split_special_tokens: bool = False,
-) -> _Cut:
-    """Tokenise the documents of a block once each and cut them into samples, rejects and exclusions."""
-    cut, special = _Cut(), special_ids(tokenizer)
-    kept = []
-    for document in block.documents:
-        key = hashing.doc_key(path, document.row_index)
-        if exclusions and not exclusions.isdisjoint(
-            (key, document.doc_id, hashing.content_hash(document.text.encode()).hex())
-        ):
-            cut.rows_excluded += 1
-        else:
-            kept.append((document, key))
-    for group in _tokenizer_calls(kept):
-        encoded = tokenizer(
-            [document.text for document, _ in group],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            split_special_tokens=split_special_tokens,
-            verbose=False,
-        )
-        for (document, key), ids, offsets in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            _cut_document(cut, document, key, ids, offsets, prefix, max_tokens, exclusions)
-            cut.rows_special += not special.isdisjoint(ids)
-    return cut
-
-
-def _tokenizer_calls(kept: list[tuple[Document, str]]) -> Iterator[list[tuple[Document, str]]]:
-    group: list[tuple[Document, str]] = []
-    size = 0
-    for item in kept:
-        group.append(item)
-        size += len(item[0].text)
-        if size >= TOKENIZE_AT_ONCE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _cut_document(
-    cut: _Cut,
-    document: Document,
-    key: str,
-    ids: list[int],
-    offsets: list[tuple[int, int]],
-    prefix: Prefix,
-    max_tokens: int,
-    exclusions: frozenset[str],
-) -> None:
-    if not ids:
-        cut.rejects.append(_reject(document, None, "no_tokens", "the tokenizer makes no token of this text"))
-        return
-    cut.rows_kept += 1
-    spans = np.asarray(offsets, dtype=np.int64)
-    windows = cut_windows(spans[:, 0], spans[:, 1], len(document.text), max_tokens)
-    tokens = np.asarray(ids, dtype=np.int32)
-    cut.windows += len(windows.token_start)
-    for window in range(len(windows.token_start)):
-        start, count = int(windows.token_start[window]), int(windows.token_count[window])
-        first, end = int(windows.char_start[window]), int(windows.char_end[window])
-        name = hashing.sample_id(key, first, end)
-        text = document.text[first:end].encode()
-        content = hashing.content_hash(text)
-        if exclusions and not exclusions.isdisjoint((name, content.hex())):
-            cut.windows_excluded += 1
-        elif not windows.splittable[window]:
-            detail = f"{count} tokens without a code point boundary, more than --max-tokens {max_tokens}"
-            cut.rejects.append(_reject(document, window, "unsplittable_window", detail, text))
-        elif count + len(prefix.ids) < 2:
-            detail = "one token and no BOS or EOS before it"
-            cut.rejects.append(_reject(document, window, "no_predicted_tokens", detail, text))
-        else:
-            part = tokens[start : start + count]
-            cut.samples.append(_Sample(document, key, name, window, first, end, start, part, content))
-
-
-def _reject(document: Document, window: int | None, reason: str, detail: str, text: bytes | None = None) -> Reject:
-    first = document.text[:FIRST_BYTES].encode() if text is None else text
-    return Reject(document.row_index, window, document.byte_offset, reason, detail, first[:FIRST_BYTES])
-
-
-def _judge(cut: _Cut, vectors: dict[str, np.ndarray]) -> np.ndarray:
-    """Which samples have a gradient that can be stored; the others become rejects. Boolean, one a sample."""
     norms = [vectors["sketch_norm"], vectors["validation_norm"], vectors["loss_sum"], vectors["grad_norm"]]
     finite = np.isfinite(np.stack(norms)).all(axis=0)
     nonzero = (np.stack(norms[:2] + norms[3:]) > 0).all(axis=0)
-    for index in np.flatnonzero(~(finite & nonzero)):
-        sample = cut.samples[index]
-        reason = "zero_gradient" if finite[index] else "non_finite_gradient"
+    for row in np.flatnonzero(~(finite & nonzero)).tolist():
+        sample = cut.samples[indices[row]]
+        reason = "zero_gradient" if finite[row] else "non_finite_gradient"
         text = sample.document.text[sample.char_start : sample.char_end].encode()
-        detail = f"loss {vectors['loss_sum'][index]}, norm of the sketch {vectors['sketch_norm'][index]}"
-        cut.rejects.append(_reject(sample.document, sample.window, reason, detail, text))
-    return finite & nonzero
+        detail = f"loss {vectors['loss_sum'][row]}, norm of the sketch {vectors['sketch_norm'][row]}"
+        cut.rejects.append(reject_of(sample.document, sample.window, reason, detail, text))
+    return [index for index, ok in zip(indices, finite & nonzero, strict=True) if ok]
 
 
-def _rows(
-    samples: list[_Sample], vectors: dict[str, np.ndarray], block: DocumentBlock, options: RowOptions, prefix: Prefix
-) -> pa.Table:
-    k, k_val = vectors["sketch"].shape[1], vectors["validation"].shape[1]
-    schema = arrow.embeddings_schema(k, k_val, options.storage, list(options.groups))
-    n = len(samples)
-    columns: dict[str, Any] = {
-        "sample_id": [s.sample_id for s in samples],
-        "doc_key": [s.doc_key for s in samples],
-        "doc_id": [s.document.doc_id for s in samples],
-        "shard_id": np.full(n, block.shard_id, np.int32),
-        "row_index": [s.document.row_index for s in samples],
-        "window": [s.window for s in samples],
-        "byte_offset": [s.document.byte_offset for s in samples],
-        "byte_length": [s.document.byte_length for s in samples],
-        "char_start": [s.char_start for s in samples],
-        "char_end": [s.char_end for s in samples],
-        "token_start": [s.token_start for s in samples],
-        "token_count": [len(s.ids) for s in samples],
-        "n_tokens": [_predicted(s, prefix) for s in samples],
-        "content_hash": [s.content_hash for s in samples],
-        "pool_prob": np.ones(n),
-        "loss_sum": vectors["loss_sum"],
-        "grad_norm": vectors["grad_norm"],
-        "sketch_norm": vectors["sketch_norm"],
-        "validation_norm": vectors["validation_norm"],
-    }
-    for position, name in enumerate(options.groups):
-        columns[name] = pa.array([s.document.groups[position] for s in samples], pa.string()).dictionary_encode()
-    direction = vectors["sketch"] / vectors["sketch_norm"][:, None]
-    if options.storage == "int8":
-        direction, columns["direction_scale"] = quantise(direction)
-    columns["direction"] = _fixed_list(direction, schema.field("direction").type)
-    validation = vectors["validation"] / vectors["validation_norm"][:, None]
-    columns["validation"] = _fixed_list(validation, schema.field("validation").type)
-    return pa.table(
-        [
-            columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type)
-            for f in schema
-        ],
-        schema=schema,
-    )
-
-
-def quantise(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, k) float32 → int8 codes in [-127, 127] and a float32 scale a row: direction ≈ codes · scale."""
-    scale = np.abs(direction).max(axis=1) / np.float32(127) if len(direction) else np.zeros(0, np.float32)
-    return np.rint(direction / scale[:, None]).astype(np.int8), scale.astype(np.float32)
-
-
-def _fixed_list(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    dtype = np.int8 if kind.value_type == pa.int8() else np.float16
-    flat = pa.array(np.ascontiguousarray(values, dtype=dtype).reshape(-1), kind.value_type)
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
-
-
-def _predicted(sample: _Sample, prefix: Prefix) -> int:
-    return len(sample.ids) if prefix.ids else len(sample.ids) - 1
-
-
-def _reject_rows(shard_id: int, rejects: list[Reject]) -> pa.Table:
-    ordered = sorted(rejects, key=lambda r: (r.row_index, -1 if r.window is None else r.window))
-    return pa.table(
-        {
-            "shard_id": pa.array([shard_id] * len(ordered), pa.int32()),
-            "row_index": pa.array([r.row_index for r in ordered], pa.int64()),
-            "window": pa.array([r.window for r in ordered], pa.int32()),
-            "byte_offset": pa.array([r.byte_offset for r in ordered], pa.int64()),
-            "reason": pa.array([r.reason for r in ordered], pa.string()),
-            "detail": pa.array([r.detail for r in ordered], pa.string()),
-            "first_bytes": pa.array([r.first_bytes for r in ordered], pa.binary()),
-        },
-        schema=arrow.REJECTS,
-    )
-
-
-def _counts(block: DocumentBlock, cut: _Cut, samples: list[_Sample], prefix: Prefix) -> dict[str, int]:
+def _counts(block: DocumentBlock, cut: Cut, samples: list[Sample]) -> dict[str, int]:
     """Counts of one block, with both identities checked (docs/design.md, Counts)."""
     counts = {
         "rows_read": block.rows_read,
         "rows_kept": cut.rows_kept,
         "rows_rejected": sum(r.window is None for r in [*block.rejects, *cut.rejects]),
-        "rows_not_drawn": 0,
+        "rows_not_drawn": block.rows_not_drawn,
         "rows_excluded": cut.rows_excluded,
         "bytes_lost": sum(r.bytes_lost for r in block.rejects),
         "rows_special": cut.rows_special,
@@ -352,7 +191,7 @@ def _counts(block: DocumentBlock, cut: _Cut, samples: list[_Sample], prefix: Pre
         "windows_rejected": sum(r.window is not None for r in [*block.rejects, *cut.rejects]),
         "windows_excluded": cut.windows_excluded,
         "tokens": sum(len(s.ids) for s in samples),
-        "n_tokens": sum(_predicted(s, prefix) for s in samples),
+        "n_tokens": sum(s.n_tokens for s in samples),
     }
     check_counts(counts, f"shard {block.shard_id}, block {block.block}")
     return counts

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import argument, option
+from cptsel.pipeline.config import ReadBy, argument, option
 from cptsel.pipeline.corpus.formats.registry import FORMATS
+from cptsel.pipeline.embedding.pool_size import parse_duration, parse_pool
 
-_CORPUS, _MODEL, _SKETCH, _RUNNING = "Corpus", "Model and windows", "Embeddings", "Running"
+_CORPUS, _POOL, _MODEL = "Corpus", "Candidate pool", "Model and windows"
+_SKETCH, _RUNNING = "Embeddings", "Running"
+_DRAWN = ReadBy("with --pool or --time-budget", lambda config: bool(config.pool or config.time_budget))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,8 @@ class EmbedConfig:
     )
     group_by: tuple[str, ...] = option(
         (),
-        "Field or column, such as language or domain, kept as a group column; may be repeated.",
+        "Field or column, such as language or domain, kept as a group column; or what stands in a shard's path: the "
+        "key of a Hive partition (lang of lang=de/), or path[0], path[1], ... below --root. May be repeated.",
         section=_CORPUS,
         metavar="COLUMN",
     )
@@ -69,6 +73,46 @@ class EmbedConfig:
         section=_CORPUS,
         metavar="BYTES",
         least=1,
+    )
+
+    pool: str | None = option(
+        None,
+        "Embed only a random sample of the corpus's documents: 2%, '50B tokens' or '200000 documents'. What is chosen "
+        "from it stands for the whole corpus.",
+        section=_POOL,
+        metavar="SIZE",
+        parse=parse_pool,
+    )
+    time_budget: str | None = option(
+        None,
+        "The pool that can be embedded in so long, by the speed of a first try and --workers: 90m, 6h or 2d.",
+        section=_POOL,
+        metavar="TIME",
+        parse=parse_duration,
+    )
+    pool_alpha: float = option(
+        1.0,
+        "Draw groups (of the first --group-by) at rates of size ** (alpha - 1): 1 draws all alike, 0 as much of each. "
+        "Where the group stands in a column, its sizes take one more reading of the corpus.",
+        section=_POOL,
+        metavar="ALPHA",
+        least=0,
+        most=1,
+        read=_DRAWN,
+    )
+    grow: str | None = option(
+        None,
+        "Finished run of a smaller pool of this corpus: take over what it has, embed what is new.",
+        section=_POOL,
+        metavar="RUN",
+        read=_DRAWN,
+    )
+    after: str | None = option(
+        None,
+        "Run of another pool of this corpus: draw only from what comes after it, so that no document is in both.",
+        section=_POOL,
+        metavar="RUN",
+        read=_DRAWN,
     )
 
     model: str = option(
@@ -144,7 +188,7 @@ class EmbedConfig:
         section=_SKETCH,
         choices=("sketch", "exact"),
     )
-    seed: int = option(0, "Seed of the random projections.", section=_SKETCH, metavar="N", least=0)
+    seed: int = option(0, "Seed of the random projections and of the pool.", section=_SKETCH, metavar="N", least=0)
 
     out: str = option(help="Directory to write; one that was interrupted is resumed.", section=_RUNNING, metavar="RUN")
     overwrite: bool = option(False, "Replace RUN if it is there.", section=_RUNNING)

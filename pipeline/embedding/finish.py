@@ -14,7 +14,7 @@ from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import check_damage, has_rejects, lost_bytes, read_rejects, summary
-from cptsel.pipeline.embedding.transforms import UnitResult
+from cptsel.pipeline.embedding.units import UnitResult
 from cptsel.pipeline.errors import PartialError
 from cptsel.pipeline.summary import Summary
 from cptsel.schemas import arrow

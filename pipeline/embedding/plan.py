@@ -1,5 +1,6 @@
 """What decides the rows of an embedding run, fixed before the first one: run.json, and the check of a rerun by it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
@@ -7,7 +8,7 @@ from typing import Any, cast
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.run import shaping_packages
-from cptsel.pipeline.config import check_values, to_dict
+from cptsel.pipeline.config import check_read, check_values, to_dict
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
@@ -61,6 +62,11 @@ class ModelPlan:
 def check_config(config: EmbedConfig) -> None:
     """Check options by themselves, without model and corpus. Raises UsageError with option, value and range."""
     check_values(config)
+    check_read(config)
+    if config.pool and config.time_budget:
+        raise UsageError("--pool and --time-budget both say how large the pool is; give one of them")
+    if config.pool_alpha < 1 and not config.group_by:
+        raise UsageError("--pool-alpha draws groups at rates of their own; say what they are by --group-by")
     if config.exclude is not None:
         read_exclusions(config.exclude)
     taken = set(arrow.embeddings_schema(1, 1, "int8", []).names) & set(config.group_by)
@@ -121,7 +127,9 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     )
 
 
-def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Shard]) -> RunHeader:
+def run_header(
+    config: EmbedConfig, model: ModelPlan, root: str, shards: list[Shard], pool: dict[str, Any] | None = None
+) -> RunHeader:
     """run.json without totals: everything that decides the bytes of the rows."""
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
     projection: Projection = {
@@ -134,6 +142,7 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
+    options["pool"] = pool
     excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {
@@ -157,28 +166,8 @@ def run_header(config: EmbedConfig, model: ModelPlan, root: str, shards: list[Sh
 def refuse_difference(out: str, old: RunHeader, new: RunHeader, changed_shards: list[str]) -> None:
     """Raise UsageError where a rerun asks for other rows than ``out`` has, naming what differs first."""
     remedy = f"use another --out, or --overwrite to replace {out}"
-    what = {"weights": "the model's weights", "tokenizer": "the tokenizer", "corpus": "the corpus"}
-    for name, words in what.items():
-        if dict(old["fingerprints"])[name] != dict(new["fingerprints"])[name]:
-            names = f" ({', '.join(changed_shards[:3])})" if name == "corpus" and changed_shards else ""
-            raise UsageError(f"{out}: {words}{names} changed since this run was begun; {remedy}")
-    if old["projection"] != new["projection"]:
-        flags = {"seed": "--seed", "k": "--sketch-dim", "validation": "--validation-dim"}
-        for key, flag in flags.items():
-            before, now = (_size(header["projection"], key) for header in (old, new))
-            if before != now:
-                raise UsageError(f"{out}: was begun with {flag} {before}, now {now}; {remedy}")
-        raise UsageError(f"{out}: was begun by a version of cptsel with another projection; {remedy}")
-    if old["norm_kind"] != new["norm_kind"]:
-        raise UsageError(f"{out}: was begun with --norm {old['norm_kind']}, now {new['norm_kind']}; {remedy}")
-    for name in sorted({*old["options"], *new["options"]}):
-        before, now = old["options"].get(name), new["options"].get(name)
-        if before != now:
-            if name == "exclude":
-                raise UsageError(f"{out}: the list of --exclude changed since this run was begun; {remedy}")
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{out}: was begun with {option} {_show(before)}, now {_show(now)}; {remedy}")
-
+    if difference := first_difference(old, new, changed_shards):
+        raise UsageError(f"{out}: {difference}; {remedy}")
     installed = shaping_packages(new)
     for name, before in shaping_packages(old).items():
         if installed.get(name) != before:
@@ -188,6 +177,39 @@ def refuse_difference(out: str, old: RunHeader, new: RunHeader, changed_shards: 
             )
 
 
+def first_difference(
+    old: RunHeader, new: RunHeader, changed_shards: Sequence[str] = (), but: Sequence[str] = ()
+) -> str | None:
+    """What decides the bytes of the rows and differs between two runs, in a phrase; None where nothing does.
+
+    Args:
+        old, new: ``run.json`` of both.
+        changed_shards: paths, where they are known.
+        but: options that may differ.
+    """
+    what = {"weights": "the model's weights", "tokenizer": "the tokenizer", "corpus": "the corpus"}
+    for name, words in what.items():
+        if dict(old["fingerprints"])[name] != dict(new["fingerprints"])[name]:
+            names = f" ({', '.join(changed_shards[:3])})" if name == "corpus" and changed_shards else ""
+            return f"{words}{names} changed since this run was begun"
+    if old["projection"] != new["projection"]:
+        flags = {"seed": "--seed", "k": "--sketch-dim", "validation": "--validation-dim"}
+        for key, flag in flags.items():
+            before, now = (_size(header["projection"], key) for header in (old, new))
+            if before != now:
+                return f"was begun with {flag} {before}, now {now}"
+        return "was begun by a version of cptsel with another projection"
+    if old["norm_kind"] != new["norm_kind"]:
+        return f"was begun with --norm {old['norm_kind']}, now {new['norm_kind']}"
+    for name in sorted({*old["options"], *new["options"]} - {*but}):
+        before, now = old["options"].get(name), new["options"].get(name)
+        if before != now:
+            if name == "exclude":
+                return "the list of --exclude changed since this run was begun"
+            return f"was begun with --{name.replace('_', '-')} {_show(before)}, now {_show(now)}"
+    return None
+
+
 def _size(projection: Projection, key: str) -> Any:
     return projection["validation"]["k"] if key == "validation" else dict(projection)[key]
 
@@ -195,4 +217,6 @@ def _size(projection: Projection, key: str) -> Any:
 def _show(value: Any) -> str:
     if value is None or value == []:
         return "not set"
+    if isinstance(value, dict):  # a pool
+        return str(value["asked"]) + (f" and --pool-alpha {value['alpha']:g}" if value["alpha"] != 1 else "")
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -8,7 +8,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import run_warnings
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.transforms import UnitResult, unit_path
+from cptsel.pipeline.embedding.units import UnitResult, unit_path
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.summary import Summary, Table
 from cptsel.schemas.headers import RunHeader
@@ -92,9 +92,10 @@ def check_damage(
     allowed = config.max_bad_fraction
     bad = rejects.damaged(totals["rows_rejected"])
     remedy = f"see {io.join(config.out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
-    if bad > allowed * totals["rows_read"]:
+    drawn = totals["rows_read"] - totals["rows_not_drawn"]
+    if bad > allowed * drawn:
         raise BadInputError(
-            f"{bad} of {totals['rows_read']} rows were rejected ({rejects.listed()}), more than the allowed share "
+            f"{bad} of {drawn} rows were rejected ({rejects.listed()}), more than the allowed share "
             f"{allowed:g}; {remedy}"
         )
     if totals["windows_rejected"] > allowed * totals["windows"]:
@@ -110,9 +111,8 @@ def check_damage(
             f"bytes with those of all {len(lost):,} damaged shards), more than the allowed share {allowed:g}; {remedy}"
         )
     if not totals["windows_embedded"]:
-        raise BadInputError(
-            f"{config.out}: no sample was embedded ({rejects.listed() or 'the corpus is empty'}); {remedy}"
-        )
+        nothing = "the pool drew no document" if totals["rows_not_drawn"] else "the corpus is empty"
+        raise BadInputError(f"{config.out}: no sample was embedded ({rejects.listed() or nothing}); {remedy}")
 
 
 def lost_bytes(shards: list[Shard], by_shard: dict[int, dict[str, int]]) -> dict[int, int]:
@@ -123,7 +123,8 @@ def lost_bytes(shards: list[Shard], by_shard: dict[int, dict[str, int]]) -> dict
     found = {}
     for shard in shards:
         counts = by_shard[shard.shard_id]
-        nothing = counts["rows_rejected"] > 0 and counts["rows_kept"] + counts["rows_excluded"] == 0
+        usable = counts["rows_kept"] + counts["rows_excluded"] + counts["rows_not_drawn"]
+        nothing = counts["rows_rejected"] > 0 and usable == 0
         if nothing or counts["bytes_lost"]:
             found[shard.shard_id] = shard.bytes if nothing else min(shard.bytes, counts["bytes_lost"])
     return found
@@ -146,6 +147,7 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         "rows kept": totals["rows_kept"],
         "rows rejected": totals["rows_rejected"],
         "rows excluded": totals["rows_excluded"],
+        **_pool_totals(header),
         **({"shards damaged": totals["shards_damaged"]} if totals["shards_damaged"] else {}),
         **({"bytes lost": totals["bytes_lost"]} if totals["bytes_lost"] else {}),
         **({"rows with special tokens": totals["rows_special"]} if totals["rows_special"] else {}),
@@ -169,6 +171,15 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         warnings=[*warnings, *run_warnings(header), *_special_warning(totals)]
         + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
     )
+
+
+def _pool_totals(header: RunHeader) -> dict[str, Any]:
+    pool = header["options"].get("pool")
+    if pool is None:
+        return {}
+    rates = sorted({rate for _, _, rate in pool["groups"]} or {pool["rate"]})
+    shown = f"{rates[0]:.4%}" if len(rates) == 1 else f"{rates[0]:.4%} to {rates[-1]:.4%} by {pool['by']}"
+    return {"rows not drawn": header["totals"]["rows_not_drawn"], "pool": shown}
 
 
 def _special_warning(totals: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ Between reading a block and writing its rows nothing crosses a shuffle: the work
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +13,14 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts.run import unit_name
-from cptsel.pipeline.artifacts.seal import read_seal, seal_of
+from cptsel.pipeline.artifacts.seal import seal_of
 from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import Block, Shard, inventory
 from cptsel.pipeline.embedding.block import BlockEmbedder, EmbeddedBlock, RowOptions
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.embedding.units import RUN_KEY, UNIT_KEY, UnitResult, stored_unit, unit_path
 from cptsel.pipeline.model.frozen import ModelSpec
 
 DONE = "done"
-UNIT_KEY = "cptsel.unit"
-RUN_KEY = "cptsel.run"
 _LESS_MEMORY = "run again with fewer --workers or smaller --block-bytes and --max-line-bytes, or leave the file out"
 
 
@@ -32,42 +30,6 @@ class Unit:
 
     shard: Shard
     block: Block | None
-
-
-@dataclass(frozen=True)
-class UnitResult:
-    """What became of one block: its counts and checksums, or (``error``) why its shard could not be read."""
-
-    shard_id: int
-    block: int
-    counts: dict[str, int] | None
-    error: str | None = None
-    fresh: bool = False
-    seal: dict[str, Any] | None = None
-
-
-def unit_path(out: str, kind: str, shard_id: int, block: int) -> str:
-    """Path of a unit's file; ``kind`` is "embeddings" or "rejects"."""
-    return io.join(out, kind, unit_name(shard_id, block))
-
-
-def stored_unit(out: str, run: str, shard_id: int, block: int) -> tuple[UnitResult, bool] | None:
-    """A unit that an earlier attempt finished for the same run, and whether it ends its shard; else None."""
-    path = unit_path(out, "embeddings", shard_id, block)
-    if not io.exists(path) or not io.exists(unit_path(out, "rejects", shard_id, block)):
-        return None
-    try:
-        metadata = io.read_parquet_metadata(path)
-        if metadata.get(RUN_KEY) != run:
-            return None
-        for kind in ("embeddings", "rejects"):
-            io.read_parquet(unit_path(out, kind, shard_id, block))  # holds every page against its checksum
-    except UsageError:  # damaged: the unit is made again
-        return None
-    unit = json.loads(metadata[UNIT_KEY])
-    if (unit["shard_id"], unit["block"]) != (shard_id, block):  # a file of the same run in another's place
-        return None
-    return UnitResult(shard_id, block, unit["counts"], seal=read_seal(out, unit_name(shard_id, block))), unit["last"]
 
 
 @dataclass(eq=False)
@@ -98,6 +60,38 @@ class _InventoryDoFn(beam.DoFn):
             yield inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests)
         except OSError as error:
             yield uri, str(error)
+
+
+@dataclass(eq=False)
+class CountGroups(beam.PTransform):
+    """Units → a list of (group, bytes of text) each, by the only group column of the options."""
+
+    read: ReadOptions
+
+    def expand(self, units: beam.PCollection) -> beam.PCollection:
+        """Wire: spread the units, read each."""
+        return units | "Spread" >> beam.Reshuffle() | "Count" >> beam.ParDo(_CountGroupsDoFn(self.read))
+
+
+class _CountGroupsDoFn(beam.DoFn):
+    def __init__(self, options: ReadOptions):
+        self.options = options
+
+    def process(self, unit: Unit) -> Iterator[list[tuple[str | None, int]]]:
+        found: Counter[str | None] = Counter()
+        try:
+            for block in _read(unit, self.options):
+                for document in block.documents:
+                    found[document.groups[0]] += len(document.text.encode())
+        except OSError:  # the same is found when it is embedded, and told then
+            pass
+        yield sorted(found.items(), key=lambda item: (item[0] is not None, item[0]))
+
+
+def _read(unit: Unit, options: ReadOptions) -> Iterable[DocumentBlock]:
+    if unit.block is None:
+        return read_stream(unit.shard, options)
+    return [read_block(unit.shard, unit.block, options)]
 
 
 @dataclass(eq=False)
@@ -144,12 +138,7 @@ class _ReadBlocksDoFn(beam.DoFn):
             if finished:
                 yield from (beam.pvalue.TaggedOutput(DONE, result) for result in done.values())
                 return
-            blocks: Iterable[DocumentBlock] = (
-                read_stream(shard, self.options)
-                if unit.block is None
-                else [read_block(shard, unit.block, self.options)]
-            )
-            for block in blocks:
+            for block in _read(unit, self.options):
                 if block.block in done:
                     yield beam.pvalue.TaggedOutput(DONE, done[block.block])
                 else:

@@ -32,5 +32,5 @@ class ExportConfig:
     out: str = option(help="Directory to write.", section="Running", metavar="DIR")
     overwrite: bool = option(False, "Replace the directory if it is there.", section="Running")
     dry_run: bool = option(False, "Say what would be written and do nothing.", section="Running")
-    workers: int = option(1, "Local processes.", section="Running", metavar="N")
+    workers: int = option(1, "Local processes.", section="Running", metavar="N", least=1, most=1024)
     beam_args: tuple[str, ...] = ()

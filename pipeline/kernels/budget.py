@@ -14,7 +14,7 @@ import numpy as np
 Kind = Literal["fraction", "samples", "tokens"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)\s*(%|samples?|tokens?)?", re.IGNORECASE)
+_AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)\s*(?:(%)|(sample|token|document)s?)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,44 @@ def parse_budget(text: str) -> Budget:
     Raises:
         ValueError: not of that form, not positive, above 100 %, or not a whole number of samples or tokens.
     """
+    try:
+        value, unit = parse_amount(text, ("sample", "token"))
+    except LookupError:
+        raise ValueError(f"{text!r} is not a budget: write 5%, 10000 samples or 50M tokens") from None
+    if unit == "%":
+        return Budget("fraction", value)
+    return Budget("tokens" if unit == "token" else "samples", value)
+
+
+def parse_amount(text: str, units: Sequence[str]) -> tuple[Fraction, str | None]:
+    """Read a share or a count.
+
+    Args:
+        text: such as ``2%``, ``500`` or ``50M tokens``.
+        units: names of what may be counted, in the singular.
+
+    Returns:
+        The share, in (0, 1], and ``%``; or the count and its unit, None where none is written.
+
+    Raises:
+        LookupError: not of that form.
+        ValueError: not positive, above 100 %, or not a whole number.
+    """
     match = _AMOUNT.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a budget: write 5%, 10000 samples or 50M tokens")
-    digits, suffix, unit = match.groups()
+    digits, suffix, percent, word = match.groups() if match else ("", "", "", "")
+    unit = percent or (word.lower() if word else None)
+    if match is None or unit not in (None, "%", *units):
+        raise LookupError(text)
     value = Fraction(digits.replace("_", "").replace(",", "")) * _UNITS[suffix.upper()]
     if value <= 0:
-        raise ValueError(f"{text!r} is nothing: a budget must be above 0")
+        raise ValueError(f"{text!r} is nothing: it must be above 0")
     if unit == "%":
         if suffix or value > 100:
             raise ValueError(f"{text!r} is not a share: it must be above 0% and at most 100%")
-        return Budget("fraction", value / 100)
+        return value / 100, "%"
     if value.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number; for a share write it with %")
-    return Budget("tokens" if (unit or "").lower().startswith("token") else "samples", value)
+    return value, unit
 
 
 def parse_tokens(text: str) -> int:

@@ -321,5 +321,5 @@ class SelectConfig:
     skip_residuals: bool = option(
         False, "Don't measure how well the choice matches the gradient of the whole.", section=_RUNNING
     )
-    workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N")
+    workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1, most=1024)
     beam_args: tuple[str, ...] = ()

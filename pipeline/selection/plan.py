@@ -20,7 +20,7 @@ Unit = Literal["samples", "tokens"]
 
 # Fields of a share that add up: whole numbers, and amounts.
 _COUNTS = ("samples", "tokens", "candidates", "candidate_tokens", "fresh", "fresh_tokens")
-_AMOUNTS = ("mass", "choice_mass", "choice_norm", "rise")
+_AMOUNTS = ("mass", "mass_variance", "choice_mass", "choice_norm", "rise")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Share:
     samples: int
     tokens: int
     mass: float
+    mass_variance: float
     candidates: int
     candidate_tokens: int
     fresh: int

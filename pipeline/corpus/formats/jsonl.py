@@ -114,11 +114,15 @@ def read_plain_block(handle: BinaryIO, shard: Shard, block: Block, options: Read
     Raises:
         OSError: the file is not the one of which the inventory was made.
     """
-    builder = BlockBuilder(shard.shard_id, block.block)
+    builder = BlockBuilder(shard, block.block, options)
     wanted = block.rows if options.limit is None else max(0, min(block.rows, options.limit - block.first_row))
+    rows = range(block.first_row, block.first_row + wanted)
+    if rows and not any(builder.wants(row_index) for row_index in rows):  # then its bytes are not read
+        builder.skip(len(rows))
+        return builder.build(last=shard.blocks is None or block.block == len(shard.blocks) - 1)
     lines = plain_lines(handle, block.start, block.end - block.start, options.max_line_bytes)
     for row_index, line in enumerate(itertools.islice(lines, wanted), block.first_row):
-        builder.add(parse_line(line, row_index, options))
+        _take(builder, line, row_index, options)
     if builder.rows < wanted or (wanted == block.rows and next(lines, None) is not None):
         raise OSError(f"{shard.uri}: has changed since it was listed (block {block.block} had {block.rows} rows)")
     return builder.build(last=shard.blocks is None or block.block == len(shard.blocks) - 1)
@@ -126,14 +130,22 @@ def read_plain_block(handle: BinaryIO, shard: Shard, block: Block, options: Read
 
 def read_stream_blocks(handle: BinaryIO, shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
     """Read a compressed shard once, front to back, block after block; at least one."""
-    number, start, builder = 0, 0, BlockBuilder(shard.shard_id, 0)
+    number, start, builder = 0, 0, BlockBuilder(shard, 0, options)
     lines = split_lines(decompress(handle, shard.compression), options.max_line_bytes)
     for row_index, line in enumerate(itertools.islice(lines, options.limit)):
         if builder.rows == BLOCK_ROWS or (builder.rows and line.offset >= start + options.block_bytes):
             yield builder.build(last=False)
-            number, start, builder = number + 1, line.offset, BlockBuilder(shard.shard_id, number + 1)
-        builder.add(parse_line(line, row_index, options))
+            number, start, builder = number + 1, line.offset, BlockBuilder(shard, number + 1, options)
+        _take(builder, line, row_index, options)
     yield builder.build(last=True)
+
+
+def _take(builder: BlockBuilder, line: Line, row_index: int, options: ReadOptions) -> None:
+    """Decode a line that is wanted. One that stands for lost bytes always is: it tells of more than one row."""
+    if builder.wants(row_index) or (line.damage is not None and line.damage.bytes_lost):
+        builder.add(parse_line(line, row_index, options))
+    else:
+        builder.skip()
 
 
 def plain_lines(handle: BinaryIO, start: int, size: int | None, cap: int) -> Iterator[Line]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -103,7 +104,7 @@ class ParquetShard:
             raise Damage("unreadable_parquet", _first_line(error), head) from error
 
     def records(
-        self, group: int, fields: Sequence[str], cap: int, start: int = 0, end: int | None = None
+        self, group: int, fields: Sequence[str], cap: int, wanted: np.ndarray | None = None
     ) -> Iterator[dict[str, Any]]:
         """Rows of a row group with the top-level columns that ``fields`` need; a value may be a Damage.
 
@@ -111,8 +112,8 @@ class ParquetShard:
             group: number of the row group.
             fields: columns, or dotted places in them.
             cap: longer strings, in bytes, are a Damage, and are not made.
-            start, end: rows of the group; all from the start on by default. The others are decoded too, as damage
-                anywhere is damage of the whole group, however it is cut.
+            wanted: rows of the group, sorted; all by default. Arrow decompresses the others too, as damage anywhere is
+                damage of the whole group, however it is cut; values are made of those that are wanted alone.
 
         Raises:
             Damage: unreadable_row_group; some rows may have come before.
@@ -121,15 +122,16 @@ class ParquetShard:
         tops = {field.split(".")[0] for field in fields}.union(fields)
         columns = [name for name in dict.fromkeys(self._names) if name in tops]
         rows, found = self.group_rows[group], 0
-        end = rows if end is None else end
+        wanted = np.arange(rows) if wanted is None else wanted
         if not columns:
-            yield from ({} for _ in range(end - start))
+            yield from ({} for _ in wanted)
             return
         try:
             batch_rows = self._batch_rows(group, columns)
             batches = self._file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False)
             for batch in batches:
-                mine = batch.slice(max(0, start - found), max(0, end - max(start, found)))
+                first, last = np.searchsorted(wanted, (found, found + batch.num_rows))
+                mine = batch.take(pa.array(wanted[first:last] - found)) if last - first < len(batch) else batch
                 found += batch.num_rows
                 if mine.num_rows:
                     values = [_values(mine.column(mine.schema.names.index(name)), cap) for name in columns]
@@ -206,7 +208,7 @@ def read_parquet_block(handle: BinaryIO, shard: Shard, block: Block, options: Re
     Raises:
         OSError: the filesystem failed, or the file is not the one of which the inventory was made.
     """
-    builder = BlockBuilder(shard.shard_id, block.block)
+    builder = BlockBuilder(shard, block.block, options)
     last = shard.blocks is None or block.block == len(shard.blocks) - 1
     try:
         parquet = ParquetShard(handle)
@@ -224,7 +226,9 @@ def read_parquet_block(handle: BinaryIO, shard: Shard, block: Block, options: Re
     room = max(BLOCK_DECODED, options.block_bytes)
     for group in range(block.start, block.end):
         first, stop = max(block.first_row, ends[group]), min(end, ends[group + 1])
-        for row in _read_rows(parquet, group, ends[group], first, stop, room, options) if first < stop else []:
+        wanted = [row_index for row_index in range(first, stop) if builder.wants(row_index)]
+        builder.skip(max(0, stop - first) - len(wanted))
+        for row in _read_rows(parquet, group, ends[group], wanted, room, options) if wanted else []:
             room -= _size(row)
             builder.add(row)
     return builder.build(last)
@@ -235,17 +239,18 @@ def _size(row: Document | Reject) -> int:
 
 
 def _read_rows(
-    parquet: ParquetShard, group: int, group_row: int, first: int, end: int, room: int, options: ReadOptions
+    parquet: ParquetShard, group: int, group_row: int, wanted: Sequence[int], room: int, options: ReadOptions
 ) -> list[Document | Reject]:
-    """Rows ``first`` to ``end`` of a row group that begins at ``group_row``, all counted in the shard.
+    """Some rows of a row group that begins at ``group_row``, all counted in the shard and in order.
 
     Documents beyond ``room`` bytes of text are rejects, and their texts are not kept.
     """
     rows: list[Document | Reject] = []
-    fields = [options.text_field, *([options.id_field] if options.id_field is not None else []), *options.group_by]
+    columns = [name for name in options.group_by if name not in options.shard_groups]
+    fields = [options.text_field, *([options.id_field] if options.id_field is not None else []), *columns]
     try:
-        records = parquet.records(group, fields, options.max_line_bytes, first - group_row, end - group_row)
-        for row_index, record in enumerate(records, first):
+        records = parquet.records(group, fields, options.max_line_bytes, np.asarray(wanted) - group_row)
+        for row_index, record in zip(wanted, records, strict=True):
             try:
                 document = read_record(record, row_index, options, None, None)
                 room -= _size(document)
@@ -256,7 +261,7 @@ def _read_rows(
             except Damage as damage:
                 rows.append(_reject(row_index, damage, _first_bytes(record.get(options.text_field))))
     except Damage as damage:  # what Arrow read of the group before it noticed is not to be trusted either
-        return [_reject(row_index, damage, b"") for row_index in range(first, end)]
+        return [_reject(row_index, damage, b"") for row_index in wanted]
     return rows
 
 

@@ -35,6 +35,15 @@ def file_format(path: str, named: str | None = None) -> tuple[str, str]:
     return format.name, compression
 
 
+def stem_of(name: str) -> str:
+    """The name of a file without the suffixes of its compression and format."""
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() in COMPRESSIONS:
+        name = stem
+        stem, suffix = os.path.splitext(name)
+    return stem if any(suffix.lower() in format.suffixes for format in FORMATS.values()) else name
+
+
 def known_suffixes() -> str:
     """The suffixes of all formats, in words."""
     words = []

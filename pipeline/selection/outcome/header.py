@@ -4,6 +4,7 @@ See docs/design.md, Replay manifest.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -188,6 +189,7 @@ def _groups(selected: Selected) -> list[Group]:
                 "population_samples": group.samples,
                 "population_tokens": group.tokens,
                 "population_mass": group.mass,
+                "population_mass_error": math.sqrt(group.mass_variance),
                 "target_mass": group.target_mass,
                 "budget": group.budget,
                 "selected_samples": result.samples,

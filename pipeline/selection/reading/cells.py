@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.kernels.sampling.pool import variance_of_total
 from cptsel.pipeline.selection.picks import picks_path
 from cptsel.pipeline.selection.reading.gradients import combined, read_sums, rise_of_loss, unit_rows
 from cptsel.pipeline.selection.reading.history import History, played_rounds
@@ -166,8 +167,8 @@ class CellStatistics(TypedDict):
     """What the budgets need to know of a cell; docs/design.md, Budgets.
 
     ``candidates`` may be picked, and of these the ``fresh`` were never replayed. ``longest`` is the largest candidate
-    in samples and in tokens; ``choice_mass`` and ``choice_norm`` are what choices go by; ``played`` counts the samples
-    that a history names.
+    in samples and in tokens; ``mass_variance`` is that of ``mass`` over pools; ``choice_mass`` and ``choice_norm`` are
+    what choices go by; ``played`` counts the samples that a history names.
     """
 
     shard_id: int
@@ -175,6 +176,7 @@ class CellStatistics(TypedDict):
     samples: int
     tokens: int
     mass: float
+    mass_variance: float
     candidates: int
     candidate_tokens: int
     fresh: int
@@ -196,6 +198,7 @@ def cell_statistics(shard: RunShard, reader: CellReader) -> list[CellStatistics]
             "samples": cell.rows.num_rows,
             "tokens": int(cell.n_tokens.sum()),
             "mass": float(cell.columns["corpus_mass"].sum()),
+            "mass_variance": _mass_variance(cell.rows),
             "candidates": int(cell.samples[cell.free].sum()),
             "candidate_tokens": int(cell.n_tokens[cell.free].sum()),
             "fresh": int(cell.samples[cell.free & (cell.rounds == 0)].sum()),
@@ -209,6 +212,14 @@ def cell_statistics(shard: RunShard, reader: CellReader) -> list[CellStatistics]
         }
         for cell in read_cells(shard, reader)
     ]
+
+
+def _mass_variance(rows: pa.Table) -> float:
+    """Of the mass, as the pool is a sample of the corpus; 0 where it is all of it."""
+    n_tokens, pool_prob = float_column(rows, "n_tokens"), float_column(rows, "pool_prob")
+    if (pool_prob == 1.0).all():
+        return 0.0
+    return variance_of_total(n_tokens, pool_prob, rows["row_index"].to_numpy())
 
 
 def _columns(rows: ShardRows, reader: CellReader) -> dict[str, np.ndarray]:

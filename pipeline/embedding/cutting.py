@@ -1,0 +1,136 @@
+"""Documents cut into samples: tokenised once each, split into windows, and what falls away with its reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cptsel.pipeline import hashing
+from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
+from cptsel.pipeline.corpus.types import FIRST_BYTES
+from cptsel.pipeline.kernels.windows import cut_windows
+from cptsel.pipeline.model.tokenizer import Prefix, special_ids
+
+TOKENIZE_AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
+
+
+@dataclass
+class Sample:
+    """A window of a document, before it is embedded."""
+
+    document: Document
+    doc_key: str
+    sample_id: str
+    window: int
+    char_start: int
+    char_end: int
+    token_start: int
+    ids: np.ndarray  # int32, the window's own tokens
+    content_hash: bytes
+    n_tokens: int  # that are predicted
+
+
+@dataclass
+class Cut:
+    """A block cut into samples, with everything that fell away and why."""
+
+    samples: list[Sample] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    rows_kept: int = 0
+    rows_excluded: int = 0
+    rows_special: int = 0
+    windows: int = 0
+    windows_excluded: int = 0
+
+
+def cut_block(
+    path: str,
+    block: DocumentBlock,
+    tokenizer: Any,
+    prefix: Prefix,
+    max_tokens: int,
+    exclusions: frozenset[str] = frozenset(),
+    split_special_tokens: bool = False,
+) -> Cut:
+    """Tokenise the documents of a block once each and cut them into samples, rejects and exclusions."""
+    cut, special = Cut(), special_ids(tokenizer)
+    kept = []
+    for document in block.documents:
+        key = hashing.doc_key(path, document.row_index)
+        if exclusions and not exclusions.isdisjoint(
+            (key, document.doc_id, hashing.content_hash(document.text.encode()).hex())
+        ):
+            cut.rows_excluded += 1
+        else:
+            kept.append((document, key))
+    for group in _tokenizer_calls(kept):
+        encoded = tokenizer(
+            [document.text for document, _ in group],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            split_special_tokens=split_special_tokens,
+            verbose=False,
+        )
+        for (document, key), ids, offsets in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            _cut_document(cut, document, key, ids, offsets, prefix, max_tokens, exclusions)
+            cut.rows_special += not special.isdisjoint(ids)
+    return cut
+
+
+def _tokenizer_calls(kept: list[tuple[Document, str]]) -> Iterator[list[tuple[Document, str]]]:
+    group: list[tuple[Document, str]] = []
+    size = 0
+    for item in kept:
+        group.append(item)
+        size += len(item[0].text)
+        if size >= TOKENIZE_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _cut_document(
+    cut: Cut,
+    document: Document,
+    key: str,
+    ids: list[int],
+    offsets: list[tuple[int, int]],
+    prefix: Prefix,
+    max_tokens: int,
+    exclusions: frozenset[str],
+) -> None:
+    if not ids:
+        cut.rejects.append(reject_of(document, None, "no_tokens", "the tokenizer makes no token of this text"))
+        return
+    cut.rows_kept += 1
+    spans = np.asarray(offsets, dtype=np.int64)
+    windows = cut_windows(spans[:, 0], spans[:, 1], len(document.text), max_tokens)
+    tokens = np.asarray(ids, dtype=np.int32)
+    cut.windows += len(windows.token_start)
+    for window in range(len(windows.token_start)):
+        start, count = int(windows.token_start[window]), int(windows.token_count[window])
+        first, end = int(windows.char_start[window]), int(windows.char_end[window])
+        name = hashing.sample_id(key, first, end)
+        text = document.text[first:end].encode()
+        content = hashing.content_hash(text)
+        if exclusions and not exclusions.isdisjoint((name, content.hex())):
+            cut.windows_excluded += 1
+        elif not windows.splittable[window]:
+            detail = f"{count} tokens without a code point boundary, more than --max-tokens {max_tokens}"
+            cut.rejects.append(reject_of(document, window, "unsplittable_window", detail, text))
+        elif count + len(prefix.ids) < 2:
+            detail = "one token and no BOS or EOS before it"
+            cut.rejects.append(reject_of(document, window, "no_predicted_tokens", detail, text))
+        else:
+            part = tokens[start : start + count]
+            cut.samples.append(
+                Sample(document, key, name, window, first, end, start, part, content, count - (not prefix.ids))
+            )
+
+
+def reject_of(document: Document, window: int | None, reason: str, detail: str, text: bytes | None = None) -> Reject:
+    first = document.text[:FIRST_BYTES].encode() if text is None else text
+    return Reject(document.row_index, window, document.byte_offset, reason, detail, first[:FIRST_BYTES])

@@ -1,0 +1,178 @@
+"""The pool of a run: its rate, fixed before the first row, and how it goes with an earlier run's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.run import open_runs
+from cptsel.pipeline.corpus.documents import ReadOptions
+from cptsel.pipeline.corpus.path_groups import path_groups
+from cptsel.pipeline.corpus.pool import Pool, Range
+from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
+from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.plan import ModelPlan
+from cptsel.pipeline.embedding.pool_size import PoolSize, parse_duration, parse_pool
+from cptsel.pipeline.embedding.probe import Probe, probe
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.kernels.sampling.pool import pool_rates
+from cptsel.pipeline.model.tokenizer import load_tokenizer
+from cptsel.schemas.headers import RunHeader
+
+Files = Sequence[tuple[str, str, int]]
+GroupBytes = Mapping[str | None, float]
+
+
+def asked_size(config: EmbedConfig) -> PoolSize | None:
+    """What ``--pool`` or ``--time-budget`` asks for; None for the whole corpus."""
+    if config.pool is not None:
+        return parse_pool(config.pool)
+    return parse_duration(config.time_budget) if config.time_budget is not None else None
+
+
+def open_earlier(config: EmbedConfig) -> tuple[RunHeader, Pool] | None:
+    """The finished run that ``--grow`` or ``--after`` names, and its pool.
+
+    Raises:
+        UsageError: it is no finished run, or of another seed.
+    """
+    directory = config.grow or config.after
+    if directory is None:
+        return None
+    header = open_runs([directory]).headers[0]
+    seed = header["projection"]["seed"]
+    if seed != config.seed:
+        raise UsageError(f"{directory}: was embedded with --seed {seed}, which draws another pool; give that seed")
+    if config.grow and config.after:
+        raise UsageError("--grow and --after: a pool goes on from one run; give one of them")
+    return header, Pool.from_json(seed, header["options"].get("pool"))
+
+
+def recorded_pool(config: EmbedConfig) -> Pool | None:
+    """The pool of a run that was begun in ``--out``, if the same was asked for; its rate is not found anew."""
+    path = io.join(config.out, "run.json")
+    if config.overwrite or not io.exists(path):
+        return None
+    header = io.read_json(path)
+    value = header.get("options", {}).get("pool") if isinstance(header, dict) else None
+    if not isinstance(value, dict) or {name: value.get(name) for name in _ASKED} != _asked(config):
+        return None
+    return Pool.from_json(config.seed, value)
+
+
+def pool_share(
+    config: EmbedConfig, model: ModelPlan, files: Files, earlier: Pool | None, found: Probe | None = None
+) -> float:
+    """The share of the corpus that is asked for; tokens, documents and speed are found by ``probe``.
+
+    Args:
+        config: of the run.
+        model: what is known of the model.
+        files: (uri, path, bytes) of every shard.
+        earlier: with ``--grow``, the pool whose rows are there: a time budget is for what is beside.
+        found: what is known of the corpus; by default it is looked at.
+
+    Raises:
+        UsageError: there is not so much.
+    """
+    size = asked_size(config)
+    if size is None:
+        return 1.0
+    if size.kind == "share":
+        return size.value
+    found = found or look(config, model, files, timed=size.kind == "seconds")
+    if size.kind == "seconds":
+        whole = found.seconds / config.workers
+        return min(1.0, size.value / max(whole, 1e-9) + (earlier.whole.rate if config.grow and earlier else 0.0))
+    whole = found.tokens if size.kind == "tokens" else found.documents
+    if size.value > 1.2 * whole:
+        raise UsageError(
+            f"--pool {config.pool}: the corpus has about {whole:,.0f} {size.kind}; ask for less, or leave it out"
+        )
+    return min(1.0, size.value / max(whole, 1.0))
+
+
+def make_pool(
+    config: EmbedConfig, share: float, files: Files, earlier: Pool | None, count: Callable[[], GroupBytes]
+) -> Pool:
+    """The ranges of all groups.
+
+    Args:
+        config: of the run.
+        share: of the corpus.
+        files: (uri, path, bytes) of every shard.
+        earlier: the pool of ``--grow`` or ``--after``.
+        count: finds the bytes of each group in the rows, where the paths don't tell them.
+
+    Raises:
+        UsageError: ``--grow`` would shrink a group, or there is not so much after ``--after``.
+    """
+    before = earlier or Pool(config.seed, Range(0.0, 0.0))
+    by = config.group_by[0] if config.pool_alpha < 1 else None
+    if earlier and earlier.by != by:
+        raise UsageError(
+            f"{config.grow or config.after}: its pool has rates by {earlier.by or 'no group'}, the new one by "
+            f"{by or 'no group'}; give the same --pool-alpha and --group-by"
+        )
+    sizes = {} if by is None else (_path_bytes(files, by) or count())
+    rates = {None: share} if by is None else pool_rates(sizes, share, config.pool_alpha)
+    ranges = {}
+    for group, rate in rates.items():
+        start, held = before.range_of(group)
+        where = f" of group {group}" if by is not None else ""
+        if config.after and start + held + rate > 1 + 1e-12:
+            raise UsageError(
+                f"--after {config.after}: {rate:.4%} of the documents{where} are asked for, and {1 - start - held:.4%} "
+                "come after it; ask for a smaller pool"
+            )
+        if config.grow and rate < held:
+            raise UsageError(
+                f"--grow {config.grow}: has {held:.4%} of the documents{where}, and {rate:.4%} are asked for; ask for "
+                "more"
+            )
+        ranges[group] = Range(start + held if config.after else start, rate)
+    whole = ranges[None] if by is None else max(ranges.values(), key=lambda range_: range_.rate)
+    return Pool(config.seed, whole, by, {} if by is None else ranges)
+
+
+def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Probe:
+    """What the corpus holds, and, ``timed``, how long the model takes for it."""
+    rows = RowOptions(model.max_tokens, model.tokens_per_batch, config.storage, config.group_by)
+    embedder = BlockEmbedder(model.spec, rows) if timed else None
+    tokenizer = embedder.tokenizer if embedder else load_tokenizer(config.model, config.trust_remote_code)
+    return probe(files, read_options(config), tokenizer, model.prefix, model.max_tokens, config.format, embedder)
+
+
+def read_options(config: EmbedConfig, pool: Pool | None = None) -> ReadOptions:
+    """How rows are read."""
+    return ReadOptions(
+        text_field=config.text_field,
+        id_field=config.id_field,
+        group_by=config.group_by,
+        max_line_bytes=config.max_line_bytes,
+        block_bytes=config.block_bytes,
+        limit=config.limit,
+        pool=pool or Pool(config.seed),
+    )
+
+
+_ASKED = ("asked", "alpha")
+
+
+def _asked(config: EmbedConfig) -> dict[str, Any]:
+    return {"asked": config.pool or config.time_budget, "alpha": config.pool_alpha}
+
+
+def pool_header(config: EmbedConfig, pool: Pool) -> dict[str, Any] | None:
+    """What ``run.json`` says of the pool; None for the whole corpus."""
+    return None if asked_size(config) is None else _asked(config) | pool.to_json()
+
+
+def _path_bytes(files: Files, group: str) -> dict[str | None, float]:
+    """Bytes, as stored, by the group that the paths give; empty where they give none."""
+    found: dict[str | None, float] = {}
+    for _, path, size in files:
+        values = path_groups(path, [group])
+        if group not in values:
+            return {}
+        found[values[group]] = found.get(values[group], 0.0) + size
+    return found
