@@ -36,7 +36,9 @@ class RoutedCell:
     @property
     def share(self) -> Share:
         """The partition as a cell of the plan."""
-        return Share(group=self.group, fresh=0, fresh_tokens=0, choice_norm=0.0, rise=0.0, **self.statistics)
+        return Share(
+            group=self.group, fresh=0, fresh_tokens=0, choice_norm=0.0, rise=0.0, mass_variance=0.0, **self.statistics
+        )
 
 
 @dataclass(frozen=True)
