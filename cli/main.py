@@ -24,6 +24,7 @@ from cptsel.pipeline.errors import CptselError
 # Name, then the line that `cptsel --help` prints, so that the list needs none of the modules.
 COMMANDS = {
     "embed": "Embed a corpus: one sketched gradient for every sample.",
+    "lookahead": "Take a model a few steps along a new corpus: a checkpoint at which to embed the old one.",
     "select": "Choose a weighted subset of an embedded corpus: a replay manifest.",
     "order": "Put the shards of a manifest in order, epoch by epoch and rank by rank.",
     "verify": "Re-read a manifest and its sources, or an embedding run, and hold it to what it says.",

@@ -25,6 +25,7 @@ from cptsel.pipeline.embedding.earlier import EarlierRun
 from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import finish
 from cptsel.pipeline.embedding.inventory import count_groups, take_inventory, units_of
+from cptsel.pipeline.embedding.lookahead import ahead
 from cptsel.pipeline.embedding.plan import (
     ModelPlan,
     check_config,
@@ -82,7 +83,10 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
             outputs.write_config(config.out, "embed", to_yaml(config))
         shards = take_inventory(config, files, options)
         pool = recorded_pool(config) or plan_pool(config, model, files, shards, earlier and earlier[1], options)
-        header = run_header(config, model, root, shards, pool_header(config, pool))
+        steps = None
+        if config.lookahead:
+            model, steps = ahead(config, model, is_local(options))
+        header = run_header(config, model, root, shards, pool_header(config, pool), steps)
         grown = check_earlier(config, earlier, header)
         status = begin(config, output, header, shards)
         if status == "already done":
@@ -106,14 +110,14 @@ def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) 
 
 def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
     """Workers may stand in other directories, and the saved configuration is to work from any."""
-    inputs = tuple("@" + io.absolute(item[1:]) if item[:1] == "@" else io.absolute(item) for item in config.inputs)
     return replace(
         config,
-        inputs=inputs,
+        inputs=_absolute(config.inputs),
         model=io.absolute(config.model) if os.path.isdir(config.model) else config.model,
         root=config.root and io.absolute(config.root),
         grow=config.grow and io.absolute(config.grow),
         after=config.after and io.absolute(config.after),
+        lookahead=_absolute(config.lookahead),
         out=io.absolute(config.out),
         exclude=config.exclude and io.absolute(config.exclude),
     )
@@ -140,6 +144,10 @@ def check_earlier(config: EmbedConfig, earlier: tuple[RunHeader, Pool] | None, h
     if difference := first_difference(old, header, but=("pool",)):
         raise UsageError(f"{directory}: {difference}; embed with what that run has, or without it")
     return EarlierRun(directory, run_fingerprint(old), pool) if config.grow else None
+
+
+def _absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("@" + io.absolute(item[1:]) if item[:1] == "@" else io.absolute(item) for item in inputs)
 
 
 def _run(

@@ -9,12 +9,13 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
+from cptsel.pipeline.artifacts.run import pool_totals
 from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.summary import Summary, Table, first_rows
 from cptsel.pipeline.verification.runs import check_counts
 from cptsel.schemas.arrow import COUNT_COLUMNS
-from cptsel.schemas.headers import ExportHeader, ManifestHeader, Order, RunHeader
+from cptsel.schemas.headers import ExportHeader, LookaheadHeader, ManifestHeader, Order, RunHeader
 from cptsel.schemas.validation import validate
 
 Described = tuple[str, dict[str, Any], list[Table]]
@@ -39,7 +40,9 @@ def inspect(directory: str) -> Summary:
     directory = io.absolute(directory)
     names = outputs.list_tree(directory)
     if not names and io.exists(directory) and not os.path.isdir(directory):
-        raise UsageError(f"{directory} is a file, not a directory; name the output of embed, select, order or export")
+        raise UsageError(
+            f"{directory} is a file, not a directory; name the output of embed, lookahead, select, order or export"
+        )
     if not names:
         raise UsageError(f"{directory}: there is no such directory, or it is empty")
     maker = outputs.made_by(directory)
@@ -56,7 +59,7 @@ def inspect(directory: str) -> Summary:
     if maker is None:
         raise UsageError(
             f"{directory} was not written by cptsel ({len(names):,} files, the first {names[0]}); name the output of "
-            "embed, select, order or export"
+            "embed, lookahead, select, order or export"
         )
     if outputs.SUCCESS in names:
         raise VerificationError(
@@ -149,6 +152,7 @@ def _run(directory: str, names: list[str], header: RunHeader) -> Described:
         "corpus bytes": header["corpus"]["bytes"],
         "sketch": f"{projection['k']} numbers, seed {projection['seed']}; validation {projection['validation']['k']}",
         "norms": header["norm_kind"],
+        **pool_totals(header),
         "blocks written": sum(name.startswith("embeddings/") and name.endswith(".parquet") for name in names),
     }
     tables = []
@@ -231,8 +235,13 @@ def _table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
     return first_rows(title, columns, rows, _ROWS_SHOWN)
 
 
+def _lookahead(directory: str, names: list[str], header: LookaheadHeader) -> Described:
+    return "lookahead checkpoint", dict(header), []
+
+
 _KINDS: list[tuple[str, str, str, Callable[[str, list[str], Any], Described]]] = [
     ("run.json", "cptsel.run", "run", _run),
     ("manifest.json", "cptsel.replay", "manifest", _manifest),
     ("export.json", "cptsel.export", "export", _export),
+    ("lookahead.json", "cptsel.lookahead", "lookahead", _lookahead),
 ]

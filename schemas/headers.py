@@ -96,6 +96,25 @@ class RunHeader(TypedDict):
     run_id: NotRequired[str]
 
 
+class LookaheadHeader(TypedDict):
+    """``lookahead.json``."""
+
+    format: str
+    spec_version: int
+    model: str
+    weights: str
+    corpus: str
+    steps: int
+    optimizer: str
+    lr: float
+    tokens: int
+    max_tokens: int
+    seed: int
+    documents: int
+    windows: int
+    losses: list[float]
+
+
 class ReplayTokens(TypedDict):
     """Predicted tokens of one epoch: asked for, Σ repeat · n_tokens, and what the cap on repeats left over."""
 

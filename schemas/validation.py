@@ -8,9 +8,9 @@ from typing import Any, Literal, overload
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from cptsel.schemas.headers import ExportHeader, ManifestHeader, RunHeader
+from cptsel.schemas.headers import ExportHeader, LookaheadHeader, ManifestHeader, RunHeader
 
-NAMES = ("export", "manifest", "run", "stats")
+NAMES = ("export", "lookahead", "manifest", "run", "stats")
 
 
 def load_schema(name: str) -> dict[str, Any]:
@@ -27,6 +27,10 @@ def _validator(name: str) -> Draft202012Validator:
 
 @overload
 def validate(value: Any, name: Literal["export"]) -> ExportHeader: ...
+
+
+@overload
+def validate(value: Any, name: Literal["lookahead"]) -> LookaheadHeader: ...
 
 
 @overload

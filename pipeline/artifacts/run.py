@@ -28,7 +28,18 @@ MEND = "delete it and run the same cptsel embed command again, which makes it an
 
 # Options that say which rows a run holds, or how it was computed, but not what a row means: a union may mix them.
 _MAY_DIFFER = frozenset(
-    {"format", "limit", "exclude", "pool", "block_bytes", "max_line_bytes", "tokens_per_batch", "device", "threads"}
+    {
+        "format",
+        "limit",
+        "exclude",
+        "pool",
+        "lookahead",
+        "block_bytes",
+        "max_line_bytes",
+        "tokens_per_batch",
+        "device",
+        "threads",
+    }
 )
 
 _NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
@@ -305,6 +316,19 @@ def run_fingerprint(header: RunHeader) -> str:
     return fingerprint(
         {key: value for key, value in header.items() if key in keys} | {"packages": shaping_packages(header)}
     )
+
+
+def pool_totals(header: RunHeader) -> dict[str, Any]:
+    """Lines of a summary about what was embedded: the pool's rates, and where along a new corpus the model stood."""
+    pool, ahead = header["options"].get("pool"), header["options"].get("lookahead")
+    found = {}
+    if pool is not None:
+        rates = sorted({rate for _, _, rate in pool["groups"]} or {pool["rate"]})
+        by = f" to {rates[-1]:.4%} by {pool['by']}" if len(rates) > 1 else ""
+        found["pool"] = f"{rates[0]:.4%}{by}" + (f", after {pool['start']:.4%}" if pool["start"] else "")
+    if ahead is not None:
+        found["lookahead"] = f"{ahead['steps']} steps of {ahead['optimizer']} at {ahead['lr']:g}"
+    return found
 
 
 def shaping_packages(header: RunHeader) -> dict[str, str]:

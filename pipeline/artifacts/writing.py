@@ -20,7 +20,9 @@ _ALWAYS = r"config\.yaml|stats\.json|_SUCCESS|SHA256SUMS"
 _MANIFEST = _ALWAYS + r"|manifest\.json|CONSUMING\.md|shards\.parquet|samples/\d{6,}\.parquet"
 _WORK = re.escape(WORK) + r"/.+"
 _WRITTEN = {  # what each command writes below its output, finished or not
-    "embed": _ALWAYS + r"|run\.json|(shards|units)\.parquet|(embeddings|rejects)/\d{6,}-\d{5,}\.parquet",
+    "embed": _ALWAYS
+    + r"|run\.json|(shards|units)\.parquet|(embeddings|rejects)/\d{6,}-\d{5,}\.parquet|lookahead/[^/]+",
+    "lookahead": _ALWAYS,
     "select": _MANIFEST,
     "order": _MANIFEST + r"|schedule/\d+-\d+\.parquet",
     "export": _ALWAYS + r"|export\.json",

@@ -8,6 +8,12 @@ from cptsel.pipeline.embedding.pool_size import parse_duration, parse_pool
 
 _CORPUS, _POOL, _MODEL = "Corpus", "Candidate pool", "Model and windows"
 _SKETCH, _RUNNING = "Embeddings", "Running"
+_LOOKAHEAD = "Lookahead"
+_AHEAD = ReadBy("with --lookahead", lambda config: bool(config.lookahead))
+_STEPS_HELP = "Steps along the new corpus."
+_OPTIMIZER_HELP = "sgd is plain gradient descent; adamw has β .9 and .95 and no decay."
+_LR_HELP = "Learning rate of every step; by default 0.1 with sgd and 1e-4 with adamw."
+_TOKENS_HELP = "Least tokens of the new corpus that each step sees."
 _DRAWN = ReadBy("with --pool or --time-budget", lambda config: bool(config.pool or config.time_budget))
 
 
@@ -159,6 +165,18 @@ class EmbedConfig:
         least=1,
     )
 
+    lookahead: tuple[str, ...] = option(
+        (),
+        "New corpus, as a path, glob or @FILE; repeatable. Embed not at the model that is given but a few steps along "
+        "this text, where forgetting shows; the checkpoint is kept in RUN/lookahead.",
+        section=_LOOKAHEAD,
+        metavar="'GLOB'",
+    )
+    lookahead_steps: int = option(1, _STEPS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
+    lookahead_optimizer: str = option("sgd", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("sgd", "adamw"), read=_AHEAD)
+    lookahead_lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0, read=_AHEAD)
+    lookahead_tokens: int = option(32_768, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
+
     sketch_dim: int = option(
         1024,
         "Length of the sketch that is stored for every sample.",
@@ -212,3 +230,42 @@ class EmbedConfig:
         least=1,
     )
     beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookaheadConfig:
+    """Options of ``cptsel lookahead``."""
+
+    model: str = argument(
+        "Causal language model, as a directory or a Hub id; weights are read from safetensors only.", metavar="MODEL"
+    )
+    inputs: tuple[str, ...] = argument("New corpus: globs, paths or @FILE, as for embed.", metavar="'NEW'...")
+    steps: int = option(1, _STEPS_HELP, section=_LOOKAHEAD, metavar="N", least=1)
+    optimizer: str = option("sgd", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("sgd", "adamw"))
+    lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0)
+    tokens: int = option(32_768, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1)
+    seed: int = option(0, "Seed of the draw of documents.", section=_LOOKAHEAD, metavar="N", least=0)
+    format: str | None = option(
+        None, "Format of all shards; by default each one's suffix tells it.", section=_CORPUS, choices=FORMATS
+    )
+    root: str | None = option(None, "Directory to which shard paths are relative.", section=_CORPUS, metavar="DIR")
+    text_field: str = option("text", "Field or column that holds the text.", section=_CORPUS, metavar="NAME")
+    revision: str | None = option(
+        None, "Revision of a model on the Hub: branch, tag or commit.", section=_MODEL, metavar="NAME"
+    )
+    trust_remote_code: bool = option(False, "Run Python code that comes with the model.", section=_MODEL)
+    max_tokens: int | None = option(
+        None, "Longest window, in tokens; by default 1024, or what the model has.", section=_MODEL, metavar="N", least=1
+    )
+    device: str = option("auto", "Device to run on, such as cpu or cuda:0.", section=_MODEL, metavar="NAME")
+    threads: int = option(
+        1,
+        "Threads for the model; the same count gives the same bytes.",
+        section=_RUNNING,
+        metavar="N",
+        least=1,
+        most=1024,
+    )
+    out: str = option(help="Directory to write, which --model of embed takes.", section=_RUNNING, metavar="DIR")
+    overwrite: bool = option(False, "Replace the directory if it is there.", section=_RUNNING)
+    dry_run: bool = option(False, "Say what would be done and do nothing.", section=_RUNNING)

@@ -128,9 +128,22 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
 
 
 def run_header(
-    config: EmbedConfig, model: ModelPlan, root: str, shards: list[Shard], pool: dict[str, Any] | None = None
+    config: EmbedConfig,
+    model: ModelPlan,
+    root: str,
+    shards: list[Shard],
+    pool: dict[str, Any] | None = None,
+    lookahead: dict[str, Any] | None = None,
 ) -> RunHeader:
-    """run.json without totals: everything that decides the bytes of the rows."""
+    """run.json without totals: everything that decides the bytes of the rows.
+
+    Args:
+        config: of the run.
+        model: at which gradients are taken.
+        root, shards: of the corpus.
+        pool: what ``pool_header`` says of it.
+        lookahead: what decides the model, with ``--lookahead``.
+    """
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
     projection: Projection = {
         "seed": config.seed,
@@ -142,7 +155,7 @@ def run_header(
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
-    options["pool"] = pool
+    options |= {"pool": pool, "lookahead": lookahead}
     excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {
@@ -187,6 +200,14 @@ def first_difference(
         changed_shards: paths, where they are known.
         but: options that may differ.
     """
+    before, now = (header["options"].get("lookahead") for header in (old, new))
+    if before != now:
+        same = before and now and {**before, "corpus": ""} == {**now, "corpus": ""}
+        return (
+            "the corpus of --lookahead changed"
+            if same
+            else f"was begun with --lookahead {_show(before)}, now {_show(now)}"
+        )
     what = {"weights": "the model's weights", "tokenizer": "the tokenizer", "corpus": "the corpus"}
     for name, words in what.items():
         if dict(old["fingerprints"])[name] != dict(new["fingerprints"])[name]:
@@ -217,6 +238,8 @@ def _size(projection: Projection, key: str) -> Any:
 def _show(value: Any) -> str:
     if value is None or value == []:
         return "not set"
+    if isinstance(value, dict) and "optimizer" in value:
+        return f"{value['steps']} steps of {value['optimizer']} at {value['lr']:g} on {value['tokens']} tokens each"
     if isinstance(value, dict):  # a pool
         return str(value["asked"]) + (f" and --pool-alpha {value['alpha']:g}" if value["alpha"] != 1 else "")
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

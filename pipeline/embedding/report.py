@@ -6,6 +6,7 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import run_warnings
+from cptsel.pipeline.artifacts.run import pool_totals
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.units import UnitResult, unit_path
@@ -147,7 +148,8 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         "rows kept": totals["rows_kept"],
         "rows rejected": totals["rows_rejected"],
         "rows excluded": totals["rows_excluded"],
-        **_pool_totals(header),
+        **({"rows not drawn": totals["rows_not_drawn"]} if header["options"].get("pool") else {}),
+        **pool_totals(header),
         **({"shards damaged": totals["shards_damaged"]} if totals["shards_damaged"] else {}),
         **({"bytes lost": totals["bytes_lost"]} if totals["bytes_lost"] else {}),
         **({"rows with special tokens": totals["rows_special"]} if totals["rows_special"] else {}),
@@ -171,15 +173,6 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         warnings=[*warnings, *run_warnings(header), *_special_warning(totals)]
         + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
     )
-
-
-def _pool_totals(header: RunHeader) -> dict[str, Any]:
-    pool = header["options"].get("pool")
-    if pool is None:
-        return {}
-    rates = sorted({rate for _, _, rate in pool["groups"]} or {pool["rate"]})
-    shown = f"{rates[0]:.4%}" if len(rates) == 1 else f"{rates[0]:.4%} to {rates[-1]:.4%} by {pool['by']}"
-    return {"rows not drawn": header["totals"]["rows_not_drawn"], "pool": shown}
 
 
 def _special_warning(totals: dict[str, Any]) -> list[str]:

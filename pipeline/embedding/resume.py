@@ -9,6 +9,7 @@ from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.finish import write_shards
+from cptsel.pipeline.embedding.lookahead import put_in_place
 from cptsel.pipeline.embedding.plan import refuse_difference
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
@@ -33,6 +34,7 @@ def begin(config: EmbedConfig, output: Output, header: RunHeader, shards: list[S
             io.delete(io.join(config.out, outputs.SUCCESS))
         status = "resumed"
     outputs.write_config(config.out, "embed", to_yaml(config))
+    put_in_place(config.out)
     write_shards(config.out, shards)
     validate(header, "run")
     io.write_json(path, header)

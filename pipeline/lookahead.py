@@ -1,0 +1,73 @@
+"""``cptsel lookahead``: a checkpoint a few steps along a new corpus, at which an old one is then embedded."""
+
+import os
+import time
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
+from cptsel.pipeline.config import check_values, to_yaml
+from cptsel.pipeline.corpus.listing import list_inputs
+from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
+from cptsel.pipeline.embedding.lookahead import make_lookahead, steps_of, summary_totals
+from cptsel.pipeline.embedding.plan import plan_model
+from cptsel.pipeline.embedding.pool import read_options
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import Summary
+
+_MODEL_FILES = r"[^/]+\.(json|safetensors|model|txt|jinja|py)"
+
+
+def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summary:
+    """Run ``cptsel lookahead``.
+
+    Returns:
+        The summary that the command prints.
+
+    Raises:
+        UsageError: an option, path or model that can't be used, too little text, or a loss that grows.
+    """
+    began = time.monotonic()
+    check_values(config)
+    out = io.absolute(config.out)
+    if io.is_remote(out):
+        raise UsageError(
+            f"--out {config.out}: checkpoints are written to local or mounted directories; copy it from one"
+        )
+    model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
+    if os.path.isdir(model):
+        check_apart(out, model)
+    _, files = list_inputs(config.inputs, config.root, config.format)
+    here = EmbedConfig(
+        inputs=config.inputs,
+        format=config.format,
+        text_field=config.text_field,
+        model=model,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        max_tokens=config.max_tokens,
+        dtype="float32",
+        device=config.device,
+        threads=config.threads,
+        seed=config.seed,
+        out=out,
+    )
+    plan = plan_model(here)
+    steps = steps_of(config.steps, config.optimizer, config.lr, config.tokens, config.seed)
+    with writing(out, "lookahead", overwrite=config.overwrite, dry_run=config.dry_run, data=_MODEL_FILES) as output:
+        if config.dry_run:
+            totals = {"files of the new corpus": len(files), "steps": steps.steps, "tokens a step": steps.tokens}
+            return Summary(command="lookahead", out=out, status="dry-run", totals=totals, tables=[], warnings=[])
+        # Made beside what is there, so that text that does not suffice costs no older checkpoint.
+        made = io.join(out, outputs.WORK, "model")
+        facts = make_lookahead(made, steps, plan, files, read_options(here), config.format)
+        output.begin(to_yaml(config))
+        for name in sorted(os.listdir(made)):
+            os.replace(io.join(made, name), io.join(out, name))
+        stats = {"seconds": round(time.monotonic() - began, 3)}
+        io.write_json(io.join(out, outputs.STATS), stats)
+        commit(out)
+    return Summary(
+        command="lookahead", out=out, status="done", totals=summary_totals(facts) | stats, tables=[], warnings=[]
+    )

@@ -1,0 +1,188 @@
+"""A few steps along the new domain: against plain autograd, the same bytes again, and what ``embed`` does with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from selection_builder import choose
+from transformers import AutoModelForCausalLM
+
+from cptsel.cli.main import main
+from cptsel.pipeline.embed import embed
+from cptsel.pipeline.embedding import lookahead as room
+from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
+from cptsel.pipeline.embedding.plan import plan_model
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.inspect import inspect
+from cptsel.pipeline.lookahead import lookahead
+from cptsel.pipeline.model.frozen import FrozenModel
+from cptsel.pipeline.model.lookahead import take_steps
+from cptsel.pipeline.model.naming import weights_fingerprint
+
+SMALL = {"max_tokens": 32, "sketch_dim": 64, "validation_dim": 32, "limit": 4}
+
+
+@pytest.fixture(scope="module")
+def new(sample_data):
+    return str(sample_data / "new" / "*" / "*")
+
+
+@pytest.fixture
+def made(tiny_lm, new, tmp_path):
+    def call(name, **options):
+        settings = {"tokens": 300, "max_tokens": 32} | options
+        lookahead(LookaheadConfig(model=str(tiny_lm), inputs=(new,), out=str(tmp_path / name), **settings))
+        return tmp_path / name
+
+    return call
+
+
+def rows(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(5, 500, n).astype(np.int32) for n in lengths]
+
+
+def mean_loss(model, windows):
+    """By transformers itself, one window at a time."""
+    losses = [
+        model(input_ids=torch.tensor(w[None]).long(), labels=torch.tensor(w[None]).long()).loss * (len(w) - 1)
+        for w in windows
+    ]
+    return sum(losses) / sum(len(w) - 1 for w in windows)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_steps_are_those_of_plain_autograd(tiny_lm, optimizer):
+    lr, windows = (0.1, 1e-3)[optimizer == "adamw"], [rows([9, 17, 5, 12]), rows([8, 8, 20], seed=1)]
+    plan = plan_model(EmbedConfig(inputs=(), model=str(tiny_lm), out=""))
+    ours = FrozenModel(plan.spec)
+    losses = take_steps(ours, [[windows[0][:3], windows[0][3:]], [windows[1]]], optimizer, lr)
+    theirs = AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.float32).eval()
+    stepper = torch.optim.AdamW(theirs.parameters(), lr, betas=(0.9, 0.95), weight_decay=0.0)
+    expected = []
+    for step in windows:
+        theirs.zero_grad()
+        loss = mean_loss(theirs, step)
+        loss.backward()
+        expected.append(loss.item())
+        if optimizer == "sgd":
+            with torch.no_grad():
+                for parameter in theirs.parameters():
+                    parameter -= lr * parameter.grad
+        else:
+            stepper.step()
+    expected.append(mean_loss(theirs, windows[0]).item())
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert losses[-1] < losses[0]
+    for mine, its in zip(ours.model.parameters(), theirs.parameters(), strict=True):
+        assert not mine.requires_grad
+        # AdamW moves a weight of almost no gradient by its sign, which rounding decides.
+        assert (mine - its).abs().mean() < 1e-2 * lr * (1 if optimizer == "adamw" else 1e-3)
+
+
+def test_the_checkpoint_is_the_same_again_and_the_model_stays(made, tiny_lm):
+    before = weights_fingerprint(str(tiny_lm))
+    first, again, other = made("a", steps=2), made("b", steps=2), made("c", steps=2, seed=1)
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in again.iterdir())
+    for name in names:
+        if name not in {"stats.json", "config.yaml"}:
+            assert (first / name).read_bytes() == (again / name).read_bytes()
+    assert (first / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
+    assert weights_fingerprint(str(tiny_lm)) == before != weights_fingerprint(str(first))
+    facts = json.loads((first / "lookahead.json").read_text())
+    assert facts["weights"] == before
+    assert len(facts["losses"]) == 3
+    assert facts["losses"][-1] < facts["losses"][0]
+    assert inspect(str(first))["status"] == "lookahead checkpoint, finished"
+    assert AutoModelForCausalLM.from_pretrained(first).dtype == torch.float32
+
+
+def test_steps_see_each_so_many_tokens_of_other_documents(made):
+    facts = [json.loads((made(str(n), steps=n) / "lookahead.json").read_text()) for n in (1, 3)]
+    assert facts[1]["windows"] > 2 * facts[0]["windows"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": 1e4}, "lower it"),
+        ({"tokens": 10**9}, "the new corpus has .* tokens, and 1 steps of 1,000,000,000"),
+        ({"steps": 0}, "--steps 0: must be at least 1"),
+        ({"lr": 0.0}, "--lr 0.0: must be"),
+        ({"optimizer": "lion"}, "must be one of sgd, adamw"),
+        ({"device": "tpu"}, "--device tpu"),
+    ],
+)
+def test_what_can_not_be_is_named(made, tmp_path, options, words):
+    with pytest.raises(UsageError, match=words):
+        made("out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_older_checkpoint_stays_where_a_new_one_fails(made):
+    out = made("out")
+    weights = (out / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="exists; pass --overwrite"):
+        made("out")
+    with pytest.raises(UsageError, match="lower it"):
+        made("out", lr=1e4, overwrite=True)
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert (out / "_SUCCESS").exists()
+    made("out", lr=0.01, overwrite=True)
+    assert (out / "model.safetensors").read_bytes() != weights
+
+
+@pytest.fixture
+def run(tiny_lm, sample_data, new, tmp_path):
+    def call(name, ahead=True, **options):
+        settings = SMALL | ({"lookahead": (new,), "lookahead_tokens": 300} if ahead else {}) | options
+        corpus = str(sample_data / "old" / "docs_*" / "*0.jsonl.gz")
+        embed(EmbedConfig(inputs=(corpus,), model=str(tiny_lm), out=str(tmp_path / name), **settings))
+        return tmp_path / name
+
+    return call
+
+
+def test_embed_takes_gradients_there(run, made, tmp_path):
+    here, base = run("ahead"), run("base", ahead=False)
+    there = made("model")
+    assert (here / "lookahead" / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
+    headers = [json.loads((path / "run.json").read_text()) for path in (here, base)]
+    assert headers[0]["fingerprints"]["weights"] == weights_fingerprint(str(there))
+    assert headers[0]["model"]["source"] == headers[1]["model"]["source"]
+    assert headers[0]["options"]["lookahead"]["weights"] == headers[1]["fingerprints"]["weights"]
+    summary = choose((base, here), tmp_path / "replay", group_by=None, method="craig", combine="difference")
+    assert summary["status"] == "done"
+
+
+def test_a_rerun_takes_the_checkpoint_that_is_there(run, monkeypatch):
+    here = run("ahead")
+    bytes_before = {path.name: path.read_bytes() for path in (here / "embeddings").iterdir()}
+    (here / "_SUCCESS").unlink()
+    next((here / "embeddings").iterdir()).unlink()
+    monkeypatch.setattr(room, "make_lookahead", None)
+    run("ahead")
+    assert {path.name: path.read_bytes() for path in (here / "embeddings").iterdir()} == bytes_before
+    monkeypatch.undo()
+    for options, words in (
+        ({"lookahead_lr": 0.2}, "was begun with --lookahead 1 steps of sgd at 0.1 .*, now 1 steps of sgd at 0.2"),
+        ({"ahead": False}, "was begun with --lookahead .*, now not set"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run("ahead", **options)
+        assert (here / "_SUCCESS").exists()
+    run("ahead", lookahead_lr=0.2, overwrite=True)
+    assert json.loads((here / "lookahead" / "lookahead.json").read_text())["lr"] == 0.2
+    with pytest.raises(UsageError, match="--lookahead-steps is read with --lookahead"):
+        run("other", ahead=False, lookahead_steps=2)
+
+
+def test_the_command(tiny_lm, new, tmp_path, capsys):
+    argv = ["lookahead", str(tiny_lm), new, "--tokens", "300", "--max-tokens", "32", "--out", str(tmp_path / "x")]
+    assert main([*argv, "--dry-run"]) == 0
+    assert not (tmp_path / "x").exists()
+    capsys.readouterr()
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "done"
