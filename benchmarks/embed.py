@@ -12,8 +12,9 @@ the time that other programs made them wait as CPU time.
 **Kernel.** Real windows in the batches that embed would make, a few taken from the whole range of lengths. For each
 batch: *plain* forward + loss, as any evaluation loop has it (logits of the whole padded batch, ``cross_entropy``, no
 gradient); *lean* forward + loss, whose loss is taken a cache-full of unpadded rows at a time, as our kernel does;
-``HeadGradient.of_windows``; and the same with exact norms. The ratio that is aimed at is gradients ÷ plain; gradients ÷
-lean says what the sketches alone add.
+``HeadGradient.of_windows``; the same with exact norms; and the gradients of the body, and of both, whose backward pass
+is to cost no more than 3 × plain together with the forward one. The ratio that is aimed at is gradients ÷ plain;
+gradients ÷ lean says what the sketches alone add.
 
 **Command.** CPU time of ``cptsel embed`` in a process of its own, without its start-up, which is the same for any
 corpus: the command runs with ``--limit`` at ``--small`` and at ``--large`` rows a shard, and the difference is divided
@@ -62,7 +63,9 @@ from cptsel.pipeline.embedding.cutting import cut_block
 from cptsel.pipeline.embedding.plan import ModelPlan, plan_model
 from cptsel.pipeline.kernels.gradients.head import CHUNK_ELEMENTS
 from cptsel.pipeline.model.frozen import FrozenModel
+from cptsel.pipeline.model.gradients.body import BodyGradient
 from cptsel.pipeline.model.gradients.head import HeadGradient
+from cptsel.pipeline.model.gradients.head_body import HeadBodyGradient
 from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
@@ -198,13 +201,18 @@ def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
     """CPU seconds of every way over the batches, round by round."""
     exact = copy.copy(model)
     exact.spec = dataclasses.replace(model.spec, exact_norm=True)
-    by_sketch, by_length = HeadGradient(model), HeadGradient(exact)
+    by_sketch, by_length, body = HeadGradient(model), HeadGradient(exact), BodyGradient(model)
+    mixed = copy.copy(model)
+    mixed.spec = dataclasses.replace(model.spec, mixing=(1.0, 1.0))
+    both = HeadBodyGradient(mixed)
     padded = [pad(batch) for batch in found]
     ways: dict[str, Callable[[int], object]] = {
         "plain": lambda i: plain_loss(model, padded[i]),
         "lean": lambda i: lean_loss(model, padded[i]),
         "gradients": lambda i: by_sketch.of_windows(found[i]),
         "exact_norm": lambda i: by_length.of_windows(found[i]),
+        "body": lambda i: body.of_windows(found[i]),
+        "head+body": lambda i: both.of_windows(found[i]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     clock = Clock("the kernel", rounds + 1)
@@ -223,6 +231,8 @@ def kernel_part(model: FrozenModel, found: list[Batch], rounds: int) -> dict:
         "gradients / plain": ratio(seconds["gradients"], seconds["plain"]),
         "gradients / lean": ratio(seconds["gradients"], seconds["lean"]),
         "exact_norm / plain": ratio(seconds["exact_norm"], seconds["plain"]),
+        "body / plain": ratio(seconds["body"], seconds["plain"]),
+        "head+body / plain": ratio(seconds["head+body"], seconds["plain"]),
         "exact_norm / lean": ratio(seconds["exact_norm"], seconds["lean"]),
     }
     return {"batches": len(found), "tokens": tokens, "padding": share, "cpu_s": seconds, "ratios": ratios}

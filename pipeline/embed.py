@@ -26,6 +26,7 @@ from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import finish
 from cptsel.pipeline.embedding.inventory import count_groups, take_inventory, units_of
 from cptsel.pipeline.embedding.lookahead import ahead
+from cptsel.pipeline.embedding.mixing import with_mixing
 from cptsel.pipeline.embedding.plan import (
     ModelPlan,
     check_config,
@@ -83,7 +84,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
             outputs.write_config(config.out, "embed", to_yaml(config))
         shards = take_inventory(config, files, options)
         pool = recorded_pool(config) or plan_pool(config, model, files, shards, earlier and earlier[1], options)
-        steps = None
+        model, steps = with_mixing(config, model, files), None
         if config.lookahead:
             model, steps = ahead(config, model, is_local(options))
         header = run_header(config, model, root, shards, pool_header(config, pool), steps)
@@ -117,6 +118,7 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
         root=config.root and io.absolute(config.root),
         grow=config.grow and io.absolute(config.grow),
         after=config.after and io.absolute(config.after),
+        mixing=config.mixing and io.absolute(config.mixing),
         lookahead=_absolute(config.lookahead),
         out=io.absolute(config.out),
         exclude=config.exclude and io.absolute(config.exclude),

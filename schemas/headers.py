@@ -62,8 +62,11 @@ class ValidationSketch(TypedDict):
 
 
 class Projection(TypedDict):
-    """Seed and sizes of the sketches."""
+    """What gradients are of, and seed and sizes of their sketches; ``k_v`` is of the head alone."""
 
+    gradient: str
+    modules: str | None
+    mixing: NotRequired[dict[str, float]]  # factors of head and body, where gradients are of both
     seed: int
     format_version: int
     k: int

@@ -232,7 +232,7 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         (["order", "a", "b"], "unexpected extra argument (b); see cptsel order --help"),
         (["select", "run", "--method", "best"], "'best' is not one of 'uniform', 'full', "),
         (["embed", "x", "--sketch-dim", "many"], "'many' is not a valid integer; see cptsel embed --help"),
-        (["chose"], "no command 'chose'; commands: embed, select, order, verify, compare, inspect, export"),
+        (["chose"], "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, inspect, export"),
         (
             ["embed", "--config", "absent.yaml"],
             "--config absent.yaml: can't be read (no such file or directory); name a YAML file",

@@ -169,7 +169,10 @@ def test_a_lost_or_cut_table_of_shards_is_damage_and_the_rest_is_told(copied, co
 
 @pytest.mark.parametrize(
     ("content", "phrase"),
-    [(None, "none of run.json, manifest.json, export.json says what it is"), ("{", "manifest.json: not valid JSON")],
+    [
+        (None, "none of run.json, manifest.json, export.json, lookahead.json says what it is"),
+        ("{", "manifest.json: not valid JSON"),
+    ],
 )
 def test_a_lost_or_cut_header_is_damage(copied, content, phrase):
     (copied / "manifest.json").unlink()

@@ -19,7 +19,7 @@ from cptsel.cli._options import config_parameters
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import ReadBy, check_read, check_values, option, resolve, to_yaml
+from cptsel.pipeline.config import ReadBy, check_read, check_values, option, options_of, resolve, to_yaml
 from cptsel.pipeline.corpus.formats.base import CorpusFormat, lost
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format, known_suffixes
 from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document, DocumentBlock
@@ -137,6 +137,10 @@ class Last(GradientKind):
         return BatchGradients(
             last[:, : spec.sketch_dim], last[:, -spec.validation_dim :], lengths.float(), exact_norm=None
         )
+
+
+def test_the_command_offers_every_gradient_kind():
+    assert tuple(options_of(EmbedConfig)["gradient"].choices) == tuple(GRADIENTS)
 
 
 def test_a_gradient_kind_is_one_class(tiny_lm, monkeypatch):

@@ -177,6 +177,28 @@ class EmbedConfig:
     lookahead_lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0, read=_AHEAD)
     lookahead_tokens: int = option(32_768, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
 
+    gradient: str = option(
+        "head",
+        "What gradients are taken of: head is the LM head, by the forward pass alone; body all linear layers below it, "
+        "by a backward pass, at two to three times the cost; head+body both, each scaled to the same size.",
+        section=_SKETCH,
+        choices=("head", "body", "head+body"),
+    )
+    modules: str | None = option(
+        None,
+        "Only the layers of the body whose name matches this glob, such as '*mlp*'.",
+        section=_SKETCH,
+        metavar="PATTERN",
+        read=ReadBy("with a --gradient of the body", lambda config: "body" in config.gradient),
+    )
+    mixing: str | None = option(
+        None,
+        "Run whose factors of head and body are taken, so that both runs can be used together; by default they are "
+        "found on a few documents, the same for the same corpus and model, with and without --lookahead.",
+        section=_SKETCH,
+        metavar="RUN",
+        read=ReadBy("with --gradient head+body", lambda config: config.gradient == "head+body"),
+    )
     sketch_dim: int = option(
         1024,
         "Length of the sketch that is stored for every sample.",

@@ -124,7 +124,7 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
             f"--lookahead: workers can't load a checkpoint from {config.out}; make it by cptsel lookahead in a folder "
             "that they see, and give it as --model"
         )
-    start = plan_model(replace(config, dtype="float32"), here)
+    start = plan_model(replace(config, dtype="float32", gradient="head", modules=None), here)
     steps = steps_of(
         config.lookahead_steps, config.lookahead_optimizer, config.lookahead_lr, config.lookahead_tokens, config.seed
     )
@@ -138,7 +138,7 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here)
     facts: Any = {**moved.facts, "source": config.model, "revision": base.facts["revision"]}
-    return replace(moved, spec=replace(moved.spec, source=place), facts=facts), asked
+    return replace(moved, spec=replace(moved.spec, source=place, mixing=base.spec.mixing), facts=facts), asked
 
 
 def put_in_place(out: str) -> None:

@@ -111,6 +111,8 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
         validation_dim=config.validation_dim,
         exact_norm=config.norm == "exact",
         max_positions=max_tokens + len(prefix.ids),
+        gradient=config.gradient,
+        modules=config.modules,
     )
     facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
     described = describe(path, config.trust_remote_code, here)
@@ -146,12 +148,16 @@ def run_header(
     """
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
     projection: Projection = {
+        "gradient": config.gradient,
+        "modules": config.modules,
         "seed": config.seed,
         "format_version": sketch.FORMAT_VERSION,
         "k": config.sketch_dim,
         "k_v": min(sketch.K_V, vocab),
         "validation": {"k": config.validation_dim, "k_v": min(sketch.K_V_VALIDATION, vocab)},
     }
+    if model.spec.mixing is not None:
+        projection["mixing"] = dict(zip(("head", "body"), model.spec.mixing, strict=True))
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
@@ -214,11 +220,19 @@ def first_difference(
             names = f" ({', '.join(changed_shards[:3])})" if name == "corpus" and changed_shards else ""
             return f"{words}{names} changed since this run was begun"
     if old["projection"] != new["projection"]:
-        flags = {"seed": "--seed", "k": "--sketch-dim", "validation": "--validation-dim"}
+        flags = {
+            "gradient": "--gradient",
+            "modules": "--modules",
+            "seed": "--seed",
+            "k": "--sketch-dim",
+            "validation": "--validation-dim",
+        }
         for key, flag in flags.items():
             before, now = (_size(header["projection"], key) for header in (old, new))
             if before != now:
                 return f"was begun with {flag} {before}, now {now}"
+        if old["projection"].get("mixing") != new["projection"].get("mixing"):
+            return "head and body are mixed otherwise there (--mixing)"
         return "was begun by a version of cptsel with another projection"
     if old["norm_kind"] != new["norm_kind"]:
         return f"was begun with --norm {old['norm_kind']}, now {new['norm_kind']}"

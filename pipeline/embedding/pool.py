@@ -1,6 +1,7 @@
 """The pool of a run: its rate, fixed before the first row, and how it goes with an earlier run's."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cptsel.pipeline import io
@@ -137,7 +138,8 @@ def make_pool(
 def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Probe:
     """What the corpus holds, and, ``timed``, how long the model takes for it."""
     rows = RowOptions(model.max_tokens, model.tokens_per_batch, config.storage, config.group_by)
-    embedder = BlockEmbedder(model.spec, rows) if timed else None
+    spec = replace(model.spec, mixing=model.spec.mixing or (1.0, 1.0))
+    embedder = BlockEmbedder(spec, rows) if timed else None
     tokenizer = embedder.tokenizer if embedder else load_tokenizer(config.model, config.trust_remote_code)
     return probe(files, read_options(config), tokenizer, model.prefix, model.max_tokens, config.format, embedder)
 

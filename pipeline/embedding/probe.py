@@ -1,7 +1,7 @@
 """What a corpus holds, about, from parts of a few shards: documents, tokens, samples, and what embedding them takes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, ReadOptions, read_block, read_parts
+from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.block import BlockEmbedder
 from cptsel.pipeline.embedding.cutting import cut_block
@@ -80,19 +81,15 @@ def probe(
         CptselError: a file can't be read.
     """
     total = sum(size for _, _, size in files)
-    options = replace(options, pool=type(options.pool)())
+    options = replace(options, pool=Pool())
     sums, tables = _Sums(), []
     model_seconds = model_tokens = 0.0
     picked = _spread([size for _, _, size in files])
     for index, points in picked.items():
-        uri, path, size = files[index]
-        try:
-            shard = inventory(index, uri, path, size, options.block_bytes, named)
-            blocks, share = _parts(shard, options)
-        except OSError as error:
-            raise CptselError(f"{uri}: {error}") from error
+        _, path, size = files[index]
+        blocks, share = _read(files, index, options, named)
         documents = [document for block in blocks for document in block.documents]
-        few = documents[:: max(1, len(documents) // DOCUMENTS)]
+        few = _few(documents)
         began = time.perf_counter()
         cut = cut_block(path, _block(index, few), tokenizer, prefix, max_tokens)
         seconds = time.perf_counter() - began
@@ -125,6 +122,29 @@ def probe(
         sample_bytes=each,
         block_bytes=float(empty),
     )
+
+
+def few_documents(
+    files: Sequence[tuple[str, str, int]], options: ReadOptions, named: str | None
+) -> Iterator[tuple[str, DocumentBlock]]:
+    """Path, and a block of the documents that ``probe`` would tokenise, of each shard that it would read."""
+    for index in _spread([size for _, _, size in files]):
+        blocks, _ = _read(files, index, replace(options, pool=Pool()), named)
+        yield files[index][1], _block(index, _few([document for block in blocks for document in block.documents]))
+
+
+def _few(documents: list[Document]) -> list[Document]:
+    return documents[:: max(1, len(documents) // DOCUMENTS)]
+
+
+def _read(
+    files: Sequence[tuple[str, str, int]], index: int, options: ReadOptions, named: str | None
+) -> tuple[list[DocumentBlock], float]:
+    uri, path, size = files[index]
+    try:
+        return _parts(inventory(index, uri, path, size, options.block_bytes, named), options)
+    except OSError as error:
+        raise CptselError(f"{uri}: {error}") from error
 
 
 def _spread(sizes: Sequence[int]) -> dict[int, int]:

@@ -20,7 +20,8 @@ from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device
 class ModelSpec:
     """What a worker needs to load the model that the driver looked at, and to take its gradients.
 
-    ``gradient`` is a key of ``gradients.registry.GRADIENTS``.
+    ``gradient`` is a key of ``gradients.registry.GRADIENTS``; ``modules`` a glob that narrows the layers of the body;
+    ``mixing`` the factors of head and body where both are taken.
     """
 
     source: str
@@ -35,6 +36,8 @@ class ModelSpec:
     exact_norm: bool
     max_positions: int
     gradient: str = "head"
+    modules: str | None = None
+    mixing: tuple[float, float] | None = None
 
 
 class FrozenModel:

@@ -49,6 +49,7 @@ def head_gradients(
     sketch: HeadSketch,
     validation: HeadSketch,
     exact_norm: bool = False,
+    below: torch.Tensor | None = None,
 ) -> BatchGradients:
     """Sketch the head gradient of every sample of a right-padded batch.
 
@@ -62,6 +63,7 @@ def head_gradients(
         sketch: tables of the sketch.
         validation: tables of the validation sketch.
         exact_norm: also compute ‖G‖_F exactly; costs about as much as the head itself.
+        below: (B, T, d) zeros that take what ``head_backward`` returns, at the cost of the head once more.
 
     Returns:
         Sums over each sample's tokens, never means, accumulated in float32 whatever the model's dtype.
@@ -75,6 +77,7 @@ def head_gradients(
     loss = torch.empty(n, dtype=torch.float32, device=device)
     folded = torch.empty(n, sketch.k_v, dtype=torch.float32, device=device)
     folded_validation = torch.empty(n, validation.k_v, dtype=torch.float32, device=device)
+    below_rows = None if below is None else torch.empty_like(rows)
     chunk = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocab)
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
@@ -82,6 +85,10 @@ def head_gradients(
         for table, out in ((sketch, folded), (validation, folded_validation)):
             out[part] = table.fold_vocab(errors)
             table.subtract_onehot(out[part], targets[part], slope_at_target)
+        if below_rows is not None:
+            below_rows[part] = _through_head(errors, targets[part], slope_at_target, weight)
+    if below is not None and below_rows is not None:
+        below[real] = below_rows
     padded = torch.zeros(batch, steps, width, dtype=torch.float32, device=device)
     padded[real] = rows.float()
 
@@ -128,6 +135,14 @@ def _softmax_errors(
     return p, loss, slope
 
 
+def _through_head(
+    errors: torch.Tensor, targets: torch.Tensor, slope: torch.Tensor | float, weight: torch.Tensor
+) -> torch.Tensor:
+    """Σ_v e_tv W_v (n, d) from f′ ⊙ p, which becomes e."""
+    errors[torch.arange(len(errors), device=errors.device), targets] -= slope
+    return errors.to(weight.dtype) @ weight
+
+
 def _frobenius(
     hidden: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
 ) -> torch.Tensor:
@@ -150,3 +165,37 @@ def _frobenius(
         for start in range(0, vocab, 1 << 13):
             square += (errors[:, start : start + (1 << 13)].T @ h).double().square().sum()
     return square.clamp_min(0.0).sqrt().float()
+
+
+def head_backward(
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    lengths: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    logit_map: LogitMap,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The backward pass through the head, in slices of tokens: what the layers below it get.
+
+    Args:
+        hidden, labels, lengths, weight, bias, logit_map: as of ``head_gradients``.
+
+    Returns:
+        Losses (B,) float32, summed over tokens; and their gradients by ``hidden`` (B, T, d), in its dtype, zero at
+        padding: Σ_v e_tv W_v.
+    """
+    steps = hidden.shape[1]
+    real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+    rows, targets = hidden[real], labels[real]
+    losses = torch.empty(rows.shape[0], dtype=torch.float32, device=hidden.device)
+    below = torch.empty_like(rows)
+    chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
+    for start in range(0, rows.shape[0], chunk):
+        part = slice(start, min(start + chunk, rows.shape[0]))
+        errors, losses[part], slope = _softmax_errors(rows[part], targets[part], weight, bias, logit_map)
+        below[part] = _through_head(errors, targets[part], slope, weight)
+    loss_sum = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
+    loss_sum[real] = losses
+    gradient = torch.zeros_like(hidden)
+    gradient[real] = below
+    return loss_sum.sum(dim=1), gradient

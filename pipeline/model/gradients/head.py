@@ -18,11 +18,7 @@ class HeadGradient(GradientKind):
 
     def __init__(self, model: FrozenModel):
         super().__init__(model)
-        spec, (vocab, width) = model.spec, model.head.weight.shape
-        self.sketch = HeadSketch.create(spec.seed, "head", vocab, width, spec.sketch_dim, K_V, spec.device)
-        self.validation = HeadSketch.create(
-            spec.seed, "head/validation", vocab, width, spec.validation_dim, K_V_VALIDATION, spec.device
-        )
+        self.sketch, self.validation = head_sketches(model)
 
     def of_batch(self, tokens: torch.Tensor, lengths: torch.Tensor) -> BatchGradients:
         model = self.model
@@ -38,3 +34,12 @@ class HeadGradient(GradientKind):
                 self.validation,
                 model.spec.exact_norm,
             )
+
+
+def head_sketches(model: FrozenModel) -> tuple[HeadSketch, HeadSketch]:
+    """Tables of the sketch and of the validation sketch."""
+    spec, (vocab, width) = model.spec, model.head.weight.shape
+    return (
+        HeadSketch.create(spec.seed, "head", vocab, width, spec.sketch_dim, K_V, spec.device),
+        HeadSketch.create(spec.seed, "head/validation", vocab, width, spec.validation_dim, K_V_VALIDATION, spec.device),
+    )
