@@ -23,7 +23,7 @@ from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, GroupSha
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
-FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
+FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "jsonl", "arrow")
 MAX_TOKENS = 8
 SEED = 0
 
@@ -100,15 +100,20 @@ def _text(rng: random.Random) -> str:
 
 
 def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | None, int | None]]:
-    """Write one corpus file; byte offset and length of each document's line (None for Parquet)."""
+    """Write one corpus file; byte offset and length of each document's line (None for Parquet and Arrow)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = texts_rows(texts)
-    if kind == "parquet":
+    if kind in ("parquet", "arrow"):
         column: list[str | None] = [None] * (rows[-1][0] + 1)
         for row, text in rows:
             column[row] = text
         ids = [f"{path.stem}/{row}" for row in range(len(column))]
-        pq.write_table(pa.table({"id": ids, "text": column}), path, row_group_size=7)
+        table = pa.table({"id": ids, "text": column})
+        if kind == "parquet":
+            pq.write_table(table, path, row_group_size=7)
+        else:
+            with pa.ipc.new_stream(str(path), table.schema) as writer:
+                writer.write_table(table, max_chunksize=7)
         return [(None, None)] * len(rows)
     data, offsets = b"", []
     for index, (row, text) in enumerate(rows):

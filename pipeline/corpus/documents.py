@@ -1,10 +1,11 @@
 """Documents of a shard, block by block: bad rows become rejects with a reason, and the rest is read.
 
-    for block in shard.blocks:                      # plain JSONL and Parquet, in any order
+    for block in shard.blocks:                      # plain JSONL, Parquet, Arrow, in any order
         documents = read_block(shard, block, options)
     for documents in read_stream(shard, options):   # compressed JSONL, front to back
 
-A row is a physical line, split at ``\\n`` alone, or a Parquet row. Blank and bad ones count: row numbers never shift.
+A row is a physical line, split at ``\\n`` alone, or one of Parquet or Arrow. Blank and bad ones count: row numbers
+never shift.
 """
 
 import itertools

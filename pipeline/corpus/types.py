@@ -35,8 +35,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "null_text": "the text is null",
         "trailing_garbage": "bytes that belong to no member follow the end of the compressed stream",
         "truncated_stream": "the compressed stream breaks off before its end",
+        "unreadable_arrow": "the Arrow file does not begin with a schema that can be read",
         "unreadable_parquet": "the Parquet footer is missing or damaged",
-        "unreadable_row_group": "the Parquet row group is damaged",
+        "unreadable_row_group": "the Parquet row group, or the Arrow record batch, is damaged",
         "unreadable_value": "a Parquet value has no text form",
         "wrong_format": "the file is not what its suffix says",
     }

@@ -2,12 +2,13 @@
 
 import os
 
+from cptsel.pipeline.corpus.formats.arrow import Arrow
 from cptsel.pipeline.corpus.formats.base import CorpusFormat
 from cptsel.pipeline.corpus.formats.jsonl import Jsonl
 from cptsel.pipeline.corpus.formats.parquet import Parquet
 from cptsel.pipeline.errors import UsageError
 
-FORMATS: dict[str, CorpusFormat] = {format.name: format for format in (Jsonl(), Parquet())}
+FORMATS: dict[str, CorpusFormat] = {format.name: format for format in (Jsonl(), Parquet(), Arrow())}
 
 #: Suffixes of compressions, around that of a format.
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -51,7 +52,7 @@ def known_suffixes() -> str:
         names = _listed(format.suffixes)
         around = [suffix for suffix, name in COMPRESSIONS.items() if name in format.compressions]
         words.append(f"{names} (alone or with {_listed(around)})" if around else names)
-    return " and ".join(words)
+    return ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def _listed(names: "list[str] | tuple[str, ...]") -> str:
