@@ -18,9 +18,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from cptsel.cli._visible import visible, visible_json
+from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.summary import Summary, Table
-
-Progress = Callable[[int, int | None, str], None]
 
 LOG_INTERVAL = 30.0  # seconds between lines of progress where stderr is no terminal
 _PLAIN_WIDTH = 10_000  # characters of a line where stdout is no terminal: tables are as wide as they need to be
@@ -30,7 +29,7 @@ _log = logging.getLogger("cptsel")
 
 @contextmanager
 def progress(debug: bool = False) -> Iterator[Progress]:
-    """Set up logging and yield a function ``(done, total, what)`` that shows how far a pass is.
+    """Set up logging and yield a function ``(done, total, what, detail)`` that shows how far a pass is.
 
     A bar on stderr where that is a terminal, else a log line at most every ``LOG_INTERVAL`` seconds and one when a
     step ends.
@@ -46,10 +45,11 @@ def progress(debug: bool = False) -> Iterator[Progress]:
     with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def report(done: int, total: int | None, what: str) -> None:
+        def report(done: int, total: int | None, what: str, detail: str = "", /) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(visible(what), total=total)
-            bar.update(tasks[what], completed=done, total=total)
+            shown = visible(f"{what} ({detail})" if detail else what)
+            bar.update(tasks[what], completed=done, total=total, description=shown)
 
         yield report
 
@@ -63,14 +63,15 @@ def log_progress(clock: Callable[[], float] = time.monotonic) -> Progress:
     last: dict[str, float] = {}
     finished: set[str] = set()
 
-    def report(done: int, total: int | None, what: str) -> None:
+    def report(done: int, total: int | None, what: str, detail: str = "", /) -> None:
         now, ended = clock(), total is not None and done >= total
         if what in finished or not (ended or now - last.get(what, -LOG_INTERVAL) >= LOG_INTERVAL):
             return
         last[what] = now
         if ended:
             finished.add(what)
-        _log.info("%s: %s", what, f"{done:,} of {total:,}" if total is not None else f"{done:,}")
+        counted = f"{done:,} of {total:,}" if total is not None else f"{done:,}"
+        _log.info("%s: %s", what, f"{counted}; {detail}" if detail else counted)
 
     return report
 

@@ -45,6 +45,7 @@ from cptsel.pipeline.embedding.pool import (
 )
 from cptsel.pipeline.embedding.report import summary
 from cptsel.pipeline.embedding.resume import begin
+from cptsel.pipeline.embedding.tally import Tally
 from cptsel.pipeline.embedding.transforms import (
     CollectSorted,
     EmbedGradients,
@@ -176,7 +177,8 @@ def _run(
     read = read_options(config, pool)
     folder = io.join(config.out, "embeddings")
     expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, config) for s in shards)
-    with Watch(progress, lambda: len(io.list_names(folder, ".parquet")), expected, "blocks embedded"):
+    tally = Tally(folder, expected)
+    with Watch(progress, tally.look, expected, "blocks embedded", tally.detail):
         try:
             with make_pipeline(options) as pipeline:
                 _ = (

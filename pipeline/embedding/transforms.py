@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from cptsel.pipeline import io
@@ -227,6 +228,7 @@ class _WriteBlockDoFn(beam.DoFn):
     def __init__(self, out: str, run: str):
         self.out = out
         self.run = run
+        self.counters = [Metrics.counter("cptsel", name) for name in ("samples", "tokens", "rejects")]
 
     def process(self, done: EmbeddedBlock | UnitResult) -> Iterator[UnitResult]:
         if isinstance(done, UnitResult):
@@ -237,6 +239,11 @@ class _WriteBlockDoFn(beam.DoFn):
         rejects, embeddings = (io.parquet_bytes(table, metadata) for table in (done.rejects, done.embeddings))
         io.write_bytes(unit_path(self.out, "rejects", done.shard_id, done.block), rejects)
         io.write_bytes(unit_path(self.out, "embeddings", done.shard_id, done.block), embeddings)
+        rejects_found = done.counts["rows_rejected"] + done.counts["windows_rejected"]
+        for counter, more in zip(
+            self.counters, (len(done.embeddings), done.counts["tokens"], rejects_found), strict=True
+        ):
+            counter.inc(more)
         yield UnitResult(done.shard_id, done.block, done.counts, fresh=True, seal=seal_of(embeddings, rejects))
 
 
