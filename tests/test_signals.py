@@ -8,10 +8,16 @@ import time
 import pytest
 
 
+def _hear_interrupts():
+    """What a shell starts in the background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def interrupted(argv, number, begun):
     """Exit code and stderr of a command that gets a signal once ``begun()``."""
     command = [sys.executable, "-m", "cptsel", *argv]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=_hear_interrupts, **pipes) as process:
         deadline = time.monotonic() + 120
         while not begun() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
