@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_model import GPT2, KINDS, SMALL, save, spec
+from test_model import EXPERTS, GPT2, KINDS, save, spec
 
 from cptsel.pipeline.artifacts.run import open_runs, read_rows
 from cptsel.pipeline.embed import embed
@@ -22,17 +22,6 @@ from cptsel.pipeline.model.gradients.body import BodyGradient
 from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.gradients.head_body import HeadBodyGradient
 
-WITHOUT_HEAD_DIM = {name: value for name, value in SMALL.items() if name != "head_dim"}
-ARCHITECTURES = KINDS | {
-    "gpt-neox": lambda: transformers.GPTNeoXConfig(
-        **{k: v for k, v in WITHOUT_HEAD_DIM.items() if k != "num_key_value_heads"}
-    ),
-    "qwen2": lambda: transformers.Qwen2Config(**WITHOUT_HEAD_DIM),
-    "qwen3": lambda: transformers.Qwen3Config(**SMALL),
-    "gemma": lambda: transformers.GemmaConfig(**SMALL),
-    "olmo2": lambda: transformers.Olmo2Config(**WITHOUT_HEAD_DIM, pad_token_id=0),
-    "mistral": lambda: transformers.MistralConfig(**SMALL),
-}
 IDS = [np.arange(1, 20) * 5 % 61, np.arange(3, 12) * 7 % 61]
 
 
@@ -49,9 +38,9 @@ def by_autograd(source, row, pattern=None):
     return float(loss.detach()), {n: g if isinstance(m, torch.nn.Linear) else g.T for (n, m), g in found}
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_equals_autograd(kind, tmp_path):
-    source = save(ARCHITECTURES[kind](), tmp_path)
+    source = save(KINDS[kind](), tmp_path)
     body = BodyGradient(FrozenModel(spec(source, gradient="body")))
     result = body.of_windows(IDS)
     for i, row in enumerate(IDS):
@@ -87,8 +76,7 @@ def test_modules_are_narrowed_by_a_pattern(tmp_path):
 
 
 def test_experts_that_share_a_tensor_are_refused_by_name_or_left_out(tmp_path):
-    config = transformers.MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2)
-    source = save(config, tmp_path)
+    source = save(EXPERTS["mixtral"](), tmp_path)
     with pytest.raises(UsageError, match=r"layers\.0\.mlp\..* of MixtralForCausalLM is a weight of no linear layer"):
         BodyGradient(FrozenModel(spec(source, gradient="body")))
     body = BodyGradient(FrozenModel(spec(source, gradient="body", modules="*attn*")))

@@ -15,10 +15,11 @@ from selection_builder import choose
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.embed import embed
-from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.lookahead import lookahead
 from cptsel.pipeline.order import order
 
 
@@ -112,3 +113,36 @@ def test_embed(tiny_lm, sample_data, tmp_path):
         )
 
     assert attack(run, tmp_path, stride=17, resumes=True) > 5
+
+
+@pytest.mark.slow
+def test_lookahead(tiny_lm, sample_data, tmp_path):
+    def run(out, seed, overwrite):
+        inputs = (str(sample_data / "new" / "*" / "*"),)
+        options = {"tokens": 200, "max_tokens": 32, "seed": seed, "overwrite": overwrite}
+        lookahead(LookaheadConfig(model=str(tiny_lm), inputs=inputs, out=str(out), **options))
+
+    assert attack(run, tmp_path, stride=4) > 5
+
+
+@pytest.mark.slow
+def test_embed_that_grows_a_pool_along_the_new_domain(tiny_lm, sample_data, tmp_path):
+    options = {
+        "max_tokens": 64,
+        "limit": 6,
+        "lookahead": (str(sample_data / "new" / "*" / "*"),),
+        "lookahead_tokens": 200,
+    }
+    inputs = (str(sample_data / "old" / "docs_*" / "*0.jsonl*"),)
+
+    def run(out, seed, overwrite):
+        settings = (
+            {"pool": "40%", "seed": seed} if out is None else {"pool": "70%", "seed": seed, "overwrite": overwrite}
+        )
+        grow = {} if out is None else {"grow": str(tmp_path / f"small-{seed}")}
+        place = tmp_path / f"small-{seed}" if out is None else out
+        embed(EmbedConfig(inputs=inputs, model=str(tiny_lm), out=str(place), **settings, **grow, **options))
+
+    for seed in (1, 2):
+        run(None, seed, False)
+    assert attack(run, tmp_path, stride=23, resumes=True) > 4

@@ -28,15 +28,28 @@ SMALL = {
     "max_position_embeddings": 64,
 }
 GPT2 = {"vocab_size": 61, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+
+
+def _without(*names):
+    return {name: value for name, value in SMALL.items() if name not in names}
+
+
 KINDS = {
     "tied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=True),
     "untied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=False),
     "gpt2": lambda: transformers.GPT2Config(**GPT2),
-    "logit bias": lambda: transformers.PhiConfig(**{k: v for k, v in SMALL.items() if k != "head_dim"}),
+    "logit bias": lambda: transformers.PhiConfig(**_without("head_dim")),
     "scale up": lambda: transformers.CohereConfig(**SMALL, logit_scale=0.25),
     "scale down": lambda: transformers.GraniteConfig(**SMALL, logits_scaling=4.0),
     "soft-cap": lambda: transformers.Gemma2Config(**SMALL, final_logit_softcapping=5.0, sliding_window=32),
+    "gpt-neox": lambda: transformers.GPTNeoXConfig(**_without("head_dim", "num_key_value_heads")),
+    "qwen2": lambda: transformers.Qwen2Config(**_without("head_dim")),
+    "qwen3": lambda: transformers.Qwen3Config(**SMALL),
+    "gemma": lambda: transformers.GemmaConfig(**SMALL),
+    "olmo2": lambda: transformers.Olmo2Config(**_without("head_dim"), pad_token_id=0),
+    "mistral": lambda: transformers.MistralConfig(**SMALL),
 }
+EXPERTS = {"mixtral": lambda: transformers.MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2)}
 
 
 def save(config, folder) -> str:
@@ -68,9 +81,9 @@ def spec(source: str, **changes) -> ModelSpec:
     return replace(made, **changes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS | EXPERTS)
 def test_gradient_of_every_kind_of_head_equals_autograd(kind, tmp_path):
-    source = save(KINDS[kind](), tmp_path)
+    source = save((KINDS | EXPERTS)[kind](), tmp_path)
     frozen = FrozenModel(spec(source))
     ids = [np.arange(1, 20) * 5 % 61, np.arange(3, 12) * 7 % 61]
     taken = HeadGradient(frozen)
