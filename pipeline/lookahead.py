@@ -59,6 +59,8 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summ
         if config.dry_run:
             totals = {"files of the new corpus": len(files), "steps": steps.steps, "tokens a step": steps.tokens}
             return Summary(command="lookahead", out=out, status="dry-run", totals=totals, tables=[], warnings=[])
+        if output.is_new:  # mark it as ours before anything else is in it
+            outputs.write_config(out, "lookahead", to_yaml(config))
         # Made beside what is there, so that text that does not suffice costs no older checkpoint.
         made = io.join(out, outputs.WORK, "model")
         facts = make_lookahead(made, steps, plan, files, read_options(here), config.format)

@@ -79,7 +79,8 @@ def make_lookahead(
         [[np.concatenate([prefix, part[i].ids]) for i in batch] for batch in _batched(part, plan)] for part in windows
     ]
     losses = take_steps(model, parts, steps.optimizer, steps.lr)
-    os.makedirs(folder, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed call has left
+    os.makedirs(folder)
     save(model, folder)
     facts = identity(steps, plan, shards) | {
         "format": "cptsel.lookahead",
