@@ -18,7 +18,7 @@ from cptsel.pipeline.embedding import pool as pool_module
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
 from cptsel.pipeline.embedding.pool_size import parse_duration, parse_pool
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of
 
 LIMIT = 16
@@ -192,6 +192,11 @@ def test_pools_that_can_not_be_are_named(run, tmp_path, options, words):
     with pytest.raises(UsageError, match=words):
         run("run", **options)
     assert not (tmp_path / "run" / "_SUCCESS").exists()
+
+
+def test_a_pool_of_nothing_asks_for_more(run):
+    with pytest.raises(BadInputError, match=r"the pool drew none of .* rows; ask for a larger one"):
+        run("empty", pool="0.00001%")
 
 
 def test_a_run_in_other_terms_does_not_grow(run):

@@ -114,8 +114,13 @@ def check_damage(
             f"bytes with those of all {len(lost):,} damaged shards), more than the allowed share {allowed:g}; {remedy}"
         )
     if not totals["windows_embedded"]:
-        nothing = "the pool drew no document" if totals["rows_not_drawn"] else "the corpus is empty"
-        raise BadInputError(f"{config.out}: no sample was embedded ({rejects.listed() or nothing}); {remedy}")
+        if 0 < totals["rows_not_drawn"] == totals["rows_read"]:
+            raise BadInputError(
+                f"{config.out}: the pool drew none of {totals['rows_read']:,} rows; ask for a larger one"
+            )
+        raise BadInputError(
+            f"{config.out}: no sample was embedded ({rejects.listed() or 'the corpus is empty'}); {remedy}"
+        )
 
 
 def lost_bytes(shards: list[Shard], by_shard: dict[int, dict[str, int]]) -> dict[int, int]:
