@@ -84,7 +84,8 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
         if output.is_new:  # mark it as ours before anything else is in it
             outputs.write_config(config.out, "embed", to_yaml(config))
         shards = take_inventory(config, files, options)
-        pool = recorded_pool(config) or plan_pool(config, model, files, shards, earlier and earlier[1], options)
+        before = earlier and earlier[1]
+        pool = recorded_pool(config, before) or plan_pool(config, model, files, shards, before, options)
         model, steps = with_mixing(config, model, files), None
         if config.lookahead:
             model, steps = ahead(config, model, is_local(options))

@@ -92,6 +92,36 @@ def test_pools_side_by_side_are_one_sample_of_the_corpus(run, tmp_path):
         run("third", pool="80%", after=str(first))
 
 
+def test_a_rerun_that_asks_for_other_documents_is_refused(run):
+    first = run("first", pool="25%")
+    run("second", pool="30%", after=str(first))
+    with pytest.raises(UsageError, match=r"--pool 30% after 25\.0000%, now 30%"):
+        run("second", pool="30%")
+    with pytest.raises(UsageError, match=r"--pool 25%, now 25% after 25\.0000%"):
+        run("first", pool="25%", after=str(run("copy", pool="25%")))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pool": "5 tokens"}, "the corpus has about 0 tokens"),
+        ({"time_budget": "1h"}, "no sample was embedded"),
+        ({"gradient": "head+body"}, "the documents looked at gave no sample"),
+        ({"lookahead": ("EMPTY",)}, "the new corpus has 0 tokens"),
+    ],
+)
+def test_an_empty_corpus_is_named(tiny_lm, tmp_path, options, words):
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    if "lookahead" in options:
+        options = {"lookahead": (str(empty),)}
+    config = {"inputs": (str(empty),), "model": str(tiny_lm), "out": str(tmp_path / "run")} | SMALL | options
+    with pytest.raises((UsageError, BadInputError), match=words):
+        embed(EmbedConfig(**config))
+    if "pool" not in options:
+        assert embed(EmbedConfig(**config | {"dry_run": True}))["status"] == "dry-run"
+
+
 def test_a_pool_by_group_evens_them_out(run):
     rates = json.loads((run("even", pool="30%", pool_alpha=0.0) / "run.json").read_text())["options"]["pool"]
     assert rates["by"] == "path[0]"

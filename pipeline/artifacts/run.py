@@ -138,7 +138,7 @@ def _joint_pools(paths: Sequence[str], headers: Sequence[RunHeader]) -> tuple[Po
         return ()
     for number, (path, pool) in enumerate(zip(paths, pools, strict=True)):
         for other_path, other in zip(paths[:number], pools[:number], strict=True):
-            if not (other.ends_before(pool) or pool.ends_before(other)):
+            if other.by != pool.by or not (other.ends_before(pool) or pool.ends_before(other)):
                 raise UsageError(
                     f"{path} and {other_path} are of one corpus and may hold the same documents; name one of them, or "
                     "embed the second pool by --after"
@@ -378,7 +378,7 @@ def read_rows(shard: RunShard, schema: pa.Schema, columns: list[str]) -> pa.Tabl
 
 def _joint(pools: Sequence[Pool], groups: Sequence[str | None]) -> np.ndarray:
     """(n,) float64: with which probability a document of the group came into one of the pools."""
-    of_group = {group: sum(pool.range_of(group).rate for pool in pools) for group in set(groups)}
+    of_group = {group: min(1.0, sum(pool.range_of(group).rate for pool in pools)) for group in set(groups)}
     return np.array([of_group[group] for group in groups], np.float64)
 
 

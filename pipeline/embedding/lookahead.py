@@ -17,13 +17,12 @@ from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.batching import batches
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import Sample, cut_block
-from cptsel.pipeline.embedding.plan import ModelPlan, plan_model
+from cptsel.pipeline.embedding.plan import ModelPlan, plan_model, tokenizer_of
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import probe
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.lookahead import save, take_steps
-from cptsel.pipeline.model.tokenizer import load_tokenizer
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import LookaheadHeader
 from cptsel.schemas.validation import validate
@@ -71,7 +70,7 @@ def make_lookahead(
         UsageError: the corpus has not enough text, or the loss grows.
     """
     shards = _shards(files, read, named)
-    tokenizer = load_tokenizer(plan.spec.source, plan.spec.trust_remote_code)
+    tokenizer = tokenizer_of(plan)
     windows = _draw(shards, steps, plan, tokenizer, files, read, named)
     model = FrozenModel(plan.spec)
     prefix = np.asarray(plan.prefix.ids, np.int32)
@@ -129,13 +128,13 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
     steps = steps_of(
         config.lookahead_steps, config.lookahead_optimizer, config.lookahead_lr, config.lookahead_tokens, config.seed
     )
-    _, files = list_inputs(config.lookahead, None, config.format)
+    _, files = list_inputs(config.lookahead, None)  # --format is of the old corpus
     read = replace(read_options(config), limit=None, group_by=())
-    asked = identity(steps, start, _shards(files, read, config.format))
+    asked = identity(steps, start, _shards(files, read, None))
     place, work = io.join(config.out, FOLDER), io.join(config.out, outputs.WORK, FOLDER)
     found = next((folder for folder in (place, work) if not config.overwrite and _holds(folder, asked)), None)
     if found is None:
-        make_lookahead(work, steps, start, files, read, config.format)
+        make_lookahead(work, steps, start, files, read, None)
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here)
     facts: Any = {**moved.facts, "source": config.model, "revision": base.facts["revision"]}

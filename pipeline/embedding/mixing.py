@@ -9,14 +9,13 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
-from cptsel.pipeline.embedding.plan import ModelPlan
+from cptsel.pipeline.embedding.plan import ModelPlan, tokenizer_of
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import few_documents
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.body import BodyGradient
 from cptsel.pipeline.model.gradients.head import HeadGradient
-from cptsel.pipeline.model.tokenizer import load_tokenizer
 from cptsel.schemas.headers import RunHeader
 
 _WINDOWS = 64
@@ -54,7 +53,7 @@ def _mixing_of(header: RunHeader) -> tuple[float, float] | None:
 
 
 def _found(config: EmbedConfig, plan: ModelPlan, files: Sequence[tuple[str, str, int]]) -> tuple[float, float]:
-    tokenizer = load_tokenizer(plan.spec.source, plan.spec.trust_remote_code)
+    tokenizer = tokenizer_of(plan)
     windows = []
     for path, block in few_documents(files, read_options(config), config.format):
         cut = cut_block(path, block, tokenizer, plan.prefix, plan.max_tokens)

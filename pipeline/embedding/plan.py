@@ -129,6 +129,12 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     )
 
 
+def tokenizer_of(plan: ModelPlan) -> Any:
+    """The tokenizer of the model, a revision of the Hub among them."""
+    path = local_path(plan.spec.source, plan.spec.revision)
+    return load_tokenizer(path, plan.spec.trust_remote_code)
+
+
 def run_header(
     config: EmbedConfig,
     model: ModelPlan,
@@ -255,5 +261,6 @@ def _show(value: Any) -> str:
     if isinstance(value, dict) and "optimizer" in value:
         return f"{value['steps']} steps of {value['optimizer']} at {value['lr']:g} on {value['tokens']} tokens each"
     if isinstance(value, dict):  # a pool
-        return str(value["asked"]) + (f" and --pool-alpha {value['alpha']:g}" if value["alpha"] != 1 else "")
+        alpha = f" and --pool-alpha {value['alpha']:g}" if value["alpha"] != 1 else ""
+        return f"{value['asked']}{alpha}" + (f" after {value['start']:.4%}" if value["start"] else "")
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

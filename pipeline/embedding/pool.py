@@ -11,12 +11,11 @@ from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.plan import ModelPlan
+from cptsel.pipeline.embedding.plan import ModelPlan, tokenizer_of
 from cptsel.pipeline.embedding.pool_size import PoolSize, parse_duration, parse_pool
 from cptsel.pipeline.embedding.probe import Probe, probe
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.sampling.pool import pool_rates
-from cptsel.pipeline.model.tokenizer import load_tokenizer
 from cptsel.schemas.headers import RunHeader
 
 Files = Sequence[tuple[str, str, int]]
@@ -48,8 +47,13 @@ def open_earlier(config: EmbedConfig) -> tuple[RunHeader, Pool] | None:
     return header, Pool.from_json(seed, header["options"].get("pool"))
 
 
-def recorded_pool(config: EmbedConfig) -> Pool | None:
-    """The pool of a run that was begun in ``--out``, if the same was asked for; its rate is not found anew."""
+def recorded_pool(config: EmbedConfig, earlier: Pool | None) -> Pool | None:
+    """The pool of a run that was begun in ``--out``, if the same was asked for; its rate is not found anew.
+
+    Args:
+        config: of the run.
+        earlier: the pool of ``--grow`` or ``--after``, which says where the ranges begin.
+    """
     path = io.join(config.out, "run.json")
     if config.overwrite or not io.exists(path):
         return None
@@ -57,7 +61,14 @@ def recorded_pool(config: EmbedConfig) -> Pool | None:
     value = header.get("options", {}).get("pool") if isinstance(header, dict) else None
     if not isinstance(value, dict) or {name: value.get(name) for name in _ASKED} != _asked(config):
         return None
-    return Pool.from_json(config.seed, value)
+    pool, before = Pool.from_json(config.seed, value), earlier or Pool(config.seed, Range(0.0, 0.0))
+    begins = {group: _start(config, before.range_of(group)) for group in (None, *pool.groups)}
+    return pool if all(pool.range_of(group).start == start for group, start in begins.items()) else None
+
+
+def _start(config: EmbedConfig, before: Range) -> float:
+    """Where a range begins: with ``--after`` behind that of the earlier run."""
+    return before.start + before.rate if config.after else before.start
 
 
 def pool_share(
@@ -130,7 +141,7 @@ def make_pool(
                 f"--grow {config.grow}: has {held:.4%} of the documents{where}, and {rate:.4%} are asked for; ask for "
                 "more"
             )
-        ranges[group] = Range(start + held if config.after else start, rate)
+        ranges[group] = Range(_start(config, before.range_of(group)), rate)
     whole = ranges[None] if by is None else max(ranges.values(), key=lambda range_: range_.rate)
     return Pool(config.seed, whole, by, {} if by is None else ranges)
 
@@ -140,7 +151,7 @@ def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Pr
     rows = RowOptions(model.max_tokens, model.tokens_per_batch, config.storage, config.group_by)
     spec = replace(model.spec, mixing=model.spec.mixing or (1.0, 1.0))
     embedder = BlockEmbedder(spec, rows) if timed else None
-    tokenizer = embedder.tokenizer if embedder else load_tokenizer(config.model, config.trust_remote_code)
+    tokenizer = embedder.tokenizer if embedder else tokenizer_of(model)
     return probe(files, read_options(config), tokenizer, model.prefix, model.max_tokens, config.format, embedder)
 
 

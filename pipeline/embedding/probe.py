@@ -150,13 +150,15 @@ def _read(
 def _spread(sizes: Sequence[int]) -> dict[int, int]:
     """Shards at points that are spread evenly over all bytes: how many points lie in each that has any."""
     ends = np.cumsum(sizes)
+    if not ends[-1]:
+        return {0: 1}
     for count in range(MOST_SHARDS, LEAST_SHARDS - 1, -1):
         points = (np.arange(count) + 0.5) * ends[-1] / count
         indices, counts = np.unique(np.searchsorted(ends, points, side="right"), return_counts=True)
         picked = dict(zip(indices.tolist(), counts.tolist(), strict=True))
         if sum(sizes[index] for index in picked) <= MOST_BYTES:
             break
-    return picked if ends[-1] else {0: 1}
+    return picked
 
 
 def _parts(shard: Shard, options: ReadOptions) -> tuple[list[DocumentBlock], float]:
