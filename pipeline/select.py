@@ -68,6 +68,7 @@ def select(
     began = time.monotonic()
     config = settle(absolute(config))
     task = open_task(config, tuning)
+    config = task.config
     for path in (*config.runs, *config.phase_run, *config.history, *filter(None, [config.new])):
         check_apart(config.out, path)
     with writing(config.out, "select", overwrite=config.overwrite, dry_run=config.dry_run) as output:

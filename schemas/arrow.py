@@ -34,7 +34,7 @@ LOCATOR_FIELDS: list[pa.Field] = [
 LOCATOR_COLUMNS = [field.name for field in LOCATOR_FIELDS]
 
 
-def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str]) -> pa.Schema:
+def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str], base_loss: bool = False) -> pa.Schema:
     """Schema of ``embeddings/<shard>-<block>.parquet``: one row a sample, in corpus order.
 
     Args:
@@ -42,6 +42,7 @@ def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str]) -> pa
         k_val: length of the validation sketch.
         storage: ``float16`` (direction as it is) or ``int8`` (direction = int8 * direction_scale).
         groups: names of the group columns, in the order of ``--group-by``.
+        base_loss: whether losses at the model before a lookahead are there.
     """
     if storage == "float16":
         half = pa.field("element", pa.float16(), nullable=False)
@@ -59,6 +60,7 @@ def embeddings_schema(k: int, k_val: int, storage: str, groups: list[str]) -> pa
             pa.field("pool_prob", pa.float64(), nullable=False),
             *[pa.field(name, GROUP_TYPE) for name in groups],
             pa.field("loss_sum", pa.float32(), nullable=False),
+            *([pa.field("base_loss_sum", pa.float32(), nullable=False)] if base_loss else []),
             pa.field("grad_norm", pa.float32(), nullable=False),
             pa.field("sketch_norm", pa.float32(), nullable=False),
             pa.field("validation_norm", pa.float32(), nullable=False),

@@ -3,12 +3,15 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from selection_builder import choose
 from transformers import AutoModelForCausalLM
 
 from cptsel.cli.main import main
+from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import lookahead as room
 from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
@@ -19,6 +22,7 @@ from cptsel.pipeline.lookahead import lookahead
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.lookahead import take_steps
 from cptsel.pipeline.model.naming import weights_fingerprint
+from cptsel.pipeline.verify import verify
 
 SMALL = {"max_tokens": 32, "sketch_dim": 64, "validation_dim": 32, "limit": 4}
 
@@ -186,3 +190,50 @@ def test_the_command(tiny_lm, new, tmp_path, capsys):
     capsys.readouterr()
     assert main([*argv, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "done"
+
+
+def column(run, name):
+    return pq.read_table(run / "embeddings", columns=[name])[name].to_numpy()
+
+
+def test_losses_before_stand_beside_those_after(run, tmp_path):
+    here, base = run("ahead"), run("base", ahead=False)
+    before = column(here, "base_loss_sum")
+    assert before == pytest.approx(column(base, "loss_sum"), rel=1e-5)
+    assert np.abs(before - column(here, "loss_sum")).max() > 1e-3
+    options = {"group_by": None, "method": "craig", "budget": "10%", "similarity": "cosine", "scope": "global"}
+    choose((here,), tmp_path / "by-default", **options)
+    choose((here,), tmp_path / "by-rise", mass="interference", **options)
+    choose((here,), tmp_path / "by-corpus", mass="corpus", **options)
+    choose((base,), tmp_path / "plain", **options)
+    picks = {name: samples(tmp_path / name) for name in ("by-default", "by-rise", "by-corpus")}
+    assert picks["by-default"] == picks["by-rise"] != picks["by-corpus"]
+    masses = {name: selection_options(tmp_path / name)["mass"] for name in (*picks, "plain")}
+    assert list(masses.values()) == ["interference", "interference", "corpus", "corpus"]
+    rises = column(here, "loss_sum") - before
+    rising = set(pq.read_table(here / "embeddings")["sample_id"].filter(pa.array(rises > 0)).to_pylist())
+    assert set(picks["by-default"]) <= rising
+    draw = choose((here,), tmp_path / "draw", method="interference", group_by=None)
+    assert draw["status"] == "done"
+
+
+def samples(replay):
+    return sorted(pq.read_table(replay / "samples", columns=["sample_id"])["sample_id"].to_pylist())
+
+
+def selection_options(replay):
+    return json.loads((replay / "manifest.json").read_text())["selection"]["options"]
+
+
+def test_losses_before_may_be_left_out(run, tmp_path):
+    here = run("ahead", skip_base_loss=True)
+    assert "base_loss_sum" not in pq.read_schema(next((here / "embeddings").iterdir())).names
+    choose((here,), tmp_path / "replay", group_by=None, method="craig")
+    assert selection_options(tmp_path / "replay")["mass"] == "corpus"
+    with pytest.raises(UsageError, match="interference needs to know how losses rise: embed with --lookahead"):
+        choose((here,), tmp_path / "no", group_by=None, method="interference")
+    with pytest.raises(UsageError, match="was begun with --skip-base-loss True, now False"):
+        run("ahead")
+    with pytest.raises(UsageError, match="--skip-base-loss is read with --lookahead"):
+        run("other", ahead=False, skip_base_loss=True)
+    assert verify(VerifyConfig(replay=str(here)))["status"] == "verified"

@@ -34,6 +34,7 @@ _MAY_DIFFER = frozenset(
         "exclude",
         "pool",
         "lookahead",
+        "skip_base_loss",
         "block_bytes",
         "max_line_bytes",
         "tokens_per_batch",
@@ -122,7 +123,7 @@ def open_runs(directories: Sequence[str]) -> EmbeddingRuns:
     pools = _joint_pools(paths, headers)
     if not pools:
         _check_disjoint(shards)
-    return EmbeddingRuns(paths, headers, tuple(replace(shard, pools=pools) for shard in shards), _schema(headers[0]))
+    return EmbeddingRuns(paths, headers, tuple(replace(shard, pools=pools) for shard in shards), rows_schema(headers))
 
 
 def _joint_pools(paths: Sequence[str], headers: Sequence[RunHeader]) -> tuple[Pool, ...]:
@@ -336,11 +337,21 @@ def shaping_packages(header: RunHeader) -> dict[str, str]:
     return {name: number for name, number in header["packages"].items() if name not in _NOT_SHAPING}
 
 
-def _schema(header: RunHeader) -> pa.Schema:
-    options, projection = header["options"], header["projection"]
+def rows_schema(headers: Sequence[RunHeader]) -> pa.Schema:
+    """Schema of the rows that all runs have."""
+    options, projection = headers[0]["options"], headers[0]["projection"]
     return embeddings_schema(
-        projection["k"], projection["validation"]["k"], options["storage"], list(options.get("group_by") or ())
+        projection["k"],
+        projection["validation"]["k"],
+        options["storage"],
+        list(options.get("group_by") or ()),
+        base_loss=all(has_base_loss(header) for header in headers),
     )
+
+
+def has_base_loss(header: RunHeader) -> bool:
+    """Whether a run has losses at the model before its lookahead beside those after it."""
+    return header["options"].get("skip_base_loss") is False
 
 
 def read_rows(shard: RunShard, schema: pa.Schema, columns: list[str]) -> pa.Table:

@@ -5,7 +5,7 @@ only the block's own content decides.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,7 @@ class BlockEmbedder:
         self.options = options
         self.model = FrozenModel(spec)
         self.gradients = GRADIENTS[spec.gradient](self.model)
+        self.base = _base_of(spec)
         self.tokenizer = load_tokenizer(self.model.path, spec.trust_remote_code)
         self.prefix = prefix_of(self.tokenizer)
         self.exclusions = read_exclusions(options.exclude) if options.exclude else frozenset()
@@ -142,9 +143,14 @@ class BlockEmbedder:
             "loss_sum": np.zeros(n, np.float32),
             "exact_norm": np.zeros(n, np.float32),
         }
+        if self.base is not None:
+            out["base_loss_sum"] = np.zeros(n, np.float32)
         prefix = np.asarray(self.prefix.ids, dtype=np.int32)
         for batch in self._batches(samples, chunked):
-            result = self.gradients.of_windows([np.concatenate([prefix, samples[i].ids]) for i in batch])
+            windows = [np.concatenate([prefix, samples[i].ids]) for i in batch]
+            result = self.gradients.of_windows(windows)
+            if self.base is not None:
+                out["base_loss_sum"][batch] = self.base.losses(windows).cpu().numpy()
             out["sketch"][batch] = result.sketch.cpu().numpy()
             out["validation"][batch] = result.validation.cpu().numpy()
             out["loss_sum"][batch] = result.loss_sum.cpu().numpy()
@@ -156,6 +162,14 @@ class BlockEmbedder:
         return out
 
 
+def _base_of(spec: ModelSpec) -> FrozenModel | None:
+    """The model before the lookahead, where its losses are wanted."""
+    if spec.base is None:
+        return None
+    source, revision = spec.base
+    return FrozenModel(replace(spec, source=source, revision=revision, base=None))
+
+
 def _judge(cut: Cut, indices: Sequence[int], vectors: dict[str, np.ndarray]) -> list[int]:
     """Which samples have a gradient that can be stored; the others become rejects.
 
@@ -165,7 +179,8 @@ def _judge(cut: Cut, indices: Sequence[int], vectors: dict[str, np.ndarray]) -> 
         vectors: theirs.
     """
     norms = [vectors["sketch_norm"], vectors["validation_norm"], vectors["loss_sum"], vectors["grad_norm"]]
-    finite = np.isfinite(np.stack(norms)).all(axis=0)
+    before = [vectors["base_loss_sum"]] if "base_loss_sum" in vectors else []
+    finite = np.isfinite(np.stack(norms + before)).all(axis=0)
     nonzero = (np.stack(norms[:2] + norms[3:]) > 0).all(axis=0)
     for row in np.flatnonzero(~(finite & nonzero)).tolist():
         sample = cut.samples[indices[row]]

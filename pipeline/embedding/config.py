@@ -176,6 +176,12 @@ class EmbedConfig:
     lookahead_optimizer: str = option("sgd", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("sgd", "adamw"), read=_AHEAD)
     lookahead_lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0, read=_AHEAD)
     lookahead_tokens: int = option(32_768, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
+    skip_base_loss: bool = option(
+        False,
+        "Don't run the model that was given as well, for its losses, which tell what the new corpus makes it forget.",
+        section=_LOOKAHEAD,
+        read=_AHEAD,
+    )
 
     gradient: str = option(
         "head",

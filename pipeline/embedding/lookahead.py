@@ -138,7 +138,9 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here)
     facts: Any = {**moved.facts, "source": config.model, "revision": base.facts["revision"]}
-    return replace(moved, spec=replace(moved.spec, source=place, mixing=base.spec.mixing), facts=facts), asked
+    before = None if config.skip_base_loss else (base.spec.source, base.spec.revision)
+    spec = replace(moved.spec, source=place, mixing=base.spec.mixing, base=before)
+    return replace(moved, spec=spec, facts=facts), asked
 
 
 def put_in_place(out: str) -> None:

@@ -69,7 +69,7 @@ def check_config(config: EmbedConfig) -> None:
         raise UsageError("--pool-alpha draws groups at rates of their own; say what they are by --group-by")
     if config.exclude is not None:
         read_exclusions(config.exclude)
-    taken = set(arrow.embeddings_schema(1, 1, "int8", []).names) & set(config.group_by)
+    taken = set(arrow.embeddings_schema(1, 1, "int8", [], base_loss=True).names) & set(config.group_by)
     if taken:
         raise UsageError(f"--group-by {min(taken)}: cptsel writes a column of that name itself; rename the corpus's")
     if len(set(config.group_by)) != len(config.group_by):
@@ -168,6 +168,8 @@ def run_header(
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
     options |= {"pool": pool, "lookahead": lookahead}
+    if lookahead is not None:
+        options["skip_base_loss"] = config.skip_base_loss
     excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {

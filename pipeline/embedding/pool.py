@@ -150,6 +150,8 @@ def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Pr
     """What the corpus holds, and, ``timed``, how long the model takes for it."""
     rows = RowOptions(model.max_tokens, model.tokens_per_batch, config.storage, config.group_by)
     spec = replace(model.spec, mixing=model.spec.mixing or (1.0, 1.0))
+    if config.lookahead and not config.skip_base_loss:  # what the model runs for losses is of the same size
+        spec = replace(spec, base=(spec.source, spec.revision))
     embedder = BlockEmbedder(spec, rows) if timed else None
     tokenizer = embedder.tokenizer if embedder else tokenizer_of(model)
     return probe(files, read_options(config), tokenizer, model.prefix, model.max_tokens, config.format, embedder)

@@ -18,13 +18,14 @@ def embedding_rows(
 
     Args:
         samples: n of them.
-        vectors: ``sketch`` (n, k) and ``validation`` (n, k'), float32; ``loss_sum`` and the norms, (n,).
+        vectors: ``sketch`` (n, k) and ``validation`` (n, k'), float32; ``loss_sum``, the norms, and ``base_loss_sum``
+            where it is known, (n,).
         shard_id: of their shard.
         storage: ``float16`` or ``int8``.
         groups: names of the group columns.
     """
     k, k_val = vectors["sketch"].shape[1], vectors["validation"].shape[1]
-    schema = arrow.embeddings_schema(k, k_val, storage, list(groups))
+    schema = arrow.embeddings_schema(k, k_val, storage, list(groups), base_loss="base_loss_sum" in vectors)
     n = len(samples)
     columns: dict[str, Any] = {
         "sample_id": [s.sample_id for s in samples],
@@ -47,6 +48,8 @@ def embedding_rows(
         "sketch_norm": vectors["sketch_norm"],
         "validation_norm": vectors["validation_norm"],
     }
+    if "base_loss_sum" in vectors:
+        columns["base_loss_sum"] = vectors["base_loss_sum"]
     for position, name in enumerate(groups):
         columns[name] = pa.array([s.document.groups[position] for s in samples], pa.string()).dictionary_encode()
     direction = vectors["sketch"] / vectors["sketch_norm"][:, None]

@@ -5,12 +5,15 @@ the base model's output is what the head reads, that the logits are the head's o
 (docs/design.md, Head gradient), and that padding on the right changes nothing. What does not fit is refused by name.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from cptsel.pipeline.errors import UsageError, first_line
+from cptsel.pipeline.kernels.gradients.head import head_losses
 from cptsel.pipeline.model.configuration import linear_head, logit_map_of, positions_of
 from cptsel.pipeline.model.fit import check_dtype, check_weights
 from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device
@@ -21,7 +24,8 @@ class ModelSpec:
     """What a worker needs to load the model that the driver looked at, and to take its gradients.
 
     ``gradient`` is a key of ``gradients.registry.GRADIENTS``; ``modules`` a glob that narrows the layers of the body;
-    ``mixing`` the factors of head and body where both are taken.
+    ``mixing`` the factors of head and body where both are taken; ``base`` source and revision of the model that this
+    one was before a lookahead, where its losses are wanted too.
     """
 
     source: str
@@ -38,6 +42,7 @@ class ModelSpec:
     gradient: str = "head"
     modules: str | None = None
     mixing: tuple[float, float] | None = None
+    base: tuple[str, str | None] | None = None
 
 
 class FrozenModel:
@@ -68,6 +73,26 @@ class FrozenModel:
         steps = torch.arange(tokens.shape[1], device=tokens.device)
         mask = None if bool((lengths == tokens.shape[1]).all()) else (steps < lengths.unsqueeze(1)).long()
         return self.base(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+
+    def pad(self, ids: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of windows, each the prefix and its own token ids, at least two together.
+
+        Returns:
+            Tokens (B, T + 1) int64, zeros behind each row's, and how many of each row are predicted, (B,) int64; on the
+            model's device.
+        """
+        lengths = torch.tensor([len(row) - 1 for row in ids])
+        tokens = torch.zeros(len(ids), int(lengths.max()) + 1, dtype=torch.int64)
+        for i, row in enumerate(ids):
+            tokens[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
+        return tokens.to(self.spec.device), lengths.to(self.spec.device)
+
+    def losses(self, ids: Sequence[np.ndarray]) -> torch.Tensor:
+        """Losses of one batch, (B,) float32 in nats, summed over each window's predicted tokens; ``ids`` as of pad."""
+        tokens, lengths = self.pad(ids)
+        with torch.inference_mode():
+            hidden = self.hidden(tokens[:, :-1], lengths)
+            return head_losses(hidden, tokens[:, 1:], lengths, self.head.weight, self.head.bias, self.logit_map)
 
     def _probe(self) -> None:
         """Hold the head as we see it against the model's own logits, and padded rows against unpadded ones."""

@@ -155,10 +155,10 @@ class SelectConfig:
     new: str | None = option(
         None, "Embedding run of the new domain, by the model that RUN was embedded with.", section=_NEW, metavar="RUN"
     )
-    mass: str = option(
-        "corpus",
-        "What a sample stands for: its part of the corpus, or that times how much the new domain raises its loss; "
-        "interference is implied by --method interference.",
+    mass: str | None = option(
+        None,
+        "What a sample stands for: its part of the corpus, or that times how much the new domain raises its loss. By "
+        "default corpus; interference by --method interference, and by coverage of a RUN made with --lookahead.",
         section=_NEW,
         choices=("corpus", "interference"),
     )

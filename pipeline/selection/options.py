@@ -65,11 +65,6 @@ def _check_together(config: SelectConfig) -> None:
         *_group_rules(config),
         *_phase_rules(config),
         (
-            config.combine is None and config.new is None and wants_rise(config),
-            "interference needs to know how losses rise: give two runs (before and after moving along the new domain) "
-            "with --combine difference, or an embedding run of the new domain with --new",
-        ),
-        (
             config.combine is not None and config.new is not None and wants_rise(config),
             "--combine and --new both tell how losses rise; give one of them",
         ),

@@ -13,6 +13,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import parse_tokens
 from cptsel.pipeline.selection.config import SelectConfig, wants_rise
 from cptsel.pipeline.selection.families.base import Settings
+from cptsel.pipeline.selection.methods import COVER, METHODS
 from cptsel.pipeline.selection.options import group_mix
 from cptsel.pipeline.selection.outcome.phases import Phase, open_phases
 from cptsel.pipeline.selection.outcome.weighting import Weighing
@@ -117,6 +118,7 @@ def open_task(config: SelectConfig, tuning: Tuning) -> Task:
     new = open_runs([config.new]) if config.new is not None else None
     phases = open_phases(config, new)
     runs = phases[0].runs
+    config = _with_mass(config, runs)
     if config.group_by is not None and config.group_by not in runs.groups:
         there = f"it has {', '.join(runs.groups)}" if runs.groups else "it was embedded without --group-by"
         raise UsageError(f"--group-by {config.group_by}: {runs.directories[0]} has no such group column; {there}")
@@ -143,6 +145,25 @@ def open_task(config: SelectConfig, tuning: Tuning) -> Task:
         config.curriculum_buckets,
     )
     return Task(config, phases, reader, new, weighing, tuning)
+
+
+def _with_mass(config: SelectConfig, runs: EmbeddingRuns) -> SelectConfig:
+    """What samples stand for, where ``--mass`` does not say it.
+
+    Raises:
+        UsageError: nothing tells how losses rise, and something is to go by that.
+    """
+    told = config.combine is not None or config.new is not None or "base_loss_sum" in runs.schema.names
+    if config.mass is None:
+        covers = METHODS[config.method].family == COVER
+        by_rise = covers and "base_loss_sum" in runs.schema.names and config.combine is None and config.new is None
+        config = replace(config, mass="interference" if by_rise else "corpus")
+    if wants_rise(config) and not told:
+        raise UsageError(
+            "interference needs to know how losses rise: embed with --lookahead, or give two runs (before and after "
+            "moving along the new domain) with --combine difference, or an embedding run of the new domain with --new"
+        )
+    return config
 
 
 def unmatched_exclusions(exclude: frozenset[str], counted: list[ShardStatistics]) -> int:

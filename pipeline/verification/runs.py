@@ -7,13 +7,13 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.problems import Problem, Problems
-from cptsel.pipeline.artifacts.run import MEND, unit_name
+from cptsel.pipeline.artifacts.run import MEND, rows_schema, unit_name
 from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files, read_seal
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.verification.scratch import scratch_steps
-from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, check_schema, embeddings_schema
+from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, check_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
@@ -31,10 +31,7 @@ class CheckUnits:
 
     def __call__(self, units: list[dict[str, Any]]) -> list[Any]:
         problems = Problems()
-        options, projection = self.header["options"], self.header["projection"]
-        schema = embeddings_schema(
-            projection["k"], projection["validation"]["k"], options["storage"], list(options.get("group_by") or ())
-        )
+        schema = rows_schema([self.header])
         for unit in units:
             name = unit_name(unit["shard_id"], unit["block"])
             if not all(io.exists(io.join(self.directory, folder, name)) for folder in ("embeddings", "rejects")):

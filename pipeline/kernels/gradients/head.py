@@ -115,6 +115,29 @@ def head_gradients(
     )
 
 
+def head_losses(
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    lengths: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    logit_map: LogitMap,
+) -> torch.Tensor:
+    """Losses (B,) float32 in nats, summed over tokens, of a right-padded batch; arguments as of ``head_gradients``."""
+    steps = hidden.shape[1]
+    real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+    rows, targets = hidden[real], labels[real]
+    losses = torch.empty(rows.shape[0], dtype=torch.float32, device=hidden.device)
+    chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
+    for start in range(0, rows.shape[0], chunk):
+        part = slice(start, min(start + chunk, rows.shape[0]))
+        z = logit_map.apply_(torch.nn.functional.linear(rows[part], weight, bias).float())
+        losses[part] = torch.nn.functional.cross_entropy(z, targets[part], reduction="none")
+    loss_sum = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
+    loss_sum[real] = losses
+    return loss_sum.sum(dim=1)
+
+
 def _softmax_errors(
     rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:

@@ -42,9 +42,4 @@ class GradientKind(ABC):
         Returns:
             Gradients in the order given.
         """
-        device = self.model.spec.device
-        lengths = torch.tensor([len(row) - 1 for row in ids])
-        tokens = torch.zeros(len(ids), int(lengths.max()) + 1, dtype=torch.int64)
-        for i, row in enumerate(ids):
-            tokens[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-        return self.of_batch(tokens.to(device), lengths.to(device))
+        return self.of_batch(*self.model.pad(ids))

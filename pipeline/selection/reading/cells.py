@@ -37,8 +37,8 @@ class CellReader:
         scales: of concat, the factor of each checkpoint's gradients.
         batch_size: samples of a mini-batch, 1 to select samples.
         rise: whether the rise of each sample's loss is wanted.
-        new_gradient: (k,) float64, mean token gradient of the new domain, by which the rise is told where there is one
-            checkpoint; None where a second checkpoint's losses tell it.
+        new_gradient: (k,) float64, mean token gradient of the new domain, by which the rise is told where losses are
+            known at one checkpoint alone; else None.
         beta: exponent of the rise in the mass of a sample; None leaves masses alone.
         history: what was replayed before.
         taken: directories with picks whose samples are no candidates any more.

@@ -36,16 +36,20 @@ def rise_of_loss(rows: ShardRows, schema: pa.Schema, new_gradient: np.ndarray | 
 
     See docs/design.md, Rise of losses.
 
-    δ = (L(θ') − L(θ)) / n of two checkpoints; of one −⟨g, ḡ_new⟩ / n, which is that to first order but for the step.
+    δ = (L(θ') − L(θ)) / n of two checkpoints, or of a run that was embedded at θ' and has the losses at θ; of one
+    checkpoint −⟨g, ḡ_new⟩ / n, which is that to first order but for the step.
 
     Args:
         rows: the samples.
         schema: required schema of the embedding files.
-        new_gradient: (k,) ḡ_new, mean token gradient of the new domain; None where a second checkpoint tells.
+        new_gradient: (k,) ḡ_new, mean token gradient of the new domain; None where losses at two checkpoints tell.
     """
     n_tokens = float_column(rows.table, "n_tokens")
     if new_gradient is None:
-        return (rows.checkpoints[1]["loss_sum"] - rows.checkpoints[0]["loss_sum"]) / n_tokens
+        losses = [checkpoint["loss_sum"] for checkpoint in rows.checkpoints]
+        if len(losses) == 1:
+            losses.insert(0, float_column(rows.table, "base_loss_sum"))
+        return (losses[1] - losses[0]) / n_tokens
     rise = np.empty(len(n_tokens))
     for at, direction in _placed(rows.shard, schema, "direction", rows.source):
         rise[at] = -(direction.astype(np.float64) @ new_gradient)

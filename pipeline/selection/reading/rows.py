@@ -21,7 +21,8 @@ class ShardRows:
 
     Attributes:
         shard: the shard.
-        table: locator columns, ``group`` and the scalar columns of the first checkpoint.
+        table: locator columns, ``group`` and the scalar columns of the first checkpoint, with ``base_loss_sum`` where
+            the schema has it.
         source: (n,) int64, the place of each row in the shard's files.
         checkpoints: at every checkpoint loss_sum, sketch_norm and validation_norm, (n,) float64 each.
     """
@@ -39,7 +40,8 @@ def read_shard(shard: RunShard, schema: pa.Schema, group_by: str | None, exclude
         BadInputError: a file is damaged, a sample_id occurs twice, checkpoints hold different samples, or a value makes
             no sense.
     """
-    columns = LOCATOR_COLUMNS + _SCALARS + ([group_by] if group_by else [])
+    base = ["base_loss_sum"] if "base_loss_sum" in schema.names else []
+    columns = LOCATOR_COLUMNS + _SCALARS + base + ([group_by] if group_by else [])
     rows = read_rows(shard, schema, columns)
     kept = np.flatnonzero(~_excluded(rows, exclude))
     if not len(kept):
@@ -109,6 +111,7 @@ def _check_rows(shard: RunShard, rows: pa.Table) -> None:
     """Refuse rows that would make a mass or a weight meaningless."""
     n_tokens, pool_prob = rows.column("n_tokens").to_numpy(), rows.column("pool_prob").to_numpy()
     numbers = {name: rows.column(name).to_numpy() for name in ("sketch_norm", "grad_norm", "loss_sum")}
+    base_loss = rows.column("base_loss_sum").to_numpy() if "base_loss_sum" in rows.column_names else np.zeros(0)
     problems = {
         "its sample_id occurs twice": _repeated(rows.column("sample_id")),
         "its n_tokens is below 1": n_tokens < 1,
@@ -120,6 +123,7 @@ def _check_rows(shard: RunShard, rows: pa.Table) -> None:
             np.isfinite(numbers["grad_norm"]) & (numbers["grad_norm"] >= 0)
         ),
         "its loss_sum is not a finite number": ~np.isfinite(numbers["loss_sum"]),
+        "its base_loss_sum is not a finite number": ~np.isfinite(base_loss),
     }
     for problem, found in problems.items():
         if found.any():
