@@ -1,7 +1,7 @@
 """Continued pre-training for benchmarks: a plain trainer that reads a replay manifest, and losses in bits per byte.
 
-The trainer knows of a manifest what ``CONSUMING.md`` in it says, and imports nothing of cptsel. Token ids of a window are
-cut from those of its whole document, as they were embedded.
+The trainer knows of a manifest what ``CONSUMING.md`` in it says, and imports nothing of cptsel. Token ids of a window
+are cut from those of its whole document, as they were embedded.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ EVALUATE_ROWS = 64  # rows of a batch without gradients
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the model goes on training: ``steps`` AdamW steps of ``rows`` rows of new text, and the replay beside them."""
+    """How the model goes on training: AdamW steps of ``rows`` rows of new text each, and the replay beside them."""
 
     steps: int = 100
     rows: int = 16
     length: int = 256  # tokens of a row
-    lr: float = 5e-4
+    lr: float = 3e-4
     warm_up: float = 0.1  # share of the steps; then the rate is constant
+    mixed: bool = False  # bfloat16 where torch's autocast takes it; weights and the optimiser stay in float32
 
     @property
     def new_tokens(self) -> int:
@@ -139,8 +140,7 @@ def train(model: Any, new: np.ndarray, replay: Replay, prefix: int, recipe: Reci
         batch = [*new[rows], *(np.concatenate([[prefix], replay.windows[i]]) for i in mine)]
         weight = np.array([1.0] * len(rows) + [replay.loss_weight[i] for i in mine], np.float32)
         ids, labels = (x.to(device) for x in padded(batch))
-        logits = model(input_ids=ids, use_cache=False).logits
-        nats = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view(labels.shape)
+        nats = losses_of(model, ids, labels, recipe.mixed)
         loss = (nats.sum(dim=1) * torch.from_numpy(weight).to(device)).sum() / (labels >= 0).sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -150,6 +150,13 @@ def train(model: Any, new: np.ndarray, replay: Replay, prefix: int, recipe: Reci
         optimiser.zero_grad()
         losses.append(loss.detach())
     return torch.stack(losses).tolist() if losses else []
+
+
+def losses_of(model: Any, ids: torch.Tensor, labels: torch.Tensor, mixed: bool) -> torch.Tensor:
+    """Loss of every token in nats, (n, steps) float32; 0 where there is no label."""
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=mixed):
+        logits = model(input_ids=ids, use_cache=False).logits
+    return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def padded(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,7 +200,7 @@ def read_held_out(pattern: str, texts: Texts, prefix: int, length: int, most_byt
 
 
 @torch.inference_mode()
-def bits_per_byte(model: Any, held_out: HeldOut) -> dict[str, float]:
+def bits_per_byte(model: Any, held_out: HeldOut, mixed: bool = False) -> dict[str, float]:
     """Loss of every domain: nats of its tokens, given those before them in a window, over ln 2 · bytes of its text."""
     model.eval()
     device, nats = next(model.parameters()).device, np.zeros(len(held_out.names))
@@ -201,7 +208,6 @@ def bits_per_byte(model: Any, held_out: HeldOut) -> dict[str, float]:
     for begin in range(0, len(by_length), EVALUATE_ROWS):
         mine = by_length[begin : begin + EVALUATE_ROWS]
         ids, labels = (x.to(device) for x in padded([held_out.rows[i] for i in mine]))
-        logits = model(input_ids=ids, use_cache=False).logits
-        lost = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view(labels.shape)
+        lost = losses_of(model, ids, labels, mixed)
         np.add.at(nats, held_out.domain[mine], lost.sum(dim=1).double().cpu().numpy())
     return dict(zip(held_out.names, (nats / (math.log(2) * held_out.bytes)).tolist(), strict=True))

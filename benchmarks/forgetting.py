@@ -1,13 +1,13 @@
 """How much a model forgets while it learns a new domain, by what is replayed: one arm a way of choosing.
 
     python benchmarks/forgetting.py --out evidence --quick
-    python benchmarks/forgetting.py --out evidence --corpus '../shared/data' --model ../shared/models/pocket-lm --seeds 5
+    python benchmarks/forgetting.py --out evidence --corpus CORPUS --model MODEL --seeds 5 --mixed --jobs 2
 
-The old corpus is embedded and chosen from by cptsel's own commands; the model then goes on training on the new domain and
-the replay, which the trainer takes from the manifest (``continual.py``). Every method has the same tokens of new and old
-text, steps and rates. What is measured is the loss of held-out text in bits per byte, before and after: of every old
-domain, of the new one and of one that is related to it. A seed decides the pool, the projection, the choice, the order
-and the training. Each run is one line of ``OUT/results.jsonl``; those that are there are not made again.
+The old corpus is embedded and chosen from by cptsel's own commands; the model then goes on training on the new domain
+and the replay, which the trainer takes from the manifest (``continual.py``). Every method has the same tokens of new
+and old text, steps and rates. What is measured is the loss of held-out text in bits per byte, before and after: of
+every old domain, of the new one and of one that is related to it. A seed decides the pool, the projection, the choice,
+the order and the training. Each run is one line of ``OUT/results.jsonl``; those that are there are not made again.
 ``forgetting_report.py`` makes tables of these lines.
 """
 
@@ -26,10 +26,10 @@ import glob
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from continual import Recipe, Replay, Texts, bits_per_byte, pack, read_held_out, read_manifest, read_texts, train
-from forgetting_arms import ARMS, ROW_COLUMNS, RUNS, Arm, Pool
+from forgetting_arms import ARMS, RUNS, Arm
+from forgetting_tries import Pool
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 RESULTS = "results.jsonl"
+PLACE = ("shard_id", "row_index", "token_start", "token_count")  # of a sample in its corpus
 QUICK = ("none", "random-half", "random", "random-2", "random-4", "cover", "demand", "craig-repeat")
 
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--mixed", action="store_true", help="train and measure in bfloat16 where autocast takes it")
     parser.add_argument("--quick", action="store_true", help="one seed, some arms, few steps: a try")
     args = parser.parse_args()
     if args.quick:
@@ -109,7 +112,7 @@ def main() -> None:
         related=args.related,
         pool=args.pool,
         share=args.share,
-        recipe=Recipe(steps=args.steps, lr=args.lr),
+        recipe=Recipe(steps=args.steps, lr=args.lr, mixed=args.mixed),
         held_out_bytes=args.held_out_bytes,
         device=args.device,
         threads=max(1, (os.cpu_count() or 1) // args.jobs),
@@ -133,6 +136,8 @@ def run_all(setting: Setting, arms: Sequence[str], seeds: Sequence[int], jobs: i
     done = read_results(setting)
     wanted = [(seed, name) for seed in seeds for name in arms if (seed, name) not in done]
     embeddings = {(seed, run): None for seed, name in wanted for run in runs_of(name)}
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # glibc then keeps the memory of large tensors
+        os.environ.setdefault(name, str(1 << 32))
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(embed, setting, seed, run) for seed, run in embeddings]):
             future.result()
@@ -180,17 +185,14 @@ def facts(setting: Setting) -> dict[str, Any]:
 
 def runs_of(name: str) -> tuple[str, ...]:
     """Embedding runs that an arm needs."""
-    if name == "none":
-        return ()
-    arm = ARMS[name]
-    return (*(() if arm.generated else arm.runs), *(("new",) if arm.new else ()))
+    return () if name == "none" or ARMS[name].generated else ARMS[name].runs
 
 
 def embed(setting: Setting, seed: int, run: str) -> None:
     """Make an embedding run, unless it is there."""
     out = Path(setting.out) / "runs" / str(seed) / run
     options = [option.format(new=setting.new) for option in RUNS[run]]
-    corpus = [setting.new, "--limit", "500"] if run == "new" else [setting.old, "--pool", setting.pool]
+    corpus = [setting.old, "--pool", setting.pool]
     common = ["--group-by", "source", "--id-field", "id"]
     if "--max-tokens" not in options:
         common += ["--max-tokens", str(setting.recipe.length)]
@@ -264,9 +266,9 @@ def held_out(model: str, pattern: str, length: int, most: int) -> Any:
 
 
 @cache
-def losses_before(model: str, device: str, pattern: str, length: int, most: int) -> dict[str, float]:
+def losses_before(model: str, device: str, pattern: str, length: int, most: int, mixed: bool) -> dict[str, float]:
     """Held-out losses of the model as it was given."""
-    return bits_per_byte(load(model, device), held_out(model, pattern, length, most))
+    return bits_per_byte(load(model, device), held_out(model, pattern, length, most), mixed)
 
 
 def load(model: str, device: str) -> Any:
@@ -294,8 +296,8 @@ def one_run(setting: Setting, seed: int, name: str) -> dict[str, Any]:
         if pattern is None:
             continue
         most = setting.held_out_bytes if field == "" else 5 * setting.held_out_bytes
-        before = losses_before(setting.model, setting.device, pattern, recipe.length, most)
-        after = bits_per_byte(model, held_out(setting.model, pattern, recipe.length, most))
+        before = losses_before(setting.model, setting.device, pattern, recipe.length, most, recipe.mixed)
+        after = bits_per_byte(model, held_out(setting.model, pattern, recipe.length, most), recipe.mixed)
         single = field != ""
         line[f"{field}before"] = next(iter(before.values())) if single else before
         line[f"{field}after"] = next(iter(after.values())) if single else after
@@ -308,40 +310,47 @@ def replay_of(setting: Setting, seed: int, name: str, arm: Arm, texts: Texts) ->
     budget = setting.budget(arm)
     if arm.generated:
         return generated(setting, budget), {}
-    folder = Path(setting.out) / "runs" / str(seed)
+    runs = [str(Path(setting.out) / "runs" / str(seed) / run) for run in arm.runs]
     out = Path(setting.out) / "replays" / str(seed) / name
-    runs = [str(folder / run) for run in arm.runs]
-    options = arm.select.split()
-    if arm.score is not None:
-        kept = Path(setting.out) / "replays" / str(seed) / f"{name}.exclude"
-        exclude_the_rest(setting, runs[0], arm.score, budget, kept, texts)
-        options = ["--method", "full", "--budget", "100%", "--realisation", "none", "--exclude", str(kept)]
-    else:
+    options = [word.replace("_", " ") for word in arm.select.split()]
+    if arm.pick is None:
         options += ["--budget", f"{budget} tokens"]
-    if arm.new:
-        options += ["--new", str(folder / "new")]
+    else:
+        left_out = out.with_suffix(".exclude")
+        ids, pool = open_pool(setting, runs, texts)
+        picks = set(arm.pick(pool, budget, np.random.default_rng([seed, 2])))
+        left_out.parent.mkdir(parents=True, exist_ok=True)
+        left_out.write_text("".join(f"{name}\n" for i, name in enumerate(ids) if i not in picks))
+        runs = runs[-1:]
+        options = ["--method", "full", "--budget", "100%", "--realisation", "none", "--exclude", str(left_out)]
     cptsel("select", *runs, *options, "--seed", str(seed), "--overwrite", "--out", str(out))
     header = json.loads((out / "manifest.json").read_text())
     groups = {group["group"]: group["selected_tokens"] for group in header["groups"]}
     return read_manifest(str(out), texts), {"tokens": header["totals"]["selected_tokens"], "groups": groups}
 
 
-def exclude_the_rest(
-    setting: Setting, run: str, score: Callable[[Pool], np.ndarray], budget: int, path: Path, texts: Texts
-) -> None:
-    """Write the names of all samples but those that score highest within the budget."""
-    table = pq.read_table(f"{run}/embeddings", columns=list(ROW_COLUMNS))
-    rows = {name: table[name].to_numpy(zero_copy_only=False) for name in ROW_COLUMNS}
-    uris = {shard["shard_id"]: shard["uri"] for shard in pq.read_table(f"{run}/shards.parquet").to_pylist()}
+def open_pool(setting: Setting, runs: Sequence[str], texts: Texts) -> tuple[list[str], Pool]:
+    """Names of the samples of a pool that was embedded once or several times, and what a try may look at."""
+    table = pq.read_table(f"{runs[-1]}/embeddings")
+    names = ("n_tokens", "loss_sum", "base_loss_sum", "source", "doc_key")
+    scalars = [name for name in names if name in table.column_names]
+    uris = {shard["shard_id"]: shard["uri"] for shard in pq.read_table(f"{runs[-1]}/shards.parquet").to_pylist()}
+
+    def gradients(run: str) -> np.ndarray:
+        found = pq.read_table(f"{run}/embeddings", columns=["direction", "sketch_norm", "n_tokens"])
+        direction = np.stack(found["direction"].to_numpy(zero_copy_only=False)).astype(np.float32)
+        return direction * (found["sketch_norm"].to_numpy() / found["n_tokens"].to_numpy())[:, None].astype(np.float32)
 
     def windows() -> list[np.ndarray]:
-        places = zip(rows["shard_id"], rows["row_index"], rows["token_start"], rows["token_count"], strict=True)
+        places = zip(*(table[name].to_pylist() for name in PLACE), strict=True)
         return [texts.ids(uris[shard], row)[start : start + count] for shard, row, start, count in places]
 
-    order = np.argsort(-score(Pool(rows, windows, lambda: new_documents(setting.model, setting.new))), kind="stable")
-    fits = np.cumsum(rows["n_tokens"][order].astype(np.int64)) <= budget
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{name}\n" for name in rows["sample_id"][order[~fits]]))
+    return table["sample_id"].to_pylist(), Pool(
+        rows={name: np.asarray(table[name].to_pylist()) for name in scalars},
+        gradients=[partial(gradients, run) for run in runs],
+        windows=windows,
+        new=lambda: new_documents(setting.model, setting.new),
+    )
 
 
 @torch.inference_mode()

@@ -1,12 +1,10 @@
-"""The arms of ``forgetting.py``: what each replays, and choices that rivals make from losses and texts alone."""
+"""The arms of ``forgetting.py``: what each replays."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
+from forgetting_tries import TRIES, Pick
 
 # Embedding runs of the old corpus, and of the new one: options of ``cptsel embed`` beside model, corpus and pool.
 AHEAD = ("--lookahead", "{new}")
@@ -21,18 +19,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "body": ("--gradient", "body"),
     "k256": ("--sketch-dim", "256"),
     "k4096": ("--sketch-dim", "4096"),
-    "new": (),
 }
-ROW_COLUMNS = ("sample_id", "shard_id", "row_index", "token_start", "token_count", "n_tokens", "loss_sum")
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What rivals choose from: a table of the pool's samples, and their texts as token ids."""
-
-    rows: dict[str, np.ndarray]
-    windows: Callable[[], Sequence[np.ndarray]]
-    new: Callable[[], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -40,47 +27,18 @@ class Arm:
     """One way to replay.
 
     Attributes:
-        select: options of ``cptsel select`` beside runs, budget, seed and --out.
+        select: options of ``cptsel select`` beside runs, budget, seed and --out; _ stands for a space inside a value.
         runs: names of RUNS, in the order in which they are given.
-        new: whether ``--new`` is given.
         budget: times the budget of the benchmark; None for as many tokens as there are of the new domain.
-        score: (n,) of a pool's samples; those that score highest are taken, in place of any method.
+        pick: chooses in place of any method of cptsel.
         generated: the model's own text is replayed.
     """
 
     select: str = ""
     runs: tuple[str, ...] = ("base",)
-    new: bool = False
     budget: float | None = 1.0
-    score: Callable[[Pool], np.ndarray] | None = None
+    pick: Pick | None = None
     generated: bool = False
-
-
-def loss_a_token(pool: Pool) -> np.ndarray:
-    """Mean loss of each sample, (n,)."""
-    return pool.rows["loss_sum"] / pool.rows["n_tokens"]
-
-
-def bm25(pool: Pool, k1: float = 1.2, b: float = 0.75) -> np.ndarray:
-    """BM25 of every sample for the new domain as the query, a token id being a term (Robertson & Zaragoza 2009)."""
-    windows = pool.windows()
-    counts = [Counter(ids.tolist()) for ids in windows]
-    seen = Counter(term for count in counts for term in count)
-    query = Counter(term for ids in pool.new() for term in ids.tolist())
-    total, mean = sum(query.values()), sum(map(len, windows)) / len(windows)
-    weight = {
-        term: times / total * np.log(1 + (len(windows) - seen[term] + 0.5) / (seen[term] + 0.5))
-        for term, times in query.items()
-    }
-    return np.array(
-        [
-            sum(
-                weight.get(term, 0.0) * tf * (k1 + 1) / (tf + k1 * (1 - b + b * len(ids) / mean))
-                for term, tf in count.items()
-            )
-            for ids, count in zip(windows, counts, strict=True)
-        ]
-    )
 
 
 ONCE = "--scope global --realisation none"
@@ -88,22 +46,23 @@ UNIFORM = f"--method uniform {ONCE}"
 COVER = f"--method craig --similarity cosine --mass corpus {ONCE}"
 DEMAND = COVER.replace("corpus", "interference")  # cover what the new domain makes the model forget
 SPLITS = {
-    "own": "--group-by source",
-    "root": "--group-by source --group-alpha 0.5",
-    "equal": "--group-by source --group-alpha 0",
-    "rise": "--group-by source --group-mass interference",
+    name: f"--group-by source --group-floor 256_tokens {options}"  # a window at least
+    for name, options in {
+        "own": "",
+        "root": "--group-alpha 0.5",
+        "equal": "--group-alpha 0",
+        "rise": "--group-mass interference",
+    }.items()
 }
 
+DRAWN = ("ahead-50",)  # draws read no vectors: any run of the pool will do
 ARMS: dict[str, Arm] = {
-    "random": Arm(UNIFORM),
-    "random-half": Arm(UNIFORM, budget=0.5),
-    "random-2": Arm(UNIFORM, budget=2.0),
-    "random-4": Arm(UNIFORM, budget=4.0),
-    "joint": Arm(UNIFORM, budget=None),
-    **{f"random-{name}": Arm(f"{UNIFORM} {split}", ("ahead-50",)) for name, split in SPLITS.items()},
-    "highest-loss": Arm(score=loss_a_token),
-    "lowest-loss": Arm(score=lambda pool: -loss_a_token(pool)),
-    "bm25": Arm(score=bm25),
+    "random": Arm(UNIFORM, DRAWN),
+    "random-half": Arm(UNIFORM, DRAWN, budget=0.5),
+    "random-2": Arm(UNIFORM, DRAWN, budget=2.0),
+    "random-4": Arm(UNIFORM, DRAWN, budget=4.0),
+    "joint": Arm(UNIFORM, DRAWN, budget=None),
+    **{f"random-{name}": Arm(f"{UNIFORM} {split}", DRAWN) for name, split in SPLITS.items()},
     "generated": Arm(generated=True),
     "importance": Arm(f"--method importance {ONCE}"),
     "interference": Arm(f"--method interference {ONCE}", ("ahead-50",)),
@@ -141,6 +100,8 @@ ARMS: dict[str, Arm] = {
     "gradient-coreset": Arm(f"--method gradient-coreset {ONCE}"),
     "coreset-ahead": Arm(f"--method gradient-coreset {ONCE}", ("ahead-50",)),
 }
+
+ARMS |= {name: Arm(pick=pick, runs=runs) for name, (pick, runs) in TRIES.items()}
 
 #: The arm that draws at random under the same split over groups.
 SAME_SPLIT = {"demand-own": "random-own", "demand-root": "random-root", "demand-equal": "random-equal"} | {

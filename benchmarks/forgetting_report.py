@@ -2,20 +2,21 @@
 
     python benchmarks/forgetting_report.py evidence/results.jsonl --figure forgetting.svg
 
-Forgetting is the rise of held-out loss in bits per byte: its mean over domains, its mean over the bytes of the old corpus,
-and its largest over domains. *Efficiency* is how many times as much random replay forgets as little: the budget, as a
-multiple of the one, at which the line through ½, 1, 2 and 4 times random replay, linear in the logarithm of the budget,
-reaches the arm's forgetting. Intervals are 95 % of bootstraps that draw seeds (the same for all arms) and domains anew.
+Forgetting is the rise of held-out loss in bits per byte: its mean over domains, its mean over the bytes of the old
+corpus, and its largest over domains. *Efficiency* is how many times as much random replay forgets as little: the
+budget, as a multiple of the one, at which the line through ½, 1, 2 and 4 times random replay, linear in the logarithm
+of the budget, reaches the arm's forgetting. Intervals are 95 % of bootstraps that draw seeds, the same for all arms,
+and domains anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,10 @@ def read(paths: Sequence[str]) -> list[Results]:
     """Results by setting, in the order in which they are met."""
     lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
-        for line in Path(path).read_text().splitlines():
+        open_text = gzip.open if path.endswith(".gz") else open
+        with open_text(path, "rt", encoding="utf-8") as file:
+            text = file.read()
+        for line in text.splitlines():
             run = json.loads(line)
             lines[json.dumps(run["setting"], sort_keys=True)].append(run)
     found = []
@@ -77,7 +81,7 @@ def read(paths: Sequence[str]) -> list[Results]:
 
 
 def efficiency(forgotten: float, line: np.ndarray) -> float:
-    """Budget at which random replay forgets as much; ``line`` is its forgetting at the budgets of LINE, made to fall."""
+    """Budget at which random replay forgets as much; ``line`` is what it forgets at the budgets of LINE."""
     falling = np.minimum.accumulate(line)
     return float(np.exp(np.interp(-forgotten, -falling, np.log(list(LINE.values())))))
 

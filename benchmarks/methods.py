@@ -27,7 +27,10 @@ import tempfile
 from pathlib import Path
 
 COMMAND = [sys.executable, "-c", "from cptsel.cli.main import run; run()", "select"]
-OPTIONS = {"temperature": ["--group-alpha", "0.5"]}
+OPTIONS = {
+    "temperature": ["--group-alpha", "0.5"],
+    **{name: ["--similarity", "euclidean"] for name in ("craig", "kmedoids")},  # as in the papers
+}
 COLUMNS = ("samples", "tokens", "effective", "residual", "validation", "random", "gain", "CPU s", "s", "MB")
 
 

@@ -66,7 +66,7 @@ def test_the_chain_runs_and_its_counts_agree(results):
     assert embed["totals"]["rows read"] == 4 * len(DOMAINS)
     assert select["totals"]["samples"] == embed["totals"]["samples"]
     assert select["totals"]["selected samples"] == verify["totals"]["samples"] > 0
-    assert select["totals"]["replay tokens"] == order["totals"]["tokens per epoch"]
+    assert select["totals"]["selected tokens"] == order["totals"]["tokens per epoch"]
     assert verify["totals"]["problems"] == 0
 
 

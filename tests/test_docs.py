@@ -30,6 +30,7 @@ PAGES = [
     "benchmarks/README.md",
     "docs/design.md",
     "docs/engines.md",
+    "docs/evidence.md",
     "docs/methods.md",
 ]
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]

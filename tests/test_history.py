@@ -28,7 +28,7 @@ from cptsel.pipeline.verify import verify
 @pytest.mark.parametrize("scope", ["shard", "global"])
 def test_what_was_replayed_is_not_chosen_again(run, tmp_path, method, scope):
     """Two rounds after the first; the corpus's mass stays what it is."""
-    options = {"method": method, "scope": scope, "group_by": None, "budget": "40 samples", "max_repeats": 1}
+    options = {"method": method, "scope": scope, "group_by": None, "budget": "40 samples"}
     rounds: list[Path] = []
     played: set[str] = set()
     for number in range(3):
@@ -45,7 +45,7 @@ def test_what_was_replayed_is_not_chosen_again(run, tmp_path, method, scope):
 
 
 def test_what_was_not_played_may_be_chosen_again(run, tmp_path):
-    choose(run, tmp_path / "a", method="uniform", replay_tokens="300")
+    choose(run, tmp_path / "a", method="uniform", realisation="repeat", replay_tokens="300")
     rows = read_samples(tmp_path / "a")
     unplayed = set(rows.filter(pc.equal(rows["repeat"], 0))["sample_id"].to_pylist())
     assert unplayed

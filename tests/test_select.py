@@ -32,7 +32,8 @@ CASES = [
 @pytest.mark.parametrize(("method", "scope", "budget", "alpha"), CASES)
 def test_every_manifest_holds_what_it_promises(run, tmp_path, method, scope, budget, alpha):
     out = tmp_path / "replay"
-    options = {"group_by": "language", "group_alpha": alpha, "replay_tokens": "2K", "max_repeats": 3}
+    options = {"group_by": "language", "group_alpha": alpha, "replay_tokens": "2K"}
+    options |= {"realisation": "repeat", "max_repeats": 3}
     summary = choose(run, out, method=method, scope=scope, budget=budget, **options)
     verify(VerifyConfig(replay=str(out)))
     header, rows, population = load_manifest(str(out)).header, read_samples(out), candidates(run)
@@ -179,7 +180,9 @@ def test_groups(run, tmp_path):
 
 
 def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path):
-    summary = choose(run, tmp_path / "replay", method="uniform", replay_tokens="1M", max_repeats=2)
+    summary = choose(
+        run, tmp_path / "replay", method="uniform", realisation="repeat", replay_tokens="1M", max_repeats=2
+    )
     header = load_manifest(str(tmp_path / "replay")).header
     assert set(read_samples(tmp_path / "replay")["repeat"].to_pylist()) == {2}
     replay = header["weighting"]["replay_tokens"]
@@ -193,7 +196,7 @@ def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path):
     for realisation in ("repeat", "none"):
         for budget in ("3 samples", "50%"):
             out = tmp_path / realisation / budget
-            options = {"method": "craig", "budget": budget, "scope": "global", "neighbours": 200}
+            options = {"method": "craig", "budget": budget, "neighbours": 200, "similarity": "euclidean"}
             options |= {"group_by": None, "realisation": realisation}
             warned = any("tokens effective" in line for line in choose(run, out, **options)["warnings"])
             phase = load_manifest(str(out)).header["phases"][0]
@@ -205,11 +208,12 @@ def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path):
 
 def test_warnings_name_what_weakens_a_selection(tmp_path):
     run = build_run(tmp_path / "run", rows=(60, 3), languages=(None,))
-    few = choose(run, tmp_path / "few", method="craig", budget="3 samples", neighbours=4, group_by="language")
+    options = {"method": "craig", "scope": "shard"}
+    few = choose(run, tmp_path / "few", budget="3 samples", neighbours=4, group_by="language", **options)
     assert any("--neighbours 4 is few" in warning and "26" in warning for warning in few["warnings"])
     assert any("--group-by language: no sample has a value" in warning for warning in few["warnings"])
     assert any("1 of 2 cells" in warning for warning in few["warnings"])
-    enough = choose(run, tmp_path / "enough", method="craig", budget="21 samples", neighbours=60)
+    enough = choose(run, tmp_path / "enough", budget="21 samples", neighbours=60, **options)
     assert enough["warnings"] == []
 
 

@@ -51,7 +51,7 @@ class SelectConfig:
         parse=parse_budget,
     )
     scope: str = option(
-        "shard",
+        "global",
         "For coverage and matching: shard chooses in every shard alone, without communication; global merges the "
         "shards' choices and scores them on samples of all. Draws are always made over whole groups.",
         section=_WHAT,
@@ -96,10 +96,10 @@ class SelectConfig:
     seed: int = option(0, "Seed of every draw.", section=_WHAT, metavar="N", least=0, most=2**31 - 1)
 
     similarity: str = option(
-        "euclidean",
-        "Distance of coverage: euclidean between mean token gradients, or cosine between their directions.",
+        "cosine",
+        "Distance of coverage: cosine between directions of gradients, or euclidean between mean token gradients.",
         section=_VECTORS,
-        choices=("euclidean", "cosine"),
+        choices=("cosine", "euclidean"),
         read=_COVERAGE,
     )
     neighbours: int = option(
@@ -292,11 +292,11 @@ class SelectConfig:
     )
 
     realisation: str = option(
-        "repeat",
-        "How a trainer realises weights: repeat plays samples several times; loss plays each once and multiplies "
-        "its loss; sampling draws them by weight; none plays each once and ignores weights.",
+        "none",
+        "How a trainer realises weights: none plays each sample once and ignores them; repeat plays samples several "
+        "times; loss plays each once and multiplies its loss; sampling draws them by weight.",
         section=_REPLAY,
-        choices=("repeat", "loss", "sampling", "none"),
+        choices=("none", "repeat", "loss", "sampling"),
     )
     replay_tokens: str | None = option(
         None,

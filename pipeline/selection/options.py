@@ -115,7 +115,8 @@ def _check_together(config: SelectConfig) -> None:
         ),
         (
             config.realisation in ("loss", "none") and config.replay_tokens is not None,
-            f"--realisation {config.realisation} plays every chosen sample once; leave out --replay-tokens",
+            f"--realisation {config.realisation} plays every chosen sample once; leave out --replay-tokens, or give "
+            "--realisation repeat",
         ),
     ):
         if wrong:
