@@ -167,6 +167,21 @@ REPLAY_SHARDS = pa.schema(
     ]
 )
 
+# data/**.parquet of an export: one row a play, in the order of play.
+PLAYS = pa.schema(
+    [
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+        pa.field("loss_weight", pa.float64(), nullable=False),
+        pa.field("repeat", pa.int32(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+
 # schedule/<phase>-<epoch>.parquet: one row a visit of a shard, sorted by (rank, position).
 SCHEDULE = pa.schema(
     [

@@ -8,15 +8,19 @@ import subprocess
 import sys
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 import zstandard
+from datasets import load_dataset
 from manifest_builder import build_replay, change_samples, reseal
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
+from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
+from cptsel.pipeline.exports import parquet as export_parquet
 from cptsel.pipeline.exports import shard as export_shard
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.hashing import content_hash
@@ -46,6 +50,8 @@ def exported(ordered, tmp_path_factory):
 def read_back(directory):
     """{file: lines as dicts} of an export, files by name."""
     found = {}
+    for path in sorted(directory.glob("data/**/*.parquet")):
+        found[str(path.relative_to(directory))] = pq.read_table(path).to_pylist()
     for path in sorted(directory.glob("data/**/*.jsonl.zst")):
         with zstandard.ZstdDecompressor().stream_reader(path.read_bytes()) as stream:
             lines = stdio.TextIOWrapper(stream, encoding="utf-8", newline="\n").readlines()
@@ -349,3 +355,39 @@ def test_outputs_and_formats_that_are_refused(built, exported, tmp_path):
         export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out"), to="csv"))
     with pytest.raises(UsageError, match="not a replay manifest"):
         export(ExportConfig(replay=str(out), out=str(tmp_path / "out")))
+
+
+def test_parquet_holds_what_json_lines_hold(ordered, exported, tmp_path):
+    summary = export(ExportConfig(replay=str(ordered), out=str(tmp_path / "out"), to="parquet"))
+    lines, rows = read_back(exported[0]), read_back(tmp_path / "out")
+    assert [name.replace(".jsonl.zst", ".parquet") for name in lines] == list(rows)
+    assert list(lines.values()) == list(rows.values())
+    assert summary["totals"]["lines"] == exported[1]["totals"]["lines"]
+    header = io.read_json(str(tmp_path / "out" / "export.json"))
+    assert header["to"] == "parquet"
+    assert "play every row once" in header["instructions"]
+    export(ExportConfig(replay=str(ordered), out=str(tmp_path / "again"), to="parquet"))
+    assert tree(tmp_path / "out") == tree(tmp_path / "again")
+
+
+def test_datasets_reads_parquet_in_order(ordered, exported, tmp_path):
+    """The files of one rank, by the library that trainers use."""
+    export(ExportConfig(replay=str(ordered), out=str(tmp_path / "out"), to="parquet"))
+    place = "data/epoch-001/rank-00001"
+    files = sorted(map(str, (tmp_path / "out" / place).iterdir()))
+    for streaming in (False, True):
+        found = load_dataset(
+            "parquet", data_files=files, split="train", streaming=streaming, cache_dir=str(tmp_path / "cache")
+        )
+        expected = [line for name, lines in read_back(exported[0]).items() if name.startswith(place) for line in lines]
+        assert [row["text"] for row in found] == [line["text"] for line in expected]
+        assert [row["sample_id"] for row in found] == [line["sample_id"] for line in expected]
+
+
+def test_large_parts_are_several_row_groups(ordered, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_parquet, "ROWS", 2)
+    export(ExportConfig(replay=str(ordered), out=str(tmp_path / "out"), to="parquet"), make_steps=InlineSteps)
+    files = [pq.ParquetFile(path) for path in (tmp_path / "out").glob("data/**/*.parquet")]
+    assert max(file.num_row_groups for file in files) > 1
+    for file in files:
+        assert file.num_row_groups == -(-file.metadata.num_rows // 2)

@@ -19,10 +19,10 @@ Fidelity = Literal["exact", "shard-level", "expectation-only"]
 Record = dict[str, Any]
 
 _INSTRUCTIONS = {
-    "repeat": "play every line once, in the order of the files; the repeats are already there",
-    "loss": "play every line once, in the order of the files, and multiply its token losses by its loss_weight",
-    "sampling": "draw lines with replacement, with probability in proportion to weight, until {tokens} are played",
-    "none": "play every line once, in the order of the files; weights are ignored",
+    "repeat": "play every {unit} once, in the order of the files; the repeats are already there",
+    "loss": "play every {unit} once, in the order of the files, and multiply its token losses by its loss_weight",
+    "sampling": "draw {unit}s with replacement, with probability in proportion to weight, until {tokens} are played",
+    "none": "play every {unit} once, in the order of the files; weights are ignored",
 }
 
 
@@ -33,11 +33,13 @@ class ExportFormat(ABC):
         name: in ``--to`` and in ``export.json``.
         summary: a phrase for the help page.
         suffix: of its files, which lie below ``data/``.
+        unit: what a play is in a file.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     suffix: ClassVar[str]
+    unit: ClassVar[str] = "line"
 
     @abstractmethod
     def write(self, path: str, records: Iterable[Record]) -> tuple[str, int]:
@@ -56,8 +58,8 @@ class ExportFormat(ABC):
         from cptsel.pipeline.artifacts.manifest import replay_tokens
 
         if manifest.realisation != "sampling":
-            return _INSTRUCTIONS[manifest.realisation]
+            return _INSTRUCTIONS[manifest.realisation].format(unit=self.unit)
         phases = {entry["phase"]: replay_tokens(manifest.header, entry) for entry in manifest.header["phases"]}
         asked = [(number, phases[number]) for number in manifest.phases]
         tokens = [f"{replay['requested']:,} tokens (phase {number})" for number, replay in asked if replay is not None]
-        return _INSTRUCTIONS["sampling"].format(tokens=" and ".join(tokens))
+        return _INSTRUCTIONS["sampling"].format(unit=self.unit, tokens=" and ".join(tokens))

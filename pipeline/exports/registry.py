@@ -4,8 +4,9 @@ import re
 
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.jsonl import Jsonl
+from cptsel.pipeline.exports.parquet import Parquet
 
-EXPORTS: dict[str, ExportFormat] = {format.name: format for format in (Jsonl(),)}
+EXPORTS: dict[str, ExportFormat] = {format.name: format for format in (Jsonl(), Parquet())}
 
 
 def data_pattern() -> str:
