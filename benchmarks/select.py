@@ -109,7 +109,8 @@ def load_rows(args: argparse.Namespace) -> tuple[np.ndarray, str]:
     """Mean token gradients of the runs, or synthetic rows: (n, dim) float32, and where they come from."""
     if not args.run:
         return synthetic_rows(max(args.rows, args.peer_rows), args.dim, args.seed), "synthetic rows"
-    from cptsel.pipeline.artifacts.run import open_runs, read_directions, read_rows
+    from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
+    from cptsel.pipeline.artifacts.run import open_runs
 
     runs = open_runs(args.run)
     blocks = []

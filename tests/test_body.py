@@ -9,7 +9,8 @@ import torch
 import transformers
 from test_model import EXPERTS, GPT2, KINDS, save, spec
 
-from cptsel.pipeline.artifacts.run import open_runs, read_rows
+from cptsel.pipeline.artifacts.embeddings import read_rows
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import mixing
 from cptsel.pipeline.embedding.config import EmbedConfig

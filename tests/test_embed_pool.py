@@ -9,8 +9,9 @@ from killing import tree
 from selection_builder import choose, read_samples
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.embeddings import read_rows
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.artifacts.run import open_runs, read_rows
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import inventory, list_inputs
 from cptsel.pipeline.embed import embed

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from run_builder import K, build_run, reseal_run, run_header
 
-from cptsel.pipeline.artifacts.run import open_runs, read_directions, read_rows
+from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.errors import BadInputError, CptselError, UsageError
 
 

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from cptsel.pipeline.artifacts.run import open_runs, read_rows
+from cptsel.pipeline.artifacts.embeddings import read_rows
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 

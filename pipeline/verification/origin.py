@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cptsel.pipeline.artifacts.embeddings import read_rows
 from cptsel.pipeline.artifacts.manifest import ALL, MANIFEST, NO_GROUP, SHARDS, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
-from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, read_rows
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 

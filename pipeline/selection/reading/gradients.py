@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from cptsel.pipeline.artifacts.run import RunShard, read_directions
+from cptsel.pipeline.artifacts.embeddings import read_directions
+from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.selection.reading.rows import ShardRows, float_column
 
 Sketch = Literal["direction", "validation"]

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cptsel.pipeline.artifacts.embeddings import read_rows
 from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP
-from cptsel.pipeline.artifacts.run import RunShard, read_rows
+from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.errors import BadInputError
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
