@@ -7,8 +7,8 @@ from run_builder import ROWS, build_run, reseal_run
 from selection_builder import candidates, read_samples
 from selection_builder import choose_in_one_group as choose
 
-from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.embeddings import read_rows
+from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.selection.reading.rows import read_shard
