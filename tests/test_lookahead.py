@@ -237,3 +237,12 @@ def test_losses_before_may_be_left_out(run, tmp_path):
     with pytest.raises(UsageError, match="--skip-base-loss is read with --lookahead"):
         run("other", ahead=False, skip_base_loss=True)
     assert verify(VerifyConfig(replay=str(here)))["status"] == "verified"
+
+
+def test_every_phase_must_tell_how_losses_rise(run, tmp_path):
+    here, base = run("ahead"), run("base", ahead=False)
+    options = {"group_by": None, "method": "craig", "phase_run": (str(base),)}
+    choose((here,), tmp_path / "replay", **options)
+    assert selection_options(tmp_path / "replay")["mass"] == "corpus"
+    with pytest.raises(UsageError, match="interference needs to know how losses rise"):
+        choose((here,), tmp_path / "no", mass="interference", **options)
