@@ -11,6 +11,12 @@ and domains anew.
 
 from __future__ import annotations
 
+import os
+import sys
+
+if (here := os.path.dirname(os.path.abspath(__file__))) in sys.path:  # where select.py would hide the standard module
+    sys.path.remove(here)
+
 import argparse
 import gzip
 import json

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 LEAST = 16  # tokens: what is left of a budget below this is left
 
@@ -139,6 +138,8 @@ def clusters(count: int, alpha: float) -> Pick:
     """At random from clusters of the gradients' directions, as if they were domains."""
 
     def pick(pool: Pool, budget: int, rng: np.random.Generator) -> Sequence[int]:
+        from sklearn.cluster import KMeans
+
         found = KMeans(count, n_init=1, random_state=int(rng.integers(1 << 31))).fit_predict(unit(pool.gradients[0]()))
         score = tempered(found, pool.n_tokens, alpha)
         return take(np.argsort(-np.log(score) - rng.gumbel(size=len(score))), pool.n_tokens, budget)
