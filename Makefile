@@ -29,10 +29,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## embed, select, order and verify the sample data; results in demo-out/
-	$(BIN)/cptsel embed 'sample_data/old/*/*.jsonl.gz' --model sample_data/tiny-lm --group-by source \
-		--max-tokens 256 --pool 20% --workers 2 --overwrite --out $(OUT)/run
-	$(BIN)/cptsel select $(OUT)/run --method craig --similarity cosine --scope global \
-		--realisation none --budget 5% --group-by source --overwrite --out $(OUT)/replay
+	$(BIN)/cptsel embed 'sample_data/old/*/*.jsonl.gz' --model sample_data/tiny-lm \
+		--lookahead 'sample_data/new/*/*.jsonl.gz' --group-by source --max-tokens 256 --pool 20% \
+		--workers 2 --overwrite --out $(OUT)/run
+	$(BIN)/cptsel select $(OUT)/run --budget 5% --overwrite --out $(OUT)/replay
 	$(BIN)/cptsel order $(OUT)/replay --epochs 2 --world-size 2 --overwrite --out $(OUT)/ordered
 	$(BIN)/cptsel verify $(OUT)/ordered --sources
 	$(BIN)/cptsel inspect $(OUT)/ordered

@@ -101,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.seeds, args.steps, args.arms, args.held_out_bytes = 1, 25, args.arms or QUICK, 8_000
+        args.pool = "200000 tokens"
     held_out_new = args.held_out_new or only(f"{args.corpus}/heldout/new/*.jsonl*")
     setting = Setting(
         out=args.out,

@@ -119,7 +119,7 @@ def test_embed(tiny_lm, sample_data, tmp_path):
 def test_lookahead(tiny_lm, sample_data, tmp_path):
     def run(out, seed, overwrite):
         inputs = (str(sample_data / "new" / "*" / "*"),)
-        options = {"tokens": 200, "max_tokens": 32, "seed": seed, "overwrite": overwrite}
+        options = {"tokens": 200, "steps": 1, "max_tokens": 32, "seed": seed, "overwrite": overwrite}
         lookahead(LookaheadConfig(model=str(tiny_lm), inputs=inputs, out=str(out), **options))
 
     assert attack(run, tmp_path, stride=4) > 5
@@ -132,6 +132,7 @@ def test_embed_that_grows_a_pool_along_the_new_domain(tiny_lm, sample_data, tmp_
         "limit": 6,
         "lookahead": (str(sample_data / "new" / "*" / "*"),),
         "lookahead_tokens": 200,
+        "lookahead_steps": 1,
     }
     inputs = (str(sample_data / "old" / "docs_*" / "*0.jsonl*"),)
 

@@ -35,7 +35,7 @@ def new(sample_data):
 @pytest.fixture
 def made(tiny_lm, new, tmp_path):
     def call(name, **options):
-        settings = {"tokens": 300, "max_tokens": 32} | options
+        settings = {"tokens": 300, "max_tokens": 32, "steps": 1, "optimizer": "sgd"} | options
         lookahead(LookaheadConfig(model=str(tiny_lm), inputs=(new,), out=str(tmp_path / name), **settings))
         return tmp_path / name
 
@@ -141,7 +141,8 @@ def test_an_older_checkpoint_stays_where_a_new_one_fails(made):
 @pytest.fixture
 def run(tiny_lm, sample_data, new, tmp_path):
     def call(name, ahead=True, **options):
-        settings = SMALL | ({"lookahead": (new,), "lookahead_tokens": 300} if ahead else {}) | options
+        one_step = {"lookahead_tokens": 300, "lookahead_steps": 1, "lookahead_optimizer": "sgd"}
+        settings = SMALL | ({"lookahead": (new,), **one_step} if ahead else {}) | options
         corpus = str(sample_data / "old" / "docs_*" / "*0.jsonl.gz")
         embed(EmbedConfig(inputs=(corpus,), model=str(tiny_lm), out=str(tmp_path / name), **settings))
         return tmp_path / name
@@ -184,7 +185,19 @@ def test_a_rerun_takes_the_checkpoint_that_is_there(run, monkeypatch):
 
 
 def test_the_command(tiny_lm, new, tmp_path, capsys):
-    argv = ["lookahead", str(tiny_lm), new, "--tokens", "300", "--max-tokens", "32", "--out", str(tmp_path / "x")]
+    argv = [
+        "lookahead",
+        str(tiny_lm),
+        new,
+        "--tokens",
+        "300",
+        "--steps",
+        "2",
+        "--max-tokens",
+        "32",
+        "--out",
+        str(tmp_path / "x"),
+    ]
     assert main([*argv, "--dry-run"]) == 0
     assert not (tmp_path / "x").exists()
     capsys.readouterr()

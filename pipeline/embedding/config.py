@@ -10,9 +10,9 @@ _CORPUS, _POOL, _MODEL = "Corpus", "Candidate pool", "Model and windows"
 _SKETCH, _RUNNING = "Embeddings", "Running"
 _LOOKAHEAD = "Lookahead"
 _AHEAD = ReadBy("with --lookahead", lambda config: bool(config.lookahead))
-_STEPS_HELP = "Steps along the new corpus."
-_OPTIMIZER_HELP = "sgd is plain gradient descent; adamw has β .9 and .95 and no decay."
-_LR_HELP = "Learning rate of every step; by default 0.1 with sgd and 1e-4 with adamw."
+_STEPS_HELP = "Steps along the new corpus; too few tell little of what it will make the model forget."
+_OPTIMIZER_HELP = "adamw has β .9 and .95 and no decay; sgd is plain gradient descent."
+_LR_HELP = "Learning rate of every step, as in the training to come; by default 1e-4 with adamw and 0.1 with sgd."
 _TOKENS_HELP = "Least tokens of the new corpus that each step sees."
 _DRAWN = ReadBy("with --pool or --time-budget", lambda config: bool(config.pool or config.time_budget))
 
@@ -172,10 +172,12 @@ class EmbedConfig:
         section=_LOOKAHEAD,
         metavar="'GLOB'",
     )
-    lookahead_steps: int = option(1, _STEPS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
-    lookahead_optimizer: str = option("sgd", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("sgd", "adamw"), read=_AHEAD)
+    lookahead_steps: int = option(50, _STEPS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
+    lookahead_optimizer: str = option(
+        "adamw", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("adamw", "sgd"), read=_AHEAD
+    )
     lookahead_lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0, read=_AHEAD)
-    lookahead_tokens: int = option(32_768, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
+    lookahead_tokens: int = option(4_096, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
     skip_base_loss: bool = option(
         False,
         "Don't run the model that was given as well, for its losses, which tell what the new corpus makes it forget.",
@@ -268,10 +270,10 @@ class LookaheadConfig:
         "Causal language model, as a directory or a Hub id; weights are read from safetensors only.", metavar="MODEL"
     )
     inputs: tuple[str, ...] = argument("New corpus: globs, paths or @FILE, as for embed.", metavar="'NEW'...")
-    steps: int = option(1, _STEPS_HELP, section=_LOOKAHEAD, metavar="N", least=1)
-    optimizer: str = option("sgd", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("sgd", "adamw"))
+    steps: int = option(50, _STEPS_HELP, section=_LOOKAHEAD, metavar="N", least=1)
+    optimizer: str = option("adamw", _OPTIMIZER_HELP, section=_LOOKAHEAD, choices=("adamw", "sgd"))
     lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0)
-    tokens: int = option(32_768, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1)
+    tokens: int = option(4_096, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1)
     seed: int = option(0, "Seed of the draw of documents.", section=_LOOKAHEAD, metavar="N", least=0)
     format: str | None = option(
         None, "Format of all shards; by default each one's suffix tells it.", section=_CORPUS, choices=FORMATS
