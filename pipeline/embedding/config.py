@@ -12,7 +12,7 @@ _LOOKAHEAD = "Lookahead"
 _AHEAD = ReadBy("with --lookahead", lambda config: bool(config.lookahead))
 _STEPS_HELP = "Steps along the new corpus; too few tell little of what it will make the model forget."
 _OPTIMIZER_HELP = "adamw has β .9 and .95 and no decay; sgd is plain gradient descent."
-_LR_HELP = "Learning rate of every step, as in the training to come; by default 1e-4 with adamw and 0.1 with sgd."
+_LR_HELP = "Learning rate of every step, as in the training to come; by default 3e-4 with adamw and 0.1 with sgd."
 _TOKENS_HELP = "Least tokens of the new corpus that each step sees."
 _DRAWN = ReadBy("with --pool or --time-budget", lambda config: bool(config.pool or config.time_budget))
 

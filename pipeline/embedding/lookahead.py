@@ -30,7 +30,7 @@ from cptsel.schemas.validation import validate
 Files = Sequence[tuple[str, str, int]]
 FACTS = "lookahead.json"
 FOLDER = "lookahead"  # below a run
-DEFAULT_LR = {"sgd": 0.1, "adamw": 1e-4}
+DEFAULT_LR = {"adamw": 3e-4, "sgd": 0.1}
 _SPARE = 1.5  # documents are drawn for so many times the tokens that are wanted
 
 
