@@ -115,7 +115,7 @@ def test_steps_see_each_so_many_tokens_of_other_documents(made):
         ({"tokens": 10**9}, "the new corpus has .* tokens, and 1 steps of 1,000,000,000"),
         ({"steps": 0}, "--steps 0: must be at least 1"),
         ({"lr": 0.0}, "--lr 0.0: must be"),
-        ({"optimizer": "lion"}, "must be one of sgd, adamw"),
+        ({"optimizer": "lion"}, "must be one of adamw, sgd"),
         ({"device": "tpu"}, "--device tpu"),
     ],
 )
