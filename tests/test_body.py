@@ -188,7 +188,8 @@ def test_parts_are_of_one_size_and_runs_that_go_together_share_the_factors(run, 
     for kind, factor in projection["mixing"].items():
         assert factor**2 * squares[kind] / tokens[kind] == pytest.approx(1.0, rel=0.5)  # found on a few windows
     new = str(sample_data / "new" / "*" / "*")
-    assert run("ahead", gradient="head+body", lookahead=(new,), lookahead_tokens=200, lookahead_steps=1)[1] == projection
+    ahead = {"lookahead": (new,), "lookahead_tokens": 200, "lookahead_steps": 1}
+    assert run("ahead", gradient="head+body", **ahead)[1] == projection
     monkeypatch.setattr(mixing, "_found", None)
     assert run("again", gradient="head+body", seed=0, mixing=str(first), limit=2)[1] == projection
     (first / "_SUCCESS").unlink()
