@@ -134,6 +134,12 @@ def only(pattern: str) -> str:
 
 def run_all(setting: Setting, arms: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
     """Make the runs that are not among the results, embeddings first."""
+    there, recipe = len(new_rows(setting.model, setting.new, setting.recipe.length)), setting.recipe
+    if there < recipe.steps * recipe.rows:
+        raise SystemExit(
+            f"{setting.new}: {there} rows of {recipe.length} tokens, and {recipe.steps} steps take "
+            f"{recipe.steps * recipe.rows}; give fewer --steps"
+        )
     done = read_results(setting)
     wanted = [(seed, name) for seed in seeds for name in arms if (seed, name) not in done]
     embeddings = {(seed, run): None for seed, name in wanted for run in runs_of(name)}
