@@ -67,8 +67,11 @@ def read(paths: Sequence[str]) -> list[Results]:
     lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         open_text = gzip.open if path.endswith(".gz") else open
-        with open_text(path, "rt", encoding="utf-8") as file:
-            text = file.read()
+        try:
+            with open_text(path, "rt", encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise SystemExit(f"{path}: {error.strerror or error}") from None
         for line in text.splitlines():
             run = json.loads(line)
             lines[json.dumps(run["setting"], sort_keys=True)].append(run)
