@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 
 from cptsel.pipeline.kernels.gradients import head as head_gradient
-from cptsel.pipeline.kernels.gradients.head import LogitMap, head_gradients
+from cptsel.pipeline.kernels.gradients.head import LogitMap, head_gradients, head_losses
 from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
 from cptsel.pipeline.model.gradients.head import HeadGradient
@@ -46,11 +46,13 @@ def test_equals_autograd(logit_map, with_bias, steps, monkeypatch):
     lengths = torch.tensor([steps, steps - 2])
     tables = [HeadSketch.create(0, name, vocab, width, k, k_v) for name, k, k_v in (("a", 32, 8), ("b", 16, 7))]
     result = head_gradients(hidden, labels, lengths, weight, bias, logit_map, *tables, exact_norm=True)
+    losses = head_losses(hidden, labels, lengths, weight, bias, logit_map)
     for i, length in enumerate(lengths):
         gradient, loss = by_autograd(hidden[i, :length], labels[i, :length], weight, bias, logit_map)
         torch.testing.assert_close(result.sketch[i], dense_sketch(gradient, tables[0]), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(result.validation[i], dense_sketch(gradient, tables[1]), atol=1e-4, rtol=1e-4)
         assert float(result.loss_sum[i]) == pytest.approx(loss, rel=1e-5)
+        assert float(losses[i]) == pytest.approx(loss, rel=1e-5)
         assert float(result.exact_norm[i]) == pytest.approx(float(gradient.norm()), rel=1e-4)
 
 
