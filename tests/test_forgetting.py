@@ -16,11 +16,9 @@ from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 
 
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks(repository):
-    sys.path.append(str(repository / "benchmarks"))  # last: a select.py lies there
-    yield
-    sys.path.remove(str(repository / "benchmarks"))
+@pytest.fixture(autouse=True)
+def benchmarks(repository, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(repository / "benchmarks")])  # last: a select.py lies there
 
 
 def load(name):

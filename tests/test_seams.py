@@ -121,7 +121,7 @@ def test_an_export_is_one_class(tmp_path, monkeypatch, curriculum):
     (tmp_path / "texts" / "data" / "mine.csv").write_text("not of this command")
     with pytest.raises(UsageError, match=r"mine\.csv, which cptsel export did not write"):
         export(ExportConfig(replay=str(built.replay), to="texts", out=str(tmp_path / "texts"), overwrite=True))
-    with pytest.raises(UsageError, match="--to csv: must be one of jsonl, texts"):
+    with pytest.raises(UsageError, match="--to csv: must be one of jsonl, parquet, texts"):
         export(ExportConfig(replay=str(built.replay), to="csv", out=str(tmp_path / "csv")))
 
 
@@ -202,7 +202,7 @@ def test_help_and_documentation_list_what_is_new(repository):
     )
     printed = " ".join(found.stdout.split())
     assert "shortest covers the shortest." in printed
-    assert "--to [jsonl|texts]" in printed
+    assert "--to [jsonl|parquet|texts]" in printed
     assert "texts is a text a line." in printed
     assert "--format [jsonl|parquet|arrow|toy]" in printed
     assert "| `shortest` | coverage | covers the shortest | A. Toy 2026 |" in printed
