@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 from forgetting_tries import TRIES, Pick
 
-# Embedding runs of the old corpus, and of the new one: options of ``cptsel embed`` beside model, corpus and pool.
+# Embedding runs of the old corpus: options of ``cptsel embed`` beside model, corpus and pool.
 AHEAD = ("--lookahead", "{new}")
 FAR = (*AHEAD, "--lookahead-optimizer", "adamw", "--lookahead-lr", "3e-4", "--lookahead-tokens", "4096")
+ONE_STEP = ("--lookahead-lr", "0.1", "--lookahead-tokens", "32768", "--lookahead-steps", "1")
 RUNS: dict[str, tuple[str, ...]] = {
     "base": (),
-    "ahead": AHEAD,
+    "ahead-1": (*AHEAD, "--lookahead-optimizer", "sgd", *ONE_STEP),
     "ahead-10": (*FAR, "--lookahead-steps", "10"),
     "ahead-50": (*FAR, "--lookahead-steps", "50"),
     "ahead-50-128": (*FAR, "--lookahead-steps", "50", "--max-tokens", "128"),
@@ -81,7 +82,7 @@ ARMS: dict[str, Arm] = {
     "cover-ahead": Arm(COVER, ("ahead-50",)),
     "cover-change": Arm(f"{COVER} --combine difference", ("base", "ahead-50")),
     "demand": Arm(DEMAND, ("ahead-50",)),
-    "demand-1": Arm(DEMAND, ("ahead",)),
+    "demand-1": Arm(DEMAND, ("ahead-1",)),
     "demand-10": Arm(DEMAND, ("ahead-10",)),
     "demand-change": Arm(f"{DEMAND} --combine difference", ("base", "ahead-50")),
     "demand-repeat": Arm(DEMAND.replace("none", "repeat"), ("ahead-50",)),
