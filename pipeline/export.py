@@ -1,11 +1,12 @@
 """``cptsel export``: write the replay corpus itself, in the input format of trainers.
 
-Repeats are expanded, and files are in order by name: one a visit of a shard, or so many ranks of a curriculum, which
-shards write in pieces and a second step merges. The text of every sample is read from the corpus, once a shard, and
-held against its content hash. What the files alone can't do (weigh losses, draw) is said in ``export.json``, under
-``instructions``, and to the user. What a file looks like is the format's (``exports/``).
+Repeats are expanded, and files are in order by name. A file is a visit of a shard, or holds plays of many shards, which
+write pieces that a second step merges. The text of every sample is read from the corpus, once a shard, and held against
+its content hash. What the files alone can't do (weigh losses, draw) is said in ``export.json``, under ``instructions``,
+in ``TRAINING.md`` and to the user. What a file looks like is the format's (``exports/``).
 """
 
+import posixpath
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +21,15 @@ from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
 from cptsel.pipeline.config import check_values, to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.merge import merge_pieces
-from cptsel.pipeline.exports.plan import ExportTask, check_corpus, plan_export
+from cptsel.pipeline.exports.plan import ExportTask, check_corpus, epochs_of, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
-from cptsel.pipeline.exports.shard import STEP, WriteShard
+from cptsel.pipeline.exports.shard import STEP, WriteShard, described
+from cptsel.pipeline.exports.token_ids import TokenIds, token_ids
 from cptsel.pipeline.hashing import fingerprint
 from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas.arrow import SPEC_VERSION
@@ -46,7 +49,8 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
         The summary: files, lines, tokens and bytes.
 
     Raises:
-        UsageError: an unknown format, an input that is not a finished manifest, or an output that exists.
+        UsageError: an unknown format or one that can't hold what is asked for, an input that is not a finished
+            manifest, or an output that exists.
         BadInputError: a shard or a row of the corpus is not there or can't be read.
         VerificationError: the corpus or the manifest is not what was embedded and selected.
     """
@@ -54,39 +58,85 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
     check_values(config)
     format = EXPORTS[config.to]
     manifest = load_manifest(config.replay)
+    _check_format(config, manifest)
     exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
+    tokens = token_ids(manifest, config.tokenizer) if config.ids or not format.writes_text else None
+    _check_eos(format, tokens)
     out = io.absolute(config.out)
     check_apart(out, manifest.directory)
     with writing(out, "export", overwrite=config.overwrite, dry_run=config.dry_run, data=data_pattern()) as output:
         steps = make_steps(io.join(out, outputs.WORK), config.beam_args, config.workers, progress)
         # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
-        tasks = plan_export(manifest, read_visits(manifest), config.root, format.suffix)
+        tasks = plan_export(manifest, read_visits(manifest), config.root, format)
         check_corpus(tasks)
         if config.dry_run:
-            totals = _expected(manifest)
-            if not any(visit.spread for task in tasks for visit in task.visits):
-                totals["files"] = sum(len(task.visits) for task in tasks)
+            totals = _expected(manifest, format)
+            if not any(visit.by_rank for task in tasks for visit in task.visits):
+                totals["files"] = len({visit.file for task in tasks for visit in task.visits})
             return _summary(config, manifest, out, totals, tasks)
         output.begin(to_yaml(config))
-        write = WriteShard(format, out, steps.work, manifest.text_field, exclude, manifest.realisation == "loss")
+        weighs = manifest.realisation == "loss"
+        write = WriteShard(format, out, steps.work, manifest.text_field, tokens, exclude, weighs)
         results = steps.run(STEP, write, tasks)
-        files = merge_pieces(format, out, [file for result in results for file in result["files"]], steps)
+        vocabulary = None if tokens is None else tokens.vocabulary
+        files = merge_pieces(format, vocabulary, out, [file for result in results for file in result["files"]], steps)
+        files += _finish_datasets(format, out, files)
         header = _header(manifest, format, exclude if config.exclude else None, files, results)
-        _check_totals(manifest, header)
-        _finish(out, header, config, {"seconds": time.monotonic() - started})
+        _check_totals(manifest, format, header)
+        _finish(out, format, header, config, {"seconds": time.monotonic() - started})
     return _summary(config, manifest, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
 
 
-def _expected(manifest: Manifest) -> dict[str, int]:
-    """Lines and tokens of all epochs, as the manifest has them."""
-    epochs, totals = manifest.header["order"].get("epochs", 1), manifest.header["totals"]
+def _check_format(config: ExportConfig, manifest: Manifest) -> None:
+    """Raise UsageError where the format can't hold what is asked for."""
+    format = EXPORTS[config.to]
+    if config.ids and not format.writes_ids:
+        able = ", ".join(name for name, other in EXPORTS.items() if other.writes_ids)
+        raise UsageError(f"--to {format.name} holds no token ids; leave out --ids, or use one of {able}")
+    if config.tokenizer and format.writes_text and not config.ids:
+        raise UsageError(f"--to {format.name} writes text; leave out --tokenizer, or add --ids")
+    if not format.weighs and manifest.realisation in ("loss", "sampling"):
+        raise UsageError(
+            f"--to {format.name}: its trainers take no weight a sample, and {manifest.directory} realises weights by "
+            f"{manifest.realisation!r}; select with --realisation repeat or none, or export another format"
+        )
+
+
+def _check_eos(format: ExportFormat, tokens: TokenIds | None) -> None:
+    """Raise UsageError where documents could not be told apart."""
+    if not format.writes_text and tokens is not None and tokens.vocabulary.eos is None:
+        raise UsageError(
+            f"--to {format.name} ends every play with EOS, and the tokenizer {tokens.tokenizer} has none; "
+            "use --to parquet --ids"
+        )
+
+
+def _finish_datasets(format: ExportFormat, out: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the format writes for each dataset as a whole."""
+    by_name = {file["name"]: file for file in files}
+    written: list[dict[str, Any]] = []
+    for folder in _folders(sorted(by_name)):
+        mine: dict[str, Any] = {name: by_name[name] for name in sorted(by_name) if posixpath.dirname(name) == folder}
+        plays = {name: entry for name, entry in mine.items() if name.endswith(format.suffix)}
+        for path in format.finish(io.join(out, folder), plays):
+            written += described(out, [path], 0, 0)
+    return written
+
+
+def _folders(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(map(posixpath.dirname, names)))
+
+
+def _expected(manifest: Manifest, format: ExportFormat) -> dict[str, int]:
+    """Lines and tokens of all epochs that are written, as the manifest has them."""
+    epochs, totals = epochs_of(manifest, format), manifest.header["totals"]
     return {"lines": totals["plays"] * epochs, "tokens": totals["replay_tokens"] * epochs}
 
 
 def _warnings(manifest: Manifest, format: ExportFormat) -> list[str]:
     """What a trainer must do with the files that it would not do with any others."""
     found = manifest_warnings(manifest.header)
-    if manifest.realisation == "repeat":
+    if manifest.realisation in ("repeat", "none"):
         return found
     return [*found, f"weights are realised by {manifest.realisation!r}: {format.instructions(manifest)}"]
 
@@ -110,6 +160,7 @@ def _header(
         "realisation": manifest.realisation,
         "fidelity": format.fidelity(manifest),
         "instructions": format.instructions(manifest),
+        "loses": format.loses(manifest),
         "files": entries,
         "totals": {
             "files": len(entries),
@@ -120,10 +171,10 @@ def _header(
     return validate(header, "export")
 
 
-def _check_totals(manifest: Manifest, header: ExportHeader) -> None:
+def _check_totals(manifest: Manifest, format: ExportFormat, header: ExportHeader) -> None:
     """What was written and what was excluded are together what the manifest plays."""
     excluded = {"lines": header["excluded"]["lines"], "tokens": header["excluded"]["tokens"]}
-    for key, expected in _expected(manifest).items():
+    for key, expected in _expected(manifest, format).items():
         found = header["totals"][key] + excluded[key]
         if found != expected:
             raise VerificationError(
@@ -132,10 +183,12 @@ def _check_totals(manifest: Manifest, header: ExportHeader) -> None:
             )
 
 
-def _finish(out: str, header: ExportHeader, config: ExportConfig, stats: dict[str, Any]) -> None:
+def _finish(out: str, format: ExportFormat, header: ExportHeader, config: ExportConfig, stats: dict[str, Any]) -> None:
     io.write_json(io.join(out, EXPORT), header)
+    folders = ["data"] if format.layout == "visits" else _folders(sorted(header["files"]))
+    io.write_bytes(io.join(out, page.NAME), page.training_page(format, header, folders).encode())
     sums = {name: entry["sha256"] for name, entry in header["files"].items()}
-    sums[EXPORT] = outputs.hash_file(io.join(out, EXPORT))[0]
+    sums |= {name: outputs.hash_file(io.join(out, name))[0] for name in (EXPORT, page.NAME)}
     io.write_bytes(io.join(out, outputs.SUMS), outputs.sums_text(sums).encode())
     outputs.write_config(out, "export", to_yaml(config))
     validate(stats, "stats")
@@ -158,8 +211,9 @@ def _summary(
         out=out,
         status="dry-run" if config.dry_run else "done",
         totals={
-            "format": EXPORTS[config.to].suffix[1:],
+            "format": config.to,
             "fidelity": EXPORTS[config.to].fidelity(manifest),
+            "the trainer": EXPORTS[config.to].instructions(manifest),
             **totals,
             **left_out,
         },

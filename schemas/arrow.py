@@ -182,6 +182,9 @@ PLAYS = pa.schema(
     ]
 )
 
+# The same with the token ids that were embedded.
+PLAYS_WITH_IDS = PLAYS.append(pa.field("input_ids", pa.list_(pa.field("element", pa.int32())), nullable=False))
+
 # schedule/<phase>-<epoch>.parquet: one row a visit of a shard, sorted by (rank, position).
 SCHEDULE = pa.schema(
     [

@@ -246,6 +246,7 @@ class ManifestCorpus(TypedDict):
     text_field: str
     id_field: str | None
     tokenizer: str
+    split_special_tokens: NotRequired[bool]
     max_tokens: int
     damage: NotRequired[Damage]
 
@@ -326,6 +327,7 @@ class ExportHeader(TypedDict):
     realisation: str
     fidelity: str
     instructions: str
+    loses: list[str]
     files: dict[str, ExportFile]
     totals: dict[str, int]
     excluded: Excluded

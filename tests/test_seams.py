@@ -1,6 +1,5 @@
 """Each kind of thing can be added by one class or one entry: everything else follows from the registries."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -100,10 +99,10 @@ class Texts(ExportFormat):
     summary = "a text a line"
     suffix = ".txt"
 
-    def write(self, path, records):
+    def write(self, path, records, vocabulary):
         data = "".join(record["text"].replace("\n", " ") + "\n" for record in records).encode()
         io.write_bytes(path, data)
-        return hashlib.sha256(data).hexdigest(), len(data)
+        return [path]
 
 
 @pytest.mark.parametrize("curriculum", [False, True])
@@ -121,7 +120,7 @@ def test_an_export_is_one_class(tmp_path, monkeypatch, curriculum):
     (tmp_path / "texts" / "data" / "mine.csv").write_text("not of this command")
     with pytest.raises(UsageError, match=r"mine\.csv, which cptsel export did not write"):
         export(ExportConfig(replay=str(built.replay), to="texts", out=str(tmp_path / "texts"), overwrite=True))
-    with pytest.raises(UsageError, match="--to csv: must be one of jsonl, parquet, texts"):
+    with pytest.raises(UsageError, match=f"--to csv: must be one of {', '.join(EXPORTS)}"):
         export(ExportConfig(replay=str(built.replay), to="csv", out=str(tmp_path / "csv")))
 
 
@@ -202,7 +201,7 @@ def test_help_and_documentation_list_what_is_new(repository):
     )
     printed = " ".join(found.stdout.split())
     assert "shortest covers the shortest." in printed
-    assert "--to [jsonl|parquet|texts]" in printed
+    assert "--to [jsonl|parquet|hf|megatron|olmo|mds|webdataset|texts]" in printed
     assert "texts is a text a line." in printed
     assert "--format [jsonl|parquet|arrow|toy]" in printed
     assert "| `shortest` | coverage | covers the shortest | A. Toy 2026 |" in printed

@@ -1,6 +1,5 @@
 """Documents cut into samples: tokenised once each, split into windows, and what falls away with its reason."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +9,7 @@ from cptsel.pipeline import hashing
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.corpus.types import FIRST_BYTES
 from cptsel.pipeline.kernels.windows import cut_windows
-from cptsel.pipeline.model.tokenizer import Prefix, special_ids
-
-TOKENIZE_AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
+from cptsel.pipeline.model.tokenizer import Prefix, encode, special_ids
 
 
 @dataclass
@@ -64,32 +61,11 @@ def cut_block(
             cut.rows_excluded += 1
         else:
             kept.append((document, key))
-    for group in _tokenizer_calls(kept):
-        encoded = tokenizer(
-            [document.text for document, _ in group],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            split_special_tokens=split_special_tokens,
-            verbose=False,
-        )
-        for (document, key), ids, offsets in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            _cut_document(cut, document, key, ids, offsets, prefix, max_tokens, exclusions)
-            cut.rows_special += not special.isdisjoint(ids)
+    texts = (((document, key), document.text) for document, key in kept)
+    for (document, key), ids, offsets in encode(tokenizer, texts, split_special_tokens):
+        _cut_document(cut, document, key, ids, offsets, prefix, max_tokens, exclusions)
+        cut.rows_special += not special.isdisjoint(ids)
     return cut
-
-
-def _tokenizer_calls(kept: list[tuple[Document, str]]) -> Iterator[list[tuple[Document, str]]]:
-    group: list[tuple[Document, str]] = []
-    size = 0
-    for item in kept:
-        group.append(item)
-        size += len(item[0].text)
-        if size >= TOKENIZE_AT_ONCE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _cut_document(

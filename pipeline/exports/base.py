@@ -4,18 +4,25 @@ The help page reads the registry, so formats import what needs Beam where they u
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from cptsel.schemas.headers import ExportFile
 
 if TYPE_CHECKING:
     from cptsel.pipeline.artifacts.manifest import Manifest
 
-#: How near training on the files alone comes to the manifest: the same samples, weights and order; the order of shards
-#: only; the weights in expectation.
-Fidelity = Literal["exact", "shard-level", "expectation-only"]
+#: How near training on the files alone comes to the manifest: the same samples, as often and in order; the order of
+#: shards only; the same samples as often, in an order of the trainer's own; the weights in expectation.
+Fidelity = Literal["exact", "shard-level", "unordered", "expectation-only"]
+
+#: What becomes a file: a visit of a shard by one rank; or, of all ranks together, a phase and epoch, in files of some
+#: thousand plays or as one.
+Layout = Literal["visits", "parts", "whole"]
 
 #: A play of a sample: text, id, sample_id, group, weight, loss_weight (what is left to multiply its loss by), repeat
-#: (which of its plays), shard and row.
+#: (which of its plays), shard and row; and input_ids, where token ids are written.
 Record = dict[str, Any]
 
 _INSTRUCTIONS = {
@@ -24,6 +31,19 @@ _INSTRUCTIONS = {
     "sampling": "draw {unit}s with replacement, with probability in proportion to weight, until {tokens} are played",
     "none": "play every {unit} once, in the order of the files; weights are ignored",
 }
+_ANEW = "Text is tokenised anew by the trainer, and a window may become other token ids than those that were embedded."
+_BOUNDARIES = (
+    "Every play ends with EOS, also where its window ends inside a document. No BOS is written. Tokens of a window are "
+    "those of its whole document, as they were embedded."
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a file of token ids must know of the tokenizer: its size, and the id that ends a document."""
+
+    size: int
+    eos: int | None
 
 
 class ExportFormat(ABC):
@@ -32,34 +52,83 @@ class ExportFormat(ABC):
     Attributes:
         name: in ``--to`` and in ``export.json``.
         summary: a phrase for the help page.
-        suffix: of its files, which lie below ``data/``.
+        suffix: of its files of plays, which lie below ``data/``.
+        beside: ends of the names of its other files there.
         unit: what a play is in a file.
+        layout: what becomes a file.
+        writes_text: whether it can hold text.
+        writes_ids: whether it can hold token ids.
+        weighs: whether a play's weights reach the trainer.
+        shuffles: whether its trainers put plays into an order of their own.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     suffix: ClassVar[str]
+    beside: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str] = "line"
+    layout: ClassVar[Layout] = "visits"
+    writes_text: ClassVar[bool] = True
+    writes_ids: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
+    shuffles: ClassVar[bool] = False
 
     @abstractmethod
-    def write(self, path: str, records: Iterable[Record]) -> tuple[str, int]:
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         """Write one file of plays in their order, atomically; equal records give equal bytes.
 
+        Args:
+            path: of the file.
+            records: the plays.
+            vocabulary: where plays have input_ids.
+
         Returns:
-            SHA-256, in hex, and size in bytes.
+            The path, and those of other files that belong to it.
         """
+
+    def finish(self, folder: str, files: Mapping[str, ExportFile]) -> Sequence[str]:
+        """Write what a trainer reads first of a dataset, such as an index, once its files are there.
+
+        Args:
+            folder: of a phase and epoch.
+            files: the dataset's files by name, in order.
+
+        Returns:
+            Paths that were written.
+        """
+        return ()
 
     def fidelity(self, manifest: "Manifest") -> Fidelity:
         """How near training by the instructions comes to the manifest."""
-        return "expectation-only" if manifest.realisation == "sampling" else "exact"
+        if manifest.realisation == "sampling":
+            return "expectation-only"
+        return "unordered" if self.shuffles else "exact"
 
     def instructions(self, manifest: "Manifest") -> str:
         """What the trainer does with the files; of draws, how many tokens each phase wants."""
         from cptsel.pipeline.artifacts.manifest import replay_tokens
 
         if manifest.realisation != "sampling":
-            return _INSTRUCTIONS[manifest.realisation].format(unit=self.unit)
+            words = _INSTRUCTIONS[manifest.realisation].format(unit=self.unit)
+            return words.replace(", in the order of the files", "") if self.shuffles else words
         phases = {entry["phase"]: replay_tokens(manifest.header, entry) for entry in manifest.header["phases"]}
         asked = [(number, phases[number]) for number in manifest.phases]
         tokens = [f"{replay['requested']:,} tokens (phase {number})" for number, replay in asked if replay is not None]
         return _INSTRUCTIONS["sampling"].format(unit=self.unit, tokens=" and ".join(tokens))
+
+    def loses(self, manifest: "Manifest") -> list[str]:
+        """What of the manifest does not reach a trainer that reads the files alone, in sentences."""
+        lost = [_ANEW] if self.writes_text else [_BOUNDARIES]
+        if self.layout != "visits" and manifest.header["order"].get("world_size", 1) > 1:
+            lost.append("Plays stand in the common order of all ranks, and the trainer deals them out.")
+        if self.shuffles:
+            lost.append("The trainer shuffles: the order is its own, and there is one epoch of files for all epochs.")
+        return lost
+
+    def recipe(self, folders: Sequence[str]) -> str:
+        """How to train on it, in Markdown: what to paste into the trainer's configuration.
+
+        Args:
+            folders: of the datasets, relative to the export, such as ``data``.
+        """
+        return ""

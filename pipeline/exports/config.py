@@ -17,6 +17,17 @@ class ExportConfig:
         section="What is written",
         choices=EXPORTS,
     )
+    ids: bool = option(
+        False,
+        "Write the token ids that were embedded as well, as input_ids; megatron and olmo hold nothing else.",
+        section="What is written",
+    )
+    tokenizer: str | None = option(
+        None,
+        "Folder of the model whose tokenizer makes them; by default that of the model that embedded the corpus.",
+        section="What is written",
+        metavar="DIR",
+    )
     root: str | None = option(
         None,
         "Directory in which the corpus lies now; by default where it was embedded.",

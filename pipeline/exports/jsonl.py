@@ -1,10 +1,18 @@
 """JSON lines, compressed with zstd: a play a line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
 from cptsel.pipeline.exports.lines import to_line, write_lines
+
+
+_RECIPE = """
+Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. axolotl: each file under `datasets` with `ds_type: json`
+and `type: completion`, `shuffle_merged_datasets: false` and `curriculum_sampling: true`. LLaMA-Factory: an entry of
+`dataset_info.json` with `"columns": {"prompt": "text"}`, `stage: pt` and `mix_strategy: interleave_under` with
+`interleave_probs`.
+"""
 
 
 class Jsonl(ExportFormat):
@@ -14,5 +22,11 @@ class Jsonl(ExportFormat):
     summary: ClassVar[str] = "JSON lines, zstd-compressed, repeats expanded, files in order"
     suffix: ClassVar[str] = ".jsonl.zst"
 
-    def write(self, path: str, records: Iterable[Record]) -> tuple[str, int]:
-        return write_lines(path, map(to_line, records))
+    writes_ids: ClassVar[bool] = True
+
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+        write_lines(path, map(to_line, records))
+        return [path]
+
+    def recipe(self, folders: Sequence[str]) -> str:
+        return _RECIPE.replace("{folder}", folders[0])

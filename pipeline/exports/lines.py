@@ -15,16 +15,14 @@ def to_line(record: Record) -> bytes:
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def write_lines(path: str, lines: Iterable[bytes]) -> tuple[str, int]:
-    """Write lines, compressed; SHA-256 in hex and size of the file."""
+def write_lines(path: str, lines: Iterable[bytes]) -> None:
+    """Write lines, compressed."""
     from cptsel.pipeline import io
-    from cptsel.pipeline.artifacts import outputs
 
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
     with io.atomic_writer(path) as handle, compressor.stream_writer(handle, closefd=False) as stream:
         for line in lines:
             stream.write(line)
-    return outputs.hash_file(path)
 
 
 def read_lines(data: bytes) -> list[bytes]:

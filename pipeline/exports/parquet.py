@@ -1,38 +1,45 @@
 """Parquet, compressed with zstd: a play a row. ``datasets`` and most loaders read it as it is."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.schemas.arrow import PLAYS
+from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.tables import schema_of, tables
 
-ROWS = 1_000  # of a row group, which is what a loader holds at a time
+_RECIPE = """
+In PyTorch, with [`replay_dataset.py`](https://pypi.org/project/cptsel/), one file that needs pyarrow and torch alone:
+
+```python
+from replay_dataset import ReplayDataset, ReplayStream
+
+replay = ReplayDataset("EXPORT", epoch=0, rank=0)      # plays by index, in their order
+stream = ReplayStream(replay, batch_size=8)            # in order for any number of loader workers; resumes
+```
+
+With Hugging Face `datasets`: `load_dataset("parquet", data_files=sorted(glob("EXPORT/{folder}/**/*.parquet")))`.
+"""
 
 
 class Parquet(ExportFormat):
     """One row a play."""
 
     name: ClassVar[str] = "parquet"
-    summary: ClassVar[str] = "the same in Parquet, as Hugging Face datasets reads it"
+    summary: ClassVar[str] = "the same in Parquet, for replay_dataset.py and most loaders"
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
+    writes_ids: ClassVar[bool] = True
 
-    def write(self, path: str, records: Iterable[Record]) -> tuple[str, int]:
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
-        from cptsel.pipeline.artifacts import outputs
 
+        schema = schema_of(vocabulary)
         options = {"compression": "zstd", "version": "2.6", "write_page_checksum": True}
-        with io.atomic_writer(path) as handle, pq.ParquetWriter(handle, PLAYS, **options) as writer:
-            for rows in _parts(records):
-                writer.write_table(pa.Table.from_pylist(rows, schema=PLAYS), row_group_size=ROWS)
-        return outputs.hash_file(path)
+        with io.atomic_writer(path) as handle, pq.ParquetWriter(handle, schema, **options) as writer:
+            for table in tables(records, schema):
+                writer.write_table(table)
+        return [path]
 
-
-def _parts(records: Iterable[Record]) -> Iterator[list[Record]]:
-    rest = iter(records)
-    while part := list(islice(rest, ROWS)):
-        yield part
+    def recipe(self, folders: Sequence[str]) -> str:
+        return _RECIPE.replace("{folder}", folders[0])

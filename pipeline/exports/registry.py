@@ -3,12 +3,20 @@
 import re
 
 from cptsel.pipeline.exports.base import ExportFormat
+from cptsel.pipeline.exports.hf import HuggingFace
 from cptsel.pipeline.exports.jsonl import Jsonl
+from cptsel.pipeline.exports.mds import Mds
+from cptsel.pipeline.exports.megatron import Megatron
+from cptsel.pipeline.exports.olmo import Olmo
 from cptsel.pipeline.exports.parquet import Parquet
+from cptsel.pipeline.exports.webdataset import WebDataset
 
-EXPORTS: dict[str, ExportFormat] = {format.name: format for format in (Jsonl(), Parquet())}
+EXPORTS: dict[str, ExportFormat] = {
+    format.name: format for format in (Jsonl(), Parquet(), HuggingFace(), Megatron(), Olmo(), Mds(), WebDataset())
+}
 
 
 def data_pattern() -> str:
     """Regular expression of the files that exports write below their directory, but for those of all commands."""
-    return rf"data/.+({'|'.join(re.escape(format.suffix) for format in EXPORTS.values())})"
+    ends = [end for format in EXPORTS.values() for end in (format.suffix, *format.beside)]
+    return rf"TRAINING\.md|data(/.+)?({'|'.join(re.escape(end) for end in ends)})"

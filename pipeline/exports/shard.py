@@ -1,26 +1,27 @@
-"""One shard's part of an export: read its texts once, write a file for each visit."""
+"""One shard's part of an export: read its texts once, write a file or a piece of one for each visit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import to_line, write_lines
-from cptsel.pipeline.exports.plan import ExportTask, Visit, check_shard
+from cptsel.pipeline.exports.plan import PART_PLAYS, ExportTask, Visit, check_shard
+from cptsel.pipeline.exports.token_ids import TokenIds, window_ids
 from cptsel.pipeline.hashing import content_hash
 
 STEP = "export"
 PIECES = "pieces"
-PART_RANKS = 8192  # of a curriculum in one file of the export, so that a worker can hold them
 
 _COLUMNS = [
     "sample_id", "doc_key", "doc_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
-    "content_hash", "weight", "loss_weight", "repeat", "phase", "order_rank", "group",
+    "token_start", "token_count", "content_hash", "weight", "loss_weight", "repeat", "phase", "order_rank", "group",
 ]  # fmt: skip
 
 
@@ -28,8 +29,9 @@ _COLUMNS = [
 class WriteShard:
     """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}.
 
-    A piece is {name, piece, lines, tokens}, where ``piece`` is the file with its records as JSON lines, each after its
-    rank and a tab, whatever the format.
+    A piece is {name, part, piece, lines, tokens}: ``piece`` is a file of records as JSON lines, whatever the format,
+    each after its visit's place in the part and its rank.
+    ``token_ids``: how to make them, where plays have them.
     ``weighs_losses``: whether a line's ``loss_weight`` is that of the manifest, or 1 because something else (repeats,
     draws, nothing) realises the weight.
     """
@@ -38,6 +40,7 @@ class WriteShard:
     out: str
     work: str
     text_field: str
+    token_ids: TokenIds | None
     exclude: frozenset[str]
     weighs_losses: bool
 
@@ -57,10 +60,10 @@ class WriteShard:
             left_out["lines"] += len(lost)
             left_out["tokens"] += sum(row["n_tokens"] for row in lost)
             played = _played(kept, visit)
-            if visit.spread:
+            if visit.part is not None:
                 files += self._write_pieces(task, visit, played)
             elif played:
-                files.append(self._write(task, visit, played))
+                files += self._write(task, visit, played)
         io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
         return {"files": files, "excluded": left_out}
 
@@ -69,12 +72,12 @@ class WriteShard:
         return not self.exclude.isdisjoint(names)
 
     def _add_texts(self, task: ExportTask, rows: list[dict[str, Any]]) -> set[int]:
-        """Set ``text`` of every row, holding it against ``content_hash``.
+        """Set ``text`` of every row, holding it against ``content_hash``, and ``input_ids`` where they are written.
 
         Returns:
             row_index of the documents whose whole text is excluded by its hash, as ``embed`` does.
         """
-        listed = set()
+        listed: set[int] = set()
         by_document: dict[int, list[dict[str, Any]]] = {}
         for row in rows:
             by_document.setdefault(row["row_index"], []).append(row)
@@ -82,29 +85,48 @@ class WriteShard:
         wanted = [(key, row["byte_offset"], row["byte_length"]) for key, row in first.items()]
         check_shard(task.uri)
         shard = task.shard
-        for row_index, text in read_texts(task.uri, shard["format"], shard["compression"], self.text_field, wanted):
+        texts = read_texts(task.uri, shard["format"], shard["compression"], self.text_field, wanted)
+        read = self._check_texts(task.uri, texts, by_document, listed)
+        if self.token_ids is None:
+            for _ in read:
+                pass
+            return listed
+        for row_index, ids, offsets in self.token_ids.of_documents(read):
+            for row in by_document[row_index]:
+                row["input_ids"] = window_ids(row, ids, offsets, task.uri)
+        return listed
+
+    def _check_texts(
+        self, uri: str, texts: Iterator[tuple[int, str]], rows: dict[int, list[dict[str, Any]]], listed: set[int]
+    ) -> Iterator[tuple[int, str]]:
+        """The documents' texts, once ``text`` of their rows is set; adds to ``listed`` as ``_add_texts`` returns it."""
+        for row_index, text in texts:
             if self.exclude and content_hash(text.encode()).hex() in self.exclude:
                 listed.add(row_index)
-            for row in by_document[row_index]:
+            for row in rows[row_index]:
                 row["text"] = text[row["char_start"] : row["char_end"]]
                 if content_hash(row["text"].encode()) != row["content_hash"]:
                     raise VerificationError(
-                        f"{task.uri}: row {row_index} is not the text that was embedded (content_hash differs); "
+                        f"{uri}: row {row_index} is not the text that was embedded (content_hash differs); "
                         "restore the file, and run cptsel verify --sources to see all that changed"
                     )
-        return listed
+            yield row_index, text
 
-    def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         records = (self._record(task, visit, row) for row in rows)
-        digest, size = self.format.write(io.join(self.out, visit.name), records)
-        return {"name": visit.name, "sha256": digest, "bytes": size, **_extent(rows)}
+        vocabulary = None if self.token_ids is None else self.token_ids.vocabulary
+        written = self.format.write(io.join(self.out, visit.file), records, vocabulary)
+        return described(self.out, written, **_extent(rows))
 
     def _write_pieces(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for part, mine in groupby(rows, key=lambda row: int(row["order_rank"]) // PART_RANKS):
-            name, piece = f"{visit.name}/{part:09d}{self.format.suffix}", list(mine)
-            path = io.join(self.work, PIECES, name, str(task.shard["shard_id"]))
-            write_lines(path, (b"%d\t" % row["order_rank"] + to_line(self._record(task, visit, row)) for row in piece))
-            yield {"name": name, "piece": path, **_extent(piece)}
+        for part, mine in groupby(rows, key=lambda row: int(row["order_rank"]) // PART_PLAYS if visit.by_rank else 0):
+            name, piece = visit.file.format(part=part), list(mine)
+            number = [visit.number, part] if visit.by_rank else [visit.part]
+            mine_alone = "-".join(map(str, [task.shard["shard_id"], *number, visit.place]))
+            path = io.join(self.work, PIECES, name, mine_alone)
+            numbered = ((b"%d\t%d\t" % (visit.place, row["order_rank"]), row) for row in piece)
+            write_lines(path, (head + to_line(self._record(task, visit, row)) for head, row in numbered))
+            yield {"name": name, "part": number, "piece": path, **_extent(piece)}
 
     def _record(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> Record:
         """One play; its ``loss_weight`` is what is left to multiply the loss by."""
@@ -118,7 +140,18 @@ class WriteShard:
             "repeat": visit.number,
             "shard": task.shard["path"],
             "row": row["row_index"],
+            **({} if self.token_ids is None else {"input_ids": row["input_ids"]}),
         }
+
+
+def described(out: str, paths: Sequence[str], lines: int, tokens: int) -> list[dict[str, Any]]:
+    """Entries of files that were written together; the first holds the plays."""
+    entries = []
+    for number, path in enumerate(paths):
+        digest, size = outputs.hash_file(path)
+        extent = {"lines": 0 if number else lines, "tokens": 0 if number else tokens}
+        entries.append({"name": path.removeprefix(f"{out}/"), "sha256": digest, "bytes": size, **extent})
+    return entries
 
 
 def _extent(rows: list[dict[str, Any]]) -> dict[str, int]:

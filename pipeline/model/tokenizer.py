@@ -2,10 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cptsel.pipeline.errors import UsageError, first_line
+
+AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
+
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -16,8 +21,8 @@ class Prefix:
     ids: tuple[int, ...]
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
-    """The model's fast tokenizer.
+def load_tokenizer(path: str, trust_remote_code: bool = False, option: str = "--model") -> Any:
+    """The model's fast tokenizer; ``option`` is what named it.
 
     Raises:
         UsageError: there is none, or it is a slow one, which can't say where its tokens lie in the text.
@@ -27,11 +32,41 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # a foreign configuration and foreign code may raise anything
-        raise UsageError(f"--model {path}: its tokenizer can't be loaded ({first_line(error)})") from error
+        raise UsageError(f"{option} {path}: its tokenizer can't be loaded ({first_line(error)})") from error
     if not tokenizer.is_fast:
-        raise UsageError(f"--model {path}: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
+        raise UsageError(f"{option} {path}: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
     tokenizer.model_max_length = int(1e30)  # whole documents are tokenised; windows are cut by us
     return tokenizer
+
+
+def encode(
+    tokenizer: Any, texts: Iterable[tuple[Named, str]], split_special_tokens: bool
+) -> Iterator[tuple[Named, list[int], list[tuple[int, int]]]]:
+    """Token ids and offsets of texts, each as a whole and without special tokens; a name goes with each."""
+    for group in _calls(texts):
+        encoded = tokenizer(
+            [text for _, text in group],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            split_special_tokens=split_special_tokens,
+            verbose=False,
+        )
+        names = (name for name, _ in group)
+        yield from zip(names, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+
+
+def _calls(texts: Iterable[tuple[Named, str]]) -> Iterator[list[tuple[Named, str]]]:
+    group: list[tuple[Named, str]] = []
+    size = 0
+    for name, text in texts:
+        group.append((name, text))
+        size += len(text)
+        if size >= AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

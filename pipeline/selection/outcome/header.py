@@ -218,6 +218,8 @@ def _corpus(runs: EmbeddingRuns) -> ManifestCorpus:
         "tokenizer": first["fingerprints"]["tokenizer"],
         "max_tokens": options["max_tokens"],
     }
+    if options.get("split_special_tokens"):
+        corpus["split_special_tokens"] = True
     if len(roots) > 1:
         corpus["roots"] = roots
     if damage := damage_of(runs.headers[:1] if runs.checkpoints > 1 else runs.headers):

@@ -1,0 +1,62 @@
+"""Megatron-core, NeMo and GPT-NeoX: one ``.bin`` of token ids with its ``.idx``, a document a play."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.id_files import write_ids
+
+_MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
+_CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}  # of megatron.core.datasets.indexed_dataset.DType
+_LEAST_WIDE = 65_500  # from this size of a vocabulary on, ids take four bytes, as in DType.optimal_dtype
+
+_RECIPE = """
+Megatron-LM and Megatron-core, blended with the new corpus, here with a twentieth of replay:
+
+```sh
+--data-path 0.95 /data/new/corpus_text_document 0.05 EXPORT/{folder}/replay
+```
+
+Megatron takes weights of a blend as shares of sequences. It cuts the documents of a path into sequences, shuffles
+them, and plays a path again once all of it is played: give `--train-samples` such that this does not happen, or happens
+as often as you want. NeMo: the same list under `data.paths`. GPT-NeoX: `"train-data-paths"` and `"train-data-weights"`.
+Phases are paths of their own: train one after another.
+"""
+
+
+class Megatron(ExportFormat):
+    """``replay.bin``, the ids of all plays with EOS after each, and ``replay.idx``, where each begins."""
+
+    name: ClassVar[str] = "megatron"
+    summary: ClassVar[str] = "token ids as .bin and .idx of Megatron-core, NeMo and GPT-NeoX, a document a play"
+    suffix: ClassVar[str] = ".bin"
+    beside: ClassVar[tuple[str, ...]] = (".idx",)
+    unit: ClassVar[str] = "document"
+    layout: ClassVar = "whole"
+    writes_text: ClassVar[bool] = False
+    writes_ids: ClassVar[bool] = True
+    weighs: ClassVar[bool] = False
+    shuffles: ClassVar[bool] = True
+
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+        from cptsel.pipeline import io
+
+        assert vocabulary is not None
+        assert vocabulary.eos is not None
+        dtype = np.dtype(np.uint16 if vocabulary.size < _LEAST_WIDE else np.int32)
+        lengths, _ = write_ids(path, records, dtype, vocabulary.eos)
+        index = path.removesuffix(self.suffix) + ".idx"
+        pointers = (np.cumsum(lengths) - lengths) * dtype.itemsize
+        with io.atomic_writer(index) as handle:
+            handle.write(_MAGIC + struct.pack("<QB", _VERSION, _CODES[dtype]))
+            handle.write(struct.pack("<QQ", len(lengths), len(lengths) + 1))
+            handle.write(lengths.astype("<i4").tobytes())
+            handle.write(pointers.astype("<i8").tobytes())
+            handle.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
+        return [path, index]
+
+    def recipe(self, folders: Sequence[str]) -> str:
+        return _RECIPE.replace("{folder}", folders[0])

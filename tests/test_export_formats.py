@@ -1,0 +1,218 @@
+"""Every export format holds the plays of the manifest, in their order; those with token ids hold what was embedded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_from_disk
+from export_readers import read_mds, read_megatron, read_olmo, read_webdataset
+from manifest_builder import build_replay
+from transformers import AutoTokenizer
+
+from cptsel.cli.main import main
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.config import OrderConfig
+from cptsel.pipeline.engine.steps import InlineSteps
+from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.export import export
+from cptsel.pipeline.exports import plan as export_plan
+from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.exports.lines import read_lines
+from cptsel.pipeline.exports.registry import EXPORTS
+from cptsel.pipeline.order import order
+
+TEXT = {"hf": lambda folder: load_from_disk(str(folder)).to_list(), "mds": read_mds, "webdataset": read_webdataset}
+FIELDS = ("sample_id", "text", "repeat", "group", "weight", "loss_weight")
+
+
+def exported(replay, out, to, **options):
+    """Its directory, once it is written."""
+    export(ExportConfig(replay=str(replay), out=str(out), to=to, **options), make_steps=InlineSteps)
+    return Path(out)
+
+
+def expected(built, phase=None):
+    """Plays without a schedule, as FIELDS."""
+    return [
+        (s["sample_id"], s["text"], number, s["group"], s["weight"], s["loss_weight"] if weighs(built) else 1.0)
+        for _, s, number in built.sequence(phase)
+    ]
+
+
+def weighs(built):
+    return built.header["weighting"]["realisation"] == "loss"
+
+
+def fields(plays):
+    return [tuple(play[name] for name in FIELDS) for play in plays]
+
+
+def scheduled(replay, epoch):
+    """(shard, pass) of an epoch's visits in the common order of all ranks."""
+    rows = pq.read_table(replay / f"schedule/0-{epoch}.parquet").sort_by("order").to_pylist()
+    return [(row["shard_id"], row["pass"]) for row in rows]
+
+
+@pytest.mark.parametrize("realisation", ["repeat", "loss"])
+@pytest.mark.parametrize("curriculum", [False, True])
+@pytest.mark.parametrize("to", TEXT)
+def test_plays_by_phase_in_order(tmp_path, monkeypatch, to, curriculum, realisation):
+    """In files that are made so small here that there are several."""
+    monkeypatch.setattr(export_plan, "PART_PLAYS", 30)
+    monkeypatch.setattr("cptsel.pipeline.exports.shard.PART_PLAYS", 30)
+    built = build_replay(
+        tmp_path, shards=4, documents=8, phases=2, realisation=realisation, curriculum=curriculum, keep=0.9
+    )
+    out = exported(built.replay, tmp_path / "out", to)
+    for phase in (0, 1):
+        folder = out / f"data/phase-{phase:03d}"
+        assert fields(TEXT[to](folder)) == expected(built, phase)
+        assert len(list(folder.glob(f"*{EXPORTS[to].suffix}"))) > 1
+    header = json.loads((out / "export.json").read_text())
+    assert set(header["files"]) == {name for name in outputs.list_tree(str(out)) if name.startswith("data/")}
+    assert header["fidelity"] == "exact"
+
+
+@pytest.mark.parametrize("to", TEXT)
+def test_ranks_are_joined_in_their_common_order(tmp_path, to):
+    built = build_replay(tmp_path, shards=5, documents=8)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), epochs=2, world_size=2))
+    out = exported(tmp_path / "ordered", tmp_path / "out", to)
+    of_visit = {}
+    for _, sample, number in built.sequence():
+        of_visit.setdefault((sample["shard_id"], number), []).append((sample["sample_id"], number))
+    for epoch in (0, 1):
+        plays = [(play["sample_id"], play["repeat"]) for play in TEXT[to](out / f"data/epoch-{epoch:03d}")]
+        assert plays == [play for visit in scheduled(tmp_path / "ordered", epoch) for play in of_visit[visit]]
+    assert "common order" in (out / "TRAINING.md").read_text()
+
+
+@pytest.mark.parametrize("to", ["hf", "megatron"])
+def test_equal_bytes_with_two_workers(embedded, tmp_path, to):
+    config = ExportConfig(replay=str(embedded.replay), out=str(tmp_path / "2"), to=to, workers=2)
+    export(config)
+    found = [exported(embedded.replay, tmp_path / "1", to), tmp_path / "2"]
+    trees = [
+        {
+            name: (out / name).read_bytes()
+            for name in outputs.list_tree(str(out))
+            if name not in ("stats.json", "config.yaml")
+        }
+        for out in found
+    ]
+    assert trees[0] == trees[1]
+    assert any(name.startswith("data/") for name in trees[0])
+
+
+@dataclass
+class Embedded:
+    """A manifest of a corpus that was really tokenised: its folder, and (sample_id, ids) of every play in order."""
+
+    replay: Path
+    plays: list
+    corpus: Path
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory, tiny_lm):
+    folder = tmp_path_factory.mktemp("embedded")
+    texts = [
+        f"Übung {i}: naïve 🙂 text, </s> written out, and the {'many ' * (i * 7)}words of a document."
+        for i in range(12)
+    ]
+    (folder / "corpus").mkdir()
+    for shard in range(2):
+        lines = [json.dumps({"text": text}) + "\n" for text in texts[shard * 6 : shard * 6 + 6]]
+        (folder / "corpus" / f"{shard}.jsonl").write_text("".join(lines))
+    run, replay = str(folder / "run"), folder / "replay"
+    options = ["--model", str(tiny_lm), "--max-tokens", "16", "--split-special-tokens", "--sketch-dim", "64"]
+    assert main(["embed", str(folder / "corpus/*.jsonl"), *options, "--out", run]) == 0
+    options = ["--method", "uniform", "--budget", "60%", "--realisation", "repeat", "--replay-tokens", "600 tokens"]
+    assert main(["select", run, *options, "--out", str(replay)]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    rows = [row for path in sorted(replay.glob("samples/*.parquet")) for row in pq.read_table(path).to_pylist()]
+    plays = []
+    for number in range(1, 5):
+        for row in sorted(rows, key=lambda row: row["order_rank"]):
+            if row["repeat"] >= number:
+                text = texts[row["shard_id"] * 6 + row["row_index"]]
+                ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                ids = ids[row["token_start"] : row["token_start"] + row["token_count"]]
+                plays.append((row["sample_id"], ids))
+    assert max(row["repeat"] for row in rows) > 1
+    return Embedded(replay, plays, folder / "corpus")
+
+
+def test_token_ids_are_those_of_the_whole_document(embedded, tiny_lm, tmp_path):
+    eos = AutoTokenizer.from_pretrained(tiny_lm).eos_token_id
+    ended = [[*ids, eos] for _, ids in embedded.plays]
+    assert read_megatron(exported(embedded.replay, tmp_path / "megatron", "megatron") / "data") == ended
+    names = [name for name, _ in embedded.plays]
+    assert read_olmo(exported(embedded.replay, tmp_path / "olmo", "olmo") / "data") == list(
+        zip(names, ended, strict=True)
+    )
+
+
+@pytest.mark.parametrize("to", ["parquet", "hf", "jsonl"])
+def test_token_ids_stand_beside_the_text(embedded, tmp_path, to):
+    data = exported(embedded.replay, tmp_path / "out", to, ids=True) / "data"
+    if to == "hf":
+        rows = load_from_disk(str(data)).to_list()
+    elif to == "parquet":
+        rows = [row for path in sorted(data.glob("*")) for row in pq.read_table(path).to_pylist()]
+    else:
+        rows = [json.loads(line) for path in sorted(data.glob("*")) for line in read_lines(path.read_bytes())]
+    assert [(row["sample_id"], row["input_ids"]) for row in rows] == embedded.plays
+    assert all(row["text"] for row in rows)
+
+
+def test_another_tokenizer_is_refused(embedded, tiny_lm, tmp_path):
+    other = tmp_path / "other"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    tokenizer.add_tokens(["replay"])
+    tokenizer.save_pretrained(other)
+    with pytest.raises(UsageError, match="not the tokenizer that the corpus was embedded with"):
+        exported(embedded.replay, tmp_path / "out", "megatron", tokenizer=str(other))
+    with pytest.raises(UsageError, match=r"--tokenizer .*nowhere: its tokenizer can't be loaded"):
+        exported(embedded.replay, tmp_path / "out", "olmo", tokenizer=str(tmp_path / "nowhere"))
+
+
+def test_what_a_format_cannot_hold_is_refused(embedded, tmp_path):
+    with pytest.raises(UsageError, match="--to mds holds no token ids; leave out --ids, or use one of jsonl"):
+        exported(embedded.replay, tmp_path / "out", "mds", ids=True)
+    with pytest.raises(UsageError, match="writes text; leave out --tokenizer, or add --ids"):
+        exported(embedded.replay, tmp_path / "out", "hf", tokenizer="x")
+    built = build_replay(tmp_path, realisation="loss")
+    with pytest.raises(UsageError, match=r"take no weight a sample, and .* realises weights by 'loss'"):
+        exported(built.replay, tmp_path / "out", "megatron")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_document_stops_token_ids(embedded, tmp_path):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in embedded.corpus.iterdir():
+        (moved / path.name).write_text(path.read_text().replace("words of a document", "words of a documenT"))
+    with pytest.raises(VerificationError, match=r"is not the text that was embedded|becomes other tokens"):
+        exported(embedded.replay, tmp_path / "out", "megatron", root=str(moved))
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_the_page_tells_what_to_do_and_what_is_lost(embedded, tmp_path, to):
+    out = exported(embedded.replay, tmp_path / "out", to)
+    page, header = (out / "TRAINING.md").read_text(), json.loads((out / "export.json").read_text())
+    assert header["parent"] in page
+    assert header["instructions"] in page
+    assert all(sentence in page for sentence in header["loses"])
+    assert "{" + "folder}" not in page
+    assert f"{len(embedded.plays):,}" in page
+
+
+@pytest.mark.parametrize("to", ["hf", "megatron"])
+def test_another_format_replaces_an_export_whole(embedded, tmp_path, to):
+    out = exported(embedded.replay, tmp_path / "out", "mds")
+    exported(embedded.replay, out, to, overwrite=True)
+    assert not list(out.rglob("*.mds"))
+    assert not (out / "data/index.json").exists()
