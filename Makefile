@@ -47,12 +47,13 @@ lint: $(VENV)/.installed-dev  ## style, types and the order of imports
 test: lint  ## lint, then every test that is quick
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark
-	$(BIN)/pytest -m 'slow or spark' $(PYTEST_ARGS)
+test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark or trainers' libraries
+	$(BIN)/python tests/trainers/environments.py
+	$(BIN)/pytest -m 'slow or spark or trainers' $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed-dev  ## write docs/cli.md and the table of docs/methods.md anew
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_methods.py
 
 clean:  ## remove what make made, the virtual environment too
-	rm -rf $(VENV) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .trainers $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

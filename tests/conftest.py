@@ -53,3 +53,11 @@ def run(tmp_path_factory) -> Path:
 def later(tmp_path_factory) -> Path:
     """The same samples at a later checkpoint."""
     return build_run(tmp_path_factory.mktemp("later") / "run", rows=ROWS, pool=True, drift=0.5)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory, tiny_lm):
+    """A manifest of a corpus that was really tokenised; no test changes it."""
+    from embedded_builder import build_embedded
+
+    return build_embedded(tmp_path_factory.mktemp("embedded"), tiny_lm)

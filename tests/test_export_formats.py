@@ -1,7 +1,6 @@
 """Every export format holds the plays of the manifest, in their order; those with token ids hold what was embedded."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +10,6 @@ from export_readers import read_mds, read_megatron, read_olmo, read_webdataset
 from manifest_builder import build_replay
 from transformers import AutoTokenizer
 
-from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.engine.steps import InlineSteps
@@ -104,45 +102,6 @@ def test_equal_bytes_with_two_workers(embedded, tmp_path, to):
     ]
     assert trees[0] == trees[1]
     assert any(name.startswith("data/") for name in trees[0])
-
-
-@dataclass
-class Embedded:
-    """A manifest of a corpus that was really tokenised: its folder, and (sample_id, ids) of every play in order."""
-
-    replay: Path
-    plays: list
-    corpus: Path
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory, tiny_lm):
-    folder = tmp_path_factory.mktemp("embedded")
-    texts = [
-        f"Übung {i}: naïve 🙂 text, </s> written out, and the {'many ' * (i * 7)}words of a document."
-        for i in range(12)
-    ]
-    (folder / "corpus").mkdir()
-    for shard in range(2):
-        lines = [json.dumps({"text": text}) + "\n" for text in texts[shard * 6 : shard * 6 + 6]]
-        (folder / "corpus" / f"{shard}.jsonl").write_text("".join(lines))
-    run, replay = str(folder / "run"), folder / "replay"
-    options = ["--model", str(tiny_lm), "--max-tokens", "16", "--split-special-tokens", "--sketch-dim", "64"]
-    assert main(["embed", str(folder / "corpus/*.jsonl"), *options, "--out", run]) == 0
-    options = ["--method", "uniform", "--budget", "60%", "--realisation", "repeat", "--replay-tokens", "600 tokens"]
-    assert main(["select", run, *options, "--out", str(replay)]) == 0
-    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    rows = [row for path in sorted(replay.glob("samples/*.parquet")) for row in pq.read_table(path).to_pylist()]
-    plays = []
-    for number in range(1, 5):
-        for row in sorted(rows, key=lambda row: row["order_rank"]):
-            if row["repeat"] >= number:
-                text = texts[row["shard_id"] * 6 + row["row_index"]]
-                ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-                ids = ids[row["token_start"] : row["token_start"] + row["token_count"]]
-                plays.append((row["sample_id"], ids))
-    assert max(row["repeat"] for row in rows) > 1
-    return Embedded(replay, plays, folder / "corpus")
 
 
 def test_token_ids_are_those_of_the_whole_document(embedded, tiny_lm, tmp_path):

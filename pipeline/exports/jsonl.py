@@ -6,12 +6,11 @@ from typing import ClassVar
 from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
 from cptsel.pipeline.exports.lines import to_line, write_lines
 
-
 _RECIPE = """
-Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. axolotl: each file under `datasets` with `ds_type: json`
-and `type: completion`, `shuffle_merged_datasets: false` and `curriculum_sampling: true`. LLaMA-Factory: an entry of
-`dataset_info.json` with `"columns": {"prompt": "text"}`, `stage: pt` and `mix_strategy: interleave_under` with
-`interleave_probs`.
+Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. axolotl: each file under `datasets` with
+`ds_type: json` and `type: completion`, `shuffle_merged_datasets: false` and `curriculum_sampling: true`.
+LLaMA-Factory: an entry of `dataset_info.json` with `"columns": {"prompt": "text"}`, `stage: pt` and
+`mix_strategy: interleave_under` with `interleave_probs`.
 """
 
 
