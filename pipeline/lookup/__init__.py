@@ -1,0 +1,1 @@
+"""Parts of ``explain`` and ``locate``: samples of a manifest by name, by text and by place in the order."""
