@@ -1,0 +1,85 @@
+"""Texts of a few samples, read from the corpus where it is at hand, and held against their hashes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.manifest import Manifest, source_uri
+from cptsel.pipeline.corpus.documents import read_texts
+from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.hashing import content_hash
+from cptsel.pipeline.lookup.reading import Row
+
+EXCERPT = 300  # characters of a text that are shown
+_CUT = "[...]"
+
+
+def windows(uri: str, shard: dict[str, Any], text_field: str, rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+    """Samples of one shard with their texts, by row of the corpus.
+
+    Args:
+        uri: where the shard lies now.
+        shard: its row of ``shards.parquet``.
+        text_field: column of the text.
+        rows: samples of it: row_index, byte_offset, byte_length, char_start, char_end and content_hash.
+
+    Raises:
+        BadInputError: the shard or a row of it can't be read.
+        VerificationError: a text is not the one that was embedded.
+    """
+    by_document: dict[int, list[Row]] = {}
+    for row in rows:
+        by_document.setdefault(row["row_index"], []).append(row)
+    first = [by_document[key][0] for key in sorted(by_document)]
+    wanted = [(row["row_index"], row["byte_offset"], row["byte_length"]) for row in first]
+    for row_index, text in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
+        for row in by_document[row_index]:
+            window = text[row["char_start"] : row["char_end"]]
+            if content_hash(window.encode("utf-8", "surrogatepass")) != row["content_hash"]:
+                raise VerificationError(
+                    f"{uri}: row {row_index} is not the text that was embedded (content_hash differs); restore the "
+                    "file, and run cptsel verify --sources to see all that changed"
+                )
+            yield row, window
+
+
+def texts_at_hand(
+    manifest: Manifest, shard: dict[str, Any], rows: Sequence[Row], root: str | None
+) -> tuple[dict[str, str], str | None]:
+    """Texts of samples of one shard, by sample_id, as far as the corpus is there and is what was embedded.
+
+    Args:
+        manifest: that chose some of them.
+        shard: their row of ``shards.parquet``.
+        rows: as in ``windows``, with their sample_id.
+        root: where the corpus lies now; None where it was embedded.
+
+    Returns:
+        The texts, and why there are not all of them: a sentence, or None.
+
+    Raises:
+        UsageError: ``root`` was given, and the shard is not there.
+    """
+    uri = source_uri(shard, root)
+    if root is not None and not io.exists(uri):
+        raise UsageError(f"--root {root}: {uri} is missing; name the directory in which {shard['path']} lies")
+    found: dict[str, str] = {}
+    try:
+        if not io.exists(uri):
+            return {}, f"{uri} is missing, so its texts are left out; pass --root with where the corpus lies now"
+        for row, text in windows(uri, shard, manifest.text_field, rows):
+            found[row["sample_id"]] = text
+    except CptselError as error:  # also of a filesystem that this machine can't read
+        return found, str(error)
+    return found, None
+
+
+def excerpt(text: str, phrase: str | None = None) -> str:
+    """At most ``EXCERPT`` characters of a text, around a phrase of it; ``[...]`` stands for what is left out."""
+    if len(text) <= EXCERPT:
+        return text
+    begin = 0
+    if phrase:
+        begin = max(0, min(text.index(phrase) + len(phrase) // 2 - EXCERPT // 2, len(text) - EXCERPT))
+    end = begin + EXCERPT
+    return f"{_CUT if begin else ''}{text[begin:end]}{_CUT if end < len(text) else ''}"
