@@ -30,6 +30,8 @@ COMMANDS = {
     "verify": "Re-read a manifest and its sources, or an embedding run, and hold it to what it says.",
     "compare": "Lay selections from one corpus side by side.",
     "inspect": "Say what a directory made by cptsel is.",
+    "explain": "Say why samples were chosen, what they stand for, and when they are played.",
+    "locate": "Say which sample a rank plays at a position.",
     "export": "Write the replay corpus that a manifest describes.",
 }
 

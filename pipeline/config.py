@@ -69,9 +69,9 @@ def option(default: Any = dataclasses.MISSING, help: str = "", *, section: str, 
     return dataclasses.field(default=default, metadata={"option": Option(help, section, **details)})
 
 
-def argument(help: str, *, metavar: str) -> Any:
-    """A field that is a positional argument."""
-    return dataclasses.field(metadata={"option": Option(help, None, metavar)})
+def argument(help: str, *, metavar: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is a positional argument. Without a default it is required."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, None, metavar)})
 
 
 def options_of(kind: Any) -> dict[str, Option]:
@@ -208,6 +208,78 @@ class CompareConfig:
 
     replays: tuple[str, ...] = argument("Manifests written by cptsel select or order.", metavar="REPLAY...")
     phase: int = option(0, "The phase that is compared.", section="What is compared", metavar="N", least=0)
+
+
+def parse_phrase(value: str) -> str:
+    """A phrase to look for. Raises ValueError where it is empty."""
+    if not value:
+        raise ValueError("the phrase is empty; give at least a letter of the text")
+    return value
+
+
+_WITH_RUN = ReadBy("with --run", lambda config: bool(config.run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Options of ``cptsel explain``."""
+
+    replay: str = argument("Manifest written by cptsel select or order.", metavar="REPLAY")
+    sample: str | None = argument(
+        "A sample_id; or a doc_key or doc_id, for all chosen samples of that document.",
+        metavar="[SAMPLE]",
+        default=None,
+    )
+    text: str | None = option(
+        None,
+        "In place of SAMPLE: the chosen samples whose text has this phrase, letter by letter. Reads the corpus.",
+        section="What is explained",
+        metavar="PHRASE",
+        parse=parse_phrase,
+    )
+    most: int = option(
+        20,
+        "Samples that are explained; how many others there are is said.",
+        section="What is explained",
+        metavar="N",
+        least=1,
+        most=10_000,
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now; by default where it was embedded.",
+        section="What is explained",
+        metavar="DIR",
+    )
+    run: tuple[str, ...] = option(
+        (),
+        "Embedding run from which the manifest was selected: tell also what lies nearest to each sample by the sketch, "
+        "and what it stands for, of its group in its shard; repeatable, in the order of select.",
+        section="Neighbours",
+        metavar="RUN",
+    )
+    neighbours: int = option(
+        5, "Neighbours of each kind.", section="Neighbours", metavar="K", least=1, most=1000, read=_WITH_RUN
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateConfig:
+    """Options of ``cptsel locate``."""
+
+    replay: str = argument("Manifest written by cptsel select or order.", metavar="REPLAY")
+    phase: int = option(0, "Phase of the training.", section="Place", metavar="P", least=0)
+    epoch: int = option(0, "Epoch of the phase.", section="Place", metavar="E", least=0)
+    rank: int = option(0, "Rank that plays.", section="Place", metavar="R", least=0)
+    position: int = option(
+        help="Number of the play among those of its rank in the epoch, from 0.", section="Place", metavar="N", least=0
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now; by default where it was embedded.",
+        section="Text",
+        metavar="DIR",
+    )
 
 
 Config = TypeVar("Config", bound="DataclassInstance")

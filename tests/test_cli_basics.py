@@ -97,7 +97,7 @@ def test_what_follows_the_first_dashes_goes_to_beam(stub):
     assert stub.calls[0].runs == ("run",)
 
 
-@pytest.mark.parametrize("argv", [["order", "r", "--out", "x"], ["inspect", "r"]])
+@pytest.mark.parametrize("argv", [["order", "r", "--out", "x"], ["inspect", "r"], ["locate", "r"]])
 def test_commands_without_beam_refuse_its_options(stub, capsys, argv):
     stub(argv[0])
     assert main([*argv, "--", "--runner=SparkRunner"]) == 2
@@ -232,7 +232,12 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         (["order", "a", "b"], "unexpected extra argument (b); see cptsel order --help"),
         (["select", "run", "--method", "best"], "'best' is not one of 'uniform', 'full', "),
         (["embed", "x", "--sketch-dim", "many"], "'many' is not a valid integer; see cptsel embed --help"),
-        (["chose"], "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, inspect, export"),
+        (
+            ["chose"],
+            "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, inspect, explain, ",
+        ),
+        (["explain"], "missing: REPLAY"),
+        (["locate", "r"], "missing: --position"),
         (
             ["embed", "--config", "absent.yaml"],
             "--config absent.yaml: can't be read (no such file or directory); name a YAML file",

@@ -20,6 +20,8 @@ CONFIGS = {
     "verify": cptsel.VerifyConfig,
     "export": cptsel.ExportConfig,
     "compare": cptsel.CompareConfig,
+    "explain": cptsel.ExplainConfig,
+    "locate": cptsel.LocateConfig,
 }
 FOLDERS = ("cli", "pipeline", "schemas", "src", "benchmarks", "docs", "tests")
 PAGES = [

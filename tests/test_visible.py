@@ -69,6 +69,12 @@ def test_no_command_prints_an_escape_sequence(chain, capsys):
         assert SHOWN in printed(capsys, ["inspect", f"{base}/{name}"]) or name == "export"
         json.loads(printed(capsys, ["inspect", f"{base}/{name}", "--json"]))
     printed(capsys, ["verify", f"{base}/order", "--sources"])
+    for more in ([], ["--json"]):
+        assert "number" in printed(
+            capsys, ["explain", f"{base}/order", "--text", "number", "--run", f"{base}/embed", *more]
+        )
+        assert "number" in printed(capsys, ["locate", f"{base}/order", "--position", "1", *more])
+    assert SHOWN in printed(capsys, ["explain", f"{base}/order", EVIL], 2)
     assert SHOWN in printed(capsys, ["compare", f"{base}/select", f"{base}/order"])
     assert SHOWN in printed(capsys, [*commands["select"], "--dry-run"])
     # errors and warnings

@@ -1,0 +1,20 @@
+"""``cptsel explain``."""
+
+from typing import Any
+
+from cptsel.cli._common import pass_command
+from cptsel.pipeline.config import ExplainConfig
+from cptsel.pipeline.summary import Summary
+
+
+@pass_command(ExplainConfig, "cptsel explain ordered 7d0f1c6e9b3a4d5286c1f0e2a9b8c7d6 --run run")
+def explain(config: ExplainConfig, progress: Any) -> Summary:
+    """Say why samples were chosen, what they stand for, and when they are played.
+
+    Of a sample, of all of a document, or of those whose text has a phrase: group, method, score and weight, where they
+    lie, their text if the corpus is at hand, and every play by phase, epoch, rank and position, which cptsel locate
+    takes.
+    """
+    from cptsel.pipeline.explain import explain as run
+
+    return run(config, progress)

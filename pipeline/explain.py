@@ -1,0 +1,143 @@
+"""``cptsel explain``: why samples were chosen, what they stand for, and when they are played."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cptsel.pipeline.artifacts.damage import manifest_warnings
+from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, source_uri
+from cptsel.pipeline.config import ExplainConfig, check_read, check_values
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.lookup.facts import facts, finite, location
+from cptsel.pipeline.lookup.finding import Found, by_name, by_text
+from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, open_origin, surroundings
+from cptsel.pipeline.lookup.order import places, unordered
+from cptsel.pipeline.lookup.reading import Reader, Row
+from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.summary import Summary, Table
+
+_NEIGHBOUR = ["neighbour", "cosine", "tokens", "row", "characters", "text"]
+
+
+def explain(config: ExplainConfig, progress: Progress | None = None) -> Summary:
+    """Why a sample was chosen, or those of a document, or those whose text has a phrase, and when they are played.
+
+    Returns:
+        The summary. Of every sample and phase it has a table of what is known; then one of all places in the order;
+        and with runs one of the samples nearest to each, and one of those that it stands for.
+
+    Raises:
+        UsageError: an option out of range, an input that is not a finished manifest, no such sample, a run that the
+            manifest was not selected from, or a shard of the corpus that is missing where it must be read.
+        BadInputError: a shard of the corpus or a file of the run can't be read.
+        VerificationError: a file of the manifest, or the corpus, is not what its checksum says.
+    """
+    check_values(config)
+    check_read(config)
+    if (config.sample is None) == (config.text is None):
+        what = "both were given" if config.text is not None else "neither was given"
+        raise UsageError(
+            f"explain takes a SAMPLE or --text, and {what}; name a sample_id, doc_key or doc_id, or a text"
+        )
+    manifest = load_manifest(config.replay)
+    runs = open_origin(manifest, config.run) if config.run else None
+    reader = Reader(manifest)
+    if config.text is not None:
+        found = by_text(reader, config.text, config.root, config.most, progress)
+    else:
+        found = by_name(reader, str(config.sample), config.most, progress)
+    warnings = manifest_warnings(manifest.header)
+    if why := unordered(manifest):
+        warnings.append(f"{manifest.directory}: {why}")
+    plays = [] if why else places(reader, found.rows, progress)
+    around: list[Surroundings] = [Surroundings() for _ in found.rows]
+    texts = dict(found.texts)
+    shards = {shard_id: reader.shard(shard_id) for shard_id in dict.fromkeys(row["shard_id"] for row in found.rows)}
+    for shard_id, shard in shards.items():
+        mine = [index for index, row in enumerate(found.rows) if row["shard_id"] == shard_id]
+        wanted = {found.rows[index]["sample_id"]: found.rows[index] for index in mine}
+        if runs is not None:
+            told = surroundings(reader, runs, [found.rows[index] for index in mine], config.neighbours)
+            for index, one in zip(mine, told, strict=True):
+                around[index] = one
+                wanted |= {near.row["sample_id"]: near.row for near in (*one.nearest, *one.represented)}
+        unread = [row for name, row in wanted.items() if name not in texts]
+        read, missing = texts_at_hand(manifest, shard, unread, config.root)
+        texts |= read
+        warnings += [missing] if missing else []
+    tables = [
+        _sample(manifest, row, shards[row["shard_id"]], config, texts, around[index] if runs is not None else None)
+        for index, row in enumerate(found.rows)
+    ]
+    if plays:
+        columns = ["sample_id", "phase", "epoch", "rank", "position", "pass"]
+        rows = [
+            [row["sample_id"], place.phase, place.epoch, place.rank, place.position, place.number]
+            for row, mine in zip(found.rows, plays, strict=True)
+            for place in mine
+        ]
+        tables.append(Table(title="Places in the order", columns=columns, rows=rows))
+    if runs is not None:
+        tables += _neighbour_tables(found.rows, around, texts)
+    return Summary(
+        command="explain",
+        out=manifest.directory,
+        status="found" if found.rows else "nothing found",
+        totals=_totals(manifest, found),
+        tables=tables,
+        warnings=warnings,
+    )
+
+
+def _totals(manifest: Manifest, found: Found) -> dict[str, Any]:
+    totals = {
+        "manifest_id": manifest.manifest_id,
+        "found by": found.by,
+        "samples": len({row["sample_id"] for row in found.rows}),
+    }
+    if found.more != 0:
+        totals["others"] = "perhaps, raise --most" if found.more is None else f"{found.more:,}, raise --most"
+    return totals
+
+
+def _sample(
+    manifest: Manifest,
+    row: Row,
+    shard: dict[str, Any],
+    config: ExplainConfig,
+    texts: dict[str, str],
+    around: Surroundings | None,
+) -> Table:
+    """What is known of a sample, a line each."""
+    text = texts.get(row["sample_id"])
+    shown = None if text is None else excerpt(text, config.text)
+    told = facts(manifest, row, shard, source_uri(shard, config.root), shown)
+    method = METHODS.get(row["method"])
+    if method is not None:
+        told["method"] = f"{row['method']} ({method.summary})"
+    if around is not None:
+        told["nearest to it"] = f"{around.samples:,} samples of its group in its shard, {around.tokens:,.0f} tokens"
+    title = f"Sample {row['sample_id']}" + (f", phase {row['phase']}" if len(manifest.phases) > 1 else "")
+    return Table(title=title, columns=["what", "value"], rows=[[name, value] for name, value in told.items()])
+
+
+def _neighbour_tables(rows: Sequence[Row], around: Sequence[Surroundings], texts: dict[str, str]) -> list[Table]:
+    """Neighbours of all samples, and what they stand for."""
+    nearest, represented = [], []
+    for row, one in zip(rows, around, strict=True):
+        head = [row["sample_id"], row["phase"]]
+        nearest += [[*head, *_neighbour(near, texts), near.chosen] for near in one.nearest]
+        represented += [[*head, *_neighbour(near, texts)] for near in one.represented]
+    columns = ["sample_id", "phase", *_NEIGHBOUR]
+    return [
+        Table(title="Nearest of its group in its shard", columns=[*columns, "chosen"], rows=nearest),
+        Table(title="Stands for: no chosen one of its group in its shard is nearer", columns=columns, rows=represented),
+    ]
+
+
+def _neighbour(near: Neighbour, texts: dict[str, str]) -> list[Any]:
+    """Values of the columns _NEIGHBOUR."""
+    row, text = near.row, texts.get(near.row["sample_id"])
+    cosine = finite(near.cosine)
+    return [row["sample_id"], cosine, row["n_tokens"], *location(row).values(), None if text is None else excerpt(text)]
