@@ -15,7 +15,7 @@ from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.order import order
-from cptsel.replay_dataset import Mixed, ReplayDataset, ReplayStream, weighted_loss
+from cptsel.replay_dataset import Mixed, MixedDataset, ReplayDataset, ReplayStream, weighted_loss
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,16 @@ def test_losses_are_weighted_by_row():
             if labels[row, step] >= 0:
                 total -= weight[row] * torch.log_softmax(logits[row, step], 0)[labels[row, step]]
     assert weighted_loss(logits, labels, weight).item() == pytest.approx(float(total) / 13, rel=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.25, 1 / 3, 0.5, 0.9])
+@pytest.mark.parametrize("sizes", [(30, 7), (3, 40), (0, 5), (100, 0)])
+def test_mixing_by_index_is_mixing_of_streams(sizes, fraction):
+    new, replay = [f"new {i}" for i in range(sizes[0])], [f"replay {i}" for i in range(sizes[1])]
+    mixed = MixedDataset(new, replay, fraction)
+    assert [mixed[index] for index in range(len(mixed))] == list(Mixed(new, replay, fraction))
+    with pytest.raises(IndexError):
+        mixed[len(mixed)]
 
 
 def test_what_can_not_be_played_is_named(ordered, built, tmp_path):

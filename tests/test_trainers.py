@@ -1,7 +1,9 @@
 """Exports read by trainers' own libraries, in the environments that tests/trainers/environments.py makes."""
 
 import json
+import signal
 import subprocess
+import time
 
 import pytest
 from manifest_builder import build_replay
@@ -17,12 +19,17 @@ pytestmark = pytest.mark.trainers
 FIELDS = ("sample_id", "text", "repeat", "group", "weight", "loss_weight")
 
 
-def read_by(repository, environment, kind, folder):
-    """What a library yields, and its version."""
-    python = repository / ".trainers" / environment / "bin/python"
+def environment(repository, name):
+    """Its Python; the test skips where it is not there."""
+    python = repository / ".trainers" / name / "bin/python"
     if not (python.parents[1] / "installed.txt").exists():
-        pytest.skip(f"no environment {environment}; run python tests/trainers/environments.py")
-    command = [str(python), str(repository / "tests/trainers/read.py"), kind, str(folder)]
+        pytest.skip(f"no environment {name}; run python tests/trainers/environments.py")
+    return str(python)
+
+
+def read_by(repository, name, kind, folder):
+    """What a library yields, and its version."""
+    command = [environment(repository, name), str(repository / "tests/trainers/read.py"), kind, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     *plays, found = map(json.loads, done.stdout.splitlines())
@@ -30,7 +37,7 @@ def read_by(repository, environment, kind, folder):
 
 
 @pytest.mark.parametrize(
-    ("to", "environment", "kind"),
+    ("to", "name", "kind"),
     [
         ("webdataset", "pytorch", "webdataset"),
         ("webdataset", "pytorch", "wids"),
@@ -40,23 +47,59 @@ def read_by(repository, environment, kind, folder):
         ("parquet", "pytorch", "litdata"),
     ],
 )
-def test_plays_are_those_of_the_manifest_in_its_order(repository, tmp_path, monkeypatch, to, environment, kind):
+def test_plays_are_those_of_the_manifest_in_its_order(repository, tmp_path, monkeypatch, to, name, kind):
     monkeypatch.setattr(export_plan, "PART_PLAYS", 20)
     built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
     out = tmp_path / "out"
     export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)
-    plays, _ = read_by(repository, environment, kind, out if kind in ("grain", "torchdata") else out / "data")
+    plays, _ = read_by(repository, name, kind, out if kind in ("grain", "torchdata") else out / "data")
     found = [tuple(play[name] for name in FIELDS) for play in plays]
     assert found == [
         (s["sample_id"], s["text"], number, s["group"], s["weight"], 1.0) for _, s, number in built.sequence()
     ]
 
 
-@pytest.mark.parametrize(("to", "environment", "kind"), [("megatron", "pytorch", "megatron"), ("olmo", "olmo", "olmo")])
-def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded, to, environment, kind):
+@pytest.mark.parametrize(("to", "name", "kind"), [("megatron", "pytorch", "megatron"), ("olmo", "olmo", "olmo")])
+def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded, to, name, kind):
     out = tmp_path / "out"
     export(ExportConfig(replay=str(embedded.replay), out=str(out), to=to), make_steps=InlineSteps)
     vocabulary = token_ids(load_manifest(str(embedded.replay)), None).vocabulary
     (out / "facts.json").write_text(json.dumps({"size": vocabulary.size, "eos": vocabulary.eos}))
-    documents, _ = read_by(repository, environment, kind, out / "data")
+    documents, _ = read_by(repository, name, kind, out / "data")
     assert documents == [[*ids, vocabulary.eos] for _, ids in embedded.plays]
+
+
+def test_the_hugging_face_trainer_plays_the_manifest_and_resumes_after_a_kill(
+    repository, tmp_path, monkeypatch, embedded, tiny_lm, sample_data
+):
+    """The worked example: what it writes down is the order of the manifest, and a kill changes nothing."""
+    export(
+        ExportConfig(replay=str(embedded.replay), out=str(tmp_path / "export"), to="parquet", ids=True),
+        make_steps=InlineSteps,
+    )
+    python = environment(repository, "pytorch")
+    options = ["--model", str(tiny_lm), "--replay", str(tmp_path / "export"), "--fraction", "0.4"]
+    options += ["--steps", "12", "--save-steps", "4", "--batch-size", "4", "--length", "32"]
+    command = [python, str(repository / "examples/hf_trainer.py"), str(sample_data / "new/*/*.jsonl.gz"), *options]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))
+    subprocess.run([*command, "--out", str(whole)], check=True, timeout=300)
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([*command, "--out", str(killed)], stdout=log, stderr=log)
+        while process.poll() is None and max(played(killed), default=0) < 6:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, "--out", str(killed)], check=True, timeout=300)
+    assert played(killed) == played(whole)
+    replayed = [name for step in range(12) for name in played(whole)[step] if name is not None]
+    assert replayed == [name for name, _ in embedded.plays][: len(replayed)]
+    assert len(replayed) == 12 * 4 * 2 // 5
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def played(folder):
+    """sample_ids by step, as they were played last; the last line may be torn."""
+    path = folder / "plays.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return {line["step"]: line["sample_ids"] for line in map(json.loads, lines)}

@@ -5,6 +5,7 @@ It reads what ``cptsel export REPLAY --to parquet --out DIR`` wrote::
     replay = ReplayDataset("DIR", rank=0)                  # plays of a rank, by index and in their order
     stream = ReplayStream(replay, batch_size=8)            # the same as a stream, for several workers and to resume
     both = Mixed(new_domain, stream, fraction=0.05)        # every twentieth play comes from the replay
+    both = MixedDataset(new_domain, replay, fraction=0.05) # the same by index
 
 A play is a dict: ``text``, ``loss_weight`` (multiply the losses of its tokens by it; 1 unless the manifest asks for
 that), ``sample_id``, ``id``, ``group``, ``weight``, ``repeat``, ``shard`` and ``row``.
@@ -183,6 +184,48 @@ class Mixed:
                 yield next(replay if turn else new)
             except StopIteration:
                 return
+
+
+class MixedDataset(Dataset[Any]):
+    """Two datasets as one, by index and by the rule of ``Mixed``: for trainers that sample by number, in sequence.
+
+    It ends where one of the two is over.
+
+    Args:
+        new: the new domain.
+        replay: such as a ``ReplayDataset``.
+        fraction: of the items that come from the replay, in [0, 1).
+
+    Raises:
+        ValueError: the fraction is not in [0, 1).
+    """
+
+    def __init__(self, new: Dataset[Any], replay: Dataset[Any], fraction: float):
+        if not 0 <= fraction < 1:
+            raise ValueError(f"fraction {fraction}: must be at least 0 and below 1")
+        self.new, self.replay, self.fraction = new, replay, fraction
+        most_new, most_replay = len(new), len(replay)  # type: ignore[arg-type]
+        least, most = 0, most_new + most_replay  # the most items of which neither part is longer than its dataset
+        while least < most:
+            middle = (least + most + 1) // 2
+            replayed = self._replayed(middle)
+            fits = replayed <= most_replay and middle - replayed <= most_new
+            least, most = (middle, most) if fits else (least, middle - 1)
+        self._length = least
+
+    def _replayed(self, count: int) -> int:
+        """How many of the first items are of the replay."""
+        return math.floor(count * self.fraction + 1e-9)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        index %= len(self)
+        before, after = self._replayed(index), self._replayed(index + 1)
+        return self.replay[before] if after > before else self.new[index - before]
 
 
 def weighted_loss(logits: torch.Tensor, labels: torch.Tensor, loss_weight: torch.Tensor) -> torch.Tensor:
