@@ -33,6 +33,7 @@ from cptsel.pipeline.embedding.plan import (
     first_difference,
     plan_model,
     run_header,
+    with_base,
 )
 from cptsel.pipeline.embedding.pool import (
     Files,
@@ -86,10 +87,12 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
         shards = take_inventory(config, files, options)
         before = earlier and earlier[1]
         pool = recorded_pool(config, before) or plan_pool(config, model, files, shards, before, options)
-        model, steps = with_mixing(config, model, files), None
+        model, steps, base = with_mixing(config, model, files), None, None
         if config.lookahead:
             model, steps = ahead(config, model, is_local(options))
-        header = run_header(config, model, root, shards, pool_header(config, pool), steps)
+        elif config.base:
+            model, base = with_base(config, model, is_local(options))
+        header = run_header(config, model, root, shards, pool_header(config, pool), steps, base)
         grown = check_earlier(config, earlier, header)
         status = begin(config, output, header, shards)
         if status == "already done":
@@ -117,6 +120,7 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
         config,
         inputs=_absolute(config.inputs),
         model=io.absolute(config.model) if os.path.isdir(config.model) else config.model,
+        base=io.absolute(config.base) if config.base and os.path.isdir(config.base) else config.base,
         root=config.root and io.absolute(config.root),
         grow=config.grow and io.absolute(config.grow),
         after=config.after and io.absolute(config.after),

@@ -1,6 +1,7 @@
 """A few steps along the new domain: against plain autograd, the same bytes again, and what ``embed`` does with it."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from selection_builder import choose
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cptsel.cli.main import main
 from cptsel.pipeline.config import VerifyConfig
@@ -142,9 +143,9 @@ def test_an_older_checkpoint_stays_where_a_new_one_fails(made):
 def run(tiny_lm, sample_data, new, tmp_path):
     def call(name, ahead=True, **options):
         one_step = {"lookahead_tokens": 300, "lookahead_steps": 1, "lookahead_optimizer": "sgd"}
-        settings = SMALL | ({"lookahead": (new,), **one_step} if ahead else {}) | options
+        settings = {"model": str(tiny_lm)} | SMALL | ({"lookahead": (new,), **one_step} if ahead else {}) | options
         corpus = str(sample_data / "old" / "docs_*" / "*0.jsonl.gz")
-        embed(EmbedConfig(inputs=(corpus,), model=str(tiny_lm), out=str(tmp_path / name), **settings))
+        embed(EmbedConfig(inputs=(corpus,), out=str(tmp_path / name), **settings))
         return tmp_path / name
 
     return call
@@ -236,6 +237,26 @@ def samples(replay):
 
 def selection_options(replay):
     return json.loads((replay / "manifest.json").read_text())["selection"]["options"]
+
+
+def test_a_checkpoint_that_is_there_has_its_losses_before_by_base(run, tiny_lm, tmp_path):
+    ahead, alone = run("ahead"), tmp_path / "alone"
+    shutil.copytree(ahead / "lookahead", tmp_path / "checkpoint")
+    here = run("here", ahead=False, model=str(tmp_path / "checkpoint"), base=str(tiny_lm))
+    for name in ("sample_id", "loss_sum", "base_loss_sum"):
+        assert column(here, name).tolist() == column(ahead, name).tolist()
+    choose((here,), tmp_path / "replay", group_by=None, method="craig")
+    assert selection_options(tmp_path / "replay")["mass"] == "interference"
+    with pytest.raises(UsageError, match=r"was begun with --base [0-9a-f]+, now not set"):
+        run("here", ahead=False, model=str(tmp_path / "checkpoint"))
+    with pytest.raises(UsageError, match="--base is read without --lookahead"):
+        run("both", base=str(tiny_lm))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    tokenizer.bos_token = tokenizer.eos_token
+    shutil.copytree(tiny_lm, alone)
+    tokenizer.save_pretrained(alone)
+    with pytest.raises(UsageError, match="has another tokenizer than --model"):
+        run("other", ahead=False, base=str(alone))
 
 
 def test_losses_before_may_be_left_out(run, tmp_path):

@@ -33,6 +33,7 @@ _MAY_DIFFER = frozenset(
         "pool",
         "lookahead",
         "skip_base_loss",
+        "base",
         "block_bytes",
         "max_line_bytes",
         "tokens_per_batch",
@@ -348,5 +349,5 @@ def rows_schema(headers: Sequence[RunHeader]) -> pa.Schema:
 
 
 def has_base_loss(header: RunHeader) -> bool:
-    """Whether a run has losses at the model before its lookahead beside those after it."""
-    return header["options"].get("skip_base_loss") is False
+    """Whether a run has losses at the model before it saw new text beside those after it."""
+    return header["options"].get("skip_base_loss") is False or header["options"].get("base") is not None

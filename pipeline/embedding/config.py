@@ -178,6 +178,14 @@ class EmbedConfig:
     )
     lookahead_lr: float | None = option(None, _LR_HELP, section=_LOOKAHEAD, metavar="LR", above=0, read=_AHEAD)
     lookahead_tokens: int = option(4_096, _TOKENS_HELP, section=_LOOKAHEAD, metavar="N", least=1, read=_AHEAD)
+    base: str | None = option(
+        None,
+        "Model that --model was before it saw new text, where such a checkpoint is there already: folder or hub id. It "
+        "is run as well, for its losses, which tell what has been forgotten on the way.",
+        section=_LOOKAHEAD,
+        metavar="MODEL",
+        read=ReadBy("without --lookahead, which makes the checkpoint itself", lambda config: not config.lookahead),
+    )
     skip_base_loss: bool = option(
         False,
         "Don't run the model that was given as well, for its losses, which tell what the new corpus makes it forget.",

@@ -122,7 +122,7 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
     if io.is_remote(config.out):
         raise UsageError(
             f"--lookahead: workers can't load a checkpoint from {config.out}; make it by cptsel lookahead in a folder "
-            "that they see, and give it as --model"
+            "that they see, and give it as --model, and the model itself as --base"
         )
     start = plan_model(replace(config, dtype="float32", gradient="head", modules=None), here)
     steps = steps_of(

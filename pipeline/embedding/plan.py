@@ -1,7 +1,7 @@
 """What decides the rows of an embedding run, fixed before the first one: run.json, and the check of a rerun by it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -129,6 +129,20 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     )
 
 
+def with_base(config: EmbedConfig, plan: ModelPlan, here: bool) -> tuple[ModelPlan, str]:
+    """The plan of a run that has losses at ``--base`` beside those at the model, and the fingerprint of its weights.
+
+    Raises:
+        UsageError: it can't be had, or counts in other tokens.
+    """
+    before = plan_model(replace(config, model=str(config.base), revision=None), here)
+    if before.tokenizer != plan.tokenizer:
+        raise UsageError(
+            f"--base {config.base}: has another tokenizer than --model {config.model}; losses don't compare"
+        )
+    return replace(plan, spec=replace(plan.spec, base=(before.spec.source, before.spec.revision))), before.weights
+
+
 def tokenizer_of(plan: ModelPlan) -> Any:
     """The tokenizer of the model, a revision of the Hub among them."""
     path = local_path(plan.spec.source, plan.spec.revision)
@@ -142,6 +156,7 @@ def run_header(
     shards: list[Shard],
     pool: dict[str, Any] | None = None,
     lookahead: dict[str, Any] | None = None,
+    base: str | None = None,
 ) -> RunHeader:
     """run.json without totals: everything that decides the bytes of the rows.
 
@@ -151,6 +166,7 @@ def run_header(
         root, shards: of the corpus.
         pool: what ``pool_header`` says of it.
         lookahead: what decides the model, with ``--lookahead``.
+        base: fingerprint of the weights of the model that was there before, with ``--base``.
     """
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
     projection: Projection = {
@@ -170,6 +186,8 @@ def run_header(
     options |= {"pool": pool, "lookahead": lookahead}
     if lookahead is not None:
         options["skip_base_loss"] = config.skip_base_loss
+    elif base is not None:
+        options["base"] = base
     excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {

@@ -158,7 +158,8 @@ class SelectConfig:
     mass: str | None = option(
         None,
         "What a sample stands for: its part of the corpus, or that times how much the new domain raises its loss. By "
-        "default corpus; interference by --method interference, and by coverage of a RUN made with --lookahead.",
+        "default corpus; interference by --method interference, and by coverage of a RUN made with --lookahead or "
+        "--base.",
         section=_NEW,
         choices=("corpus", "interference"),
     )

@@ -160,8 +160,9 @@ def _with_mass(config: SelectConfig, phases: Sequence[EmbeddingRuns]) -> SelectC
         config = replace(config, mass="interference" if by_default else "corpus")
     if wants_rise(config) and not (one_run or two_runs or config.new is not None):
         raise UsageError(
-            "interference needs to know how losses rise: embed with --lookahead, or give two runs (before and after "
-            "moving along the new domain) with --combine difference, or an embedding run of the new domain with --new"
+            "interference needs to know how losses rise: embed with --lookahead or --base, or give two runs (before "
+            "and after moving along the new domain) with --combine difference, or an embedding run of the new domain "
+            "with --new"
         )
     return config
 
