@@ -1,0 +1,1 @@
+"""The parts of ``report`` and ``compare``: facts of selections, plots, and the page that shows them."""
