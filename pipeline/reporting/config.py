@@ -1,0 +1,41 @@
+"""The options of ``cptsel report``."""
+
+from dataclasses import dataclass
+
+from cptsel.pipeline.config import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Options of ``cptsel report``."""
+
+    replay: str = argument("Directory written by cptsel select or order.", metavar="REPLAY")
+    other: str | None = argument(
+        "Another selection from the same corpus, which is shown beside it.", metavar="[OTHER]", default=None
+    )
+    run: tuple[str, ...] = option(
+        (),
+        "Embedding run from which REPLAY was selected; repeatable, in the order of select. Adds the map, losses, what "
+        "the corpus is like, and texts that were left out; needs cptsel[report].",
+        section="What is shown",
+        metavar="RUN",
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now; by default where it was embedded. Without the corpus, texts are left "
+        "out.",
+        section="What is shown",
+        metavar="DIR",
+    )
+    points: int = option(
+        10_000,
+        "Samples on the map, at most: what was chosen, and a random sample of the rest.",
+        section="What is shown",
+        metavar="N",
+        least=10,
+        most=200_000,
+    )
+    phase: int = option(0, "The phase that is shown.", section="What is shown", metavar="N", least=0)
+    seed: int = option(0, "Seed of the random samples.", section="What is shown", metavar="N", least=0, most=2**31 - 1)
+    out: str = option(help="HTML file to write.", section="Running", metavar="FILE")
+    overwrite: bool = option(False, "Replace FILE if it is there.", section="Running")
