@@ -29,6 +29,7 @@ COMMANDS = {
     "order": "Put the shards of a manifest in order, epoch by epoch and rank by rank.",
     "verify": "Re-read a manifest and its sources, or an embedding run, and hold it to what it says.",
     "compare": "Lay selections from one corpus side by side.",
+    "report": "Write an HTML file that shows a selection, or two beside each other.",
     "inspect": "Say what a directory made by cptsel is.",
     "explain": "Say why samples were chosen, what they stand for, and when they are played.",
     "locate": "Say which sample a rank plays at a position.",

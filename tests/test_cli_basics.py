@@ -238,6 +238,7 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         ),
         (["explain"], "missing: REPLAY"),
         (["locate", "r"], "missing: --position"),
+            "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, report, inspect, export",
         (
             ["embed", "--config", "absent.yaml"],
             "--config absent.yaml: can't be read (no such file or directory); name a YAML file",

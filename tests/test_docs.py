@@ -22,6 +22,7 @@ CONFIGS = {
     "compare": cptsel.CompareConfig,
     "explain": cptsel.ExplainConfig,
     "locate": cptsel.LocateConfig,
+    "report": cptsel.ReportConfig,
 }
 FOLDERS = ("cli", "pipeline", "schemas", "src", "benchmarks", "docs", "tests")
 PAGES = [

@@ -28,6 +28,7 @@ _HOMES = {
     "LocateConfig": "cptsel.pipeline.config",
     "LookaheadConfig": "cptsel.pipeline.embedding.config",
     "OrderConfig": "cptsel.pipeline.config",
+    "ReportConfig": "cptsel.pipeline.reporting.config",
     "SelectConfig": "cptsel.pipeline.selection.config",
     "VerifyConfig": "cptsel.pipeline.config",
     "compare": "cptsel.pipeline.compare",
@@ -38,6 +39,7 @@ _HOMES = {
     "locate": "cptsel.pipeline.locate",
     "lookahead": "cptsel.pipeline.lookahead",
     "order": "cptsel.pipeline.order",
+    "report": "cptsel.pipeline.report",
     "select": "cptsel.pipeline.select",
     "verify": "cptsel.pipeline.verify",
 }

@@ -1,0 +1,255 @@
+"""``cptsel report``: one HTML file that shows a selection, or two, and asks the network for nothing."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.run import EmbeddingRuns
+from cptsel.pipeline.artifacts.writing import check_apart
+from cptsel.pipeline.config import check_values
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.reporting.config import ReportConfig
+from cptsel.pipeline.reporting.contents import (
+    HOVER_BYTES,
+    Drawn,
+    difference_tables,
+    map_facts,
+    sections_of,
+    turned,
+)
+from cptsel.pipeline.reporting.examples import LOCATOR, chosen_examples, left_out_examples
+from cptsel.pipeline.reporting.facts import Facts, facts_of, read_picks, with_population
+from cptsel.pipeline.reporting.html import Html, plain, tag
+from cptsel.pipeline.reporting.map import PALETTE, Points, lay_out, map_item, need_bokeh
+from cptsel.pipeline.reporting.overlap import (
+    check_alike,
+    overlap_table,
+    overlaps_of,
+    phase_of,
+    selections_table,
+    short_names,
+    target_warnings,
+)
+from cptsel.pipeline.reporting.page import MARK, whole_page
+from cptsel.pipeline.reporting.population import (
+    Population,
+    directions_of,
+    open_origin,
+    read_population,
+    was_selected_from,
+)
+from cptsel.pipeline.reporting.texts import Texts, read_sample_texts, shorten
+from cptsel.pipeline.selection.methods import METHODS
+from cptsel.pipeline.summary import Summary, Table
+
+_FIGURES = {  # of the table of compare, and what they are called on the page
+    "method": "method",
+    "samples": "samples",
+    "tokens": "tokens",
+    "played tokens": "tokens played in an epoch",
+    "effective share": "share that weights leave effective",
+    "residual": "residual on the sketch that was fitted",
+    "on validation": "residual on the validation sketch",
+    "of random picks": "residual of random picks on it",
+    "coverage gain": "gain of coverage over random picks",
+}
+
+
+def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
+    """Write the report of a selection, or of two beside each other.
+
+    Returns:
+        The summary: what the file shows, and its bytes.
+
+    Raises:
+        UsageError: an option out of range, no manifest, manifests of different corpora, runs that they were not
+            selected from, a phase that is not there, Bokeh is missing and needed, or an output that is in the way.
+        VerificationError: a file of a manifest or a run is not what its checksum says.
+        BadInputError: a file of embeddings is damaged.
+    """
+    check_values(config)
+    if config.root is not None and not io.exists(config.root):
+        raise UsageError(f"--root {config.root}: there is no such directory")
+    if config.run:
+        need_bokeh()
+    manifests = [load_manifest(path) for path in (config.replay, config.other) if path is not None]
+    for other in manifests[1:]:
+        check_alike(manifests[0], other)
+    phases = [phase_of(manifest, config.phase) for manifest in manifests]
+    out = io.absolute(config.out)
+    _check_out(out, config.overwrite, [*(m.directory for m in manifests), *map(io.absolute, config.run)])
+    runs = open_origin(config.run, manifests[0], phases[0]) if config.run else None
+    notes = _other_runs(manifests, runs, config) if runs else []
+
+    names = short_names([manifest.directory for manifest in manifests])
+    selections = [
+        facts_of(name, manifest, phase, _method_words(manifest), read_picks(manifest, phase, progress))
+        for name, manifest, phase in zip(names, manifests, phases, strict=True)
+    ]
+    population = None
+    if runs is not None:
+        group_by = selections[0].group_by
+        population = read_population(
+            runs, group_by, [facts.picks for facts in selections], config.points, config.seed, progress
+        )
+        selections = [with_population(facts, population, number) for number, facts in enumerate(selections)]
+    chosen = [chosen_examples(facts, config.seed) for facts in selections]
+    left_out = [left_out_examples(population, n, config.seed) for n in range(len(chosen))] if population else []
+    shown = _shown_rows(population, config.points)
+    wanted = [examples.rows.select(LOCATOR) for examples in (*chosen, *left_out)]
+    if population is not None:
+        wanted.append(population.rows.take(pa.array(shown)).select(LOCATOR))
+    texts = read_sample_texts(manifests[0], _distinct(wanted), config.root, progress)
+    drawn = _draw(population, selections, shown, texts, config.seed, progress) if population else None
+    differences, said = _differences(selections, config.phase, progress)
+    notes += said + texts.warnings()
+
+    sections = sections_of(selections, population, drawn, chosen, left_out, texts, differences, notes)
+    item = map_item(drawn.points) if drawn else None
+    title = " and ".join(plain(name) for name in names)
+    known = map_facts(drawn, names)
+    page = whole_page(f"Replay selection {title}", _lead(selections), sections, names, item, known)
+    data = page.encode()
+    io.write_bytes(out, data)
+    return Summary(
+        command="report",
+        out=out,
+        status="done",
+        totals={
+            "selections": len(selections),
+            "chosen samples": sum(facts.picks.num_rows for facts in selections),
+            "points of the map": len(shown),
+            "texts": len(texts.found),
+            "bytes": len(data),
+        },
+        tables=[],
+        warnings=notes,
+    )
+
+
+def _check_out(out: str, overwrite: bool, inputs: Sequence[str]) -> None:
+    """Refuse an output that is an input's, a directory, or a file that no report is."""
+    for source in inputs:
+        check_apart(out, source)
+    if not io.exists(out):
+        return
+    if not io.is_remote(out) and os.path.isdir(out):
+        raise UsageError(f"--out {out} is a directory; name a file, such as {io.join(out, 'report.html')}")
+    if not overwrite:
+        raise UsageError(f"{out} exists; pass --overwrite or another --out")
+    with io.open_read(out) as handle:
+        head = handle.read(200)
+    if MARK.encode() not in head:
+        raise UsageError(f"{out} was not written by cptsel report; choose another --out")
+
+
+def _other_runs(manifests: Sequence[Manifest], runs: EmbeddingRuns, config: ReportConfig) -> list[str]:
+    """A warning where the second selection was made from other runs of the corpus."""
+    for manifest in manifests[1:]:
+        phase = phase_of(manifest, config.phase)
+        if not all(was_selected_from(manifest, phase, header) for header in runs.headers):
+            return [
+                f"{manifest.directory} was selected from other embedding runs of this corpus; losses, and what can't "
+                "be found among the samples of --run, are not its own"
+            ]
+    return []
+
+
+def _method_words(manifest: Manifest) -> str:
+    """What the method of a selection does, empty where this release does not know it."""
+    method = METHODS.get(manifest.header["selection"]["method"])
+    return method.summary if method else ""
+
+
+def _shown_rows(population: Population | None, points: int) -> np.ndarray:
+    """Rows of the population on the map: what was chosen first, then the random sample."""
+    if population is None:
+        return np.zeros(0, np.int64)
+    picked = _marks(population) > 0
+    rest = population.column("sampled") & ~picked
+    return np.concatenate([np.flatnonzero(picked), np.flatnonzero(rest)])[:points]
+
+
+def _marks(population: Population) -> np.ndarray:
+    """(n,) int: 1 where the first selection has picked a row, 2 where the second has, 3 where both have."""
+    marks = population.chosen(0).astype(np.int64)
+    return marks + 2 * population.chosen(1) if "chosen_1" in population.rows.schema.names else marks
+
+
+def _distinct(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of several tables, each sample once, in their order."""
+    rows = pa.concat_tables(tables, promote_options="permissive")
+    _, first = np.unique(np.asarray(rows["sample_id"].to_pylist(), object), return_index=True)
+    return rows.take(pa.array(np.sort(first), pa.int64()))
+
+
+def _draw(
+    population: Population,
+    selections: Sequence[Facts],
+    shown: np.ndarray,
+    texts: Texts,
+    seed: int,
+    progress: Progress | None,
+) -> Drawn:
+    """Place the rows of the map, and say what is known of each."""
+    rows = population.rows.take(pa.array(shown))
+    layout = lay_out(directions_of(population, shown, progress), seed)
+    largest = sorted(population.mass, key=lambda name: (-population.mass[name], name))
+    code_of = {name: min(place, len(PALETTE)) for place, name in enumerate(largest)}
+    groups = rows["group"].to_pylist()
+    ids = rows["sample_id"].to_pylist()
+    figures = {"tokens": rows["n_tokens"].to_numpy(), "loss": rows["loss"].to_numpy()}
+    if "rise" in rows.schema.names:
+        figures["rise"] = rows["rise"].to_numpy()
+    for number, facts in enumerate(selections):
+        plays = dict(zip(facts.picks["sample_id"].to_pylist(), facts.picks["repeat"].to_pylist(), strict=True))
+        name = "plays" if len(selections) == 1 else ("plays of the first", "plays of the second")[number]
+        figures[name] = np.array([plays.get(sample, 0) for sample in ids], np.int64)
+    points = Points(
+        xy=layout.xy,
+        group=[plain(name) for name in groups],
+        code=np.array([code_of[name] for name in groups], np.int64),
+        mark=_marks(population)[shown],
+        text=[shorten(texts.found[sample], HOVER_BYTES) if sample in texts.found else "" for sample in ids],
+        figures=figures,
+    )
+    return Drawn(points, layout)
+
+
+def _differences(selections: Sequence[Facts], phase: int, progress: Progress | None) -> tuple[list[Table], list[str]]:
+    """Tables that tell two selections apart, and what to mind in them; none of one selection."""
+    if len(selections) < 2:
+        return [], []
+    names, manifests, phases = (
+        [facts.name for facts in selections],
+        [facts.manifest for facts in selections],
+        [facts.phase for facts in selections],
+    )
+    overlap = overlap_table(names, manifests, phases, [(0, 1)], overlaps_of(manifests, phase, [(0, 1)], progress))
+    shared = {
+        "samples in both": "samples in both",
+        "by chance": "as many by chance",
+        "Jaccard": "Jaccard index",
+        "of its played tokens": f"share of what {names[0]} plays",
+        "of the other's": f"share of what {names[1]} plays",
+        "distance of masses": "distance of masses",
+    }
+    tables = [
+        turned(selections_table(names, manifests, phases), ["figure", *names], _FIGURES),
+        turned(overlap, ["figure", "both"], shared),
+        *difference_tables(selections),
+    ]
+    return tables, target_warnings(names, phases)
+
+
+def _lead(selections: Sequence[Facts]) -> Html:
+    """The line below the heading."""
+    parts = []
+    for facts in selections:
+        parts.append(f"{facts.manifest.header['selection']['method']}, manifest {facts.manifest.manifest_id[:16]}")
+    return tag("p", "; ".join(parts), class_="sub")
