@@ -167,12 +167,17 @@ def _method_words(manifest: Manifest) -> str:
 
 
 def _shown_rows(population: Population | None, points: int) -> np.ndarray:
-    """Rows of the population on the map: what was chosen first, then the random sample."""
+    """Rows of the population on the map: what was chosen first, then the random sample.
+
+    Where more was chosen than the map holds, half of it is for a random part of what was chosen.
+    """
     if population is None:
         return np.zeros(0, np.int64)
-    picked = _marks(population) > 0
-    rest = population.column("sampled") & ~picked
-    return np.concatenate([np.flatnonzero(picked), np.flatnonzero(rest)])[:points]
+    marked = _marks(population) > 0
+    picked, rest = np.flatnonzero(marked), np.flatnonzero(population.column("sampled") & ~marked)
+    if len(picked) > points:
+        picked = picked[: points // 2]
+    return np.concatenate([picked, rest])[:points]
 
 
 def _marks(population: Population) -> np.ndarray:
@@ -218,7 +223,7 @@ def _draw(
         text=[shorten(texts.found[sample], HOVER_BYTES) if sample in texts.found else "" for sample in ids],
         figures=figures,
     )
-    return Drawn(points, layout)
+    return Drawn(points, layout, int((_marks(population) > 0).sum()))
 
 
 def _differences(selections: Sequence[Facts], phase: int, progress: Progress | None) -> tuple[list[Table], list[str]]:

@@ -115,7 +115,8 @@ def test_the_map_has_all_picks_and_a_sample_of_the_rest(run, selections, tmp_pat
     everything, _ = make(selections / "a", run=[run], out=tmp_path / "all.html")
     assert len(columns_of(everything.data("map-data"))["x"]) == sum(ROWS)
     few, _ = make(selections / "a", run=[run], out=tmp_path / "few.html", points=10)
-    assert (columns_of(few.data("map-data"))["mark"] == 1).all()
+    assert (columns_of(few.data("map-data"))["mark"] == 1).sum() == 5
+    assert f"10 samples: 5 of the {len(picks)} that were chosen" in few.text
     again, _ = make(selections / "a", run=[run], out=tmp_path / "again.html", points=100, seed=1)
     assert columns_of(again.data("map-data"))["loss"].tolist() != points["loss"].tolist()
 

@@ -19,6 +19,7 @@ from cptsel.pipeline.reporting.sections import (
     came_out,
     fit,
     mix,
+    plays_as_chosen,
     provenance,
     quotes,
     shard_order,
@@ -42,10 +43,11 @@ _DISTRIBUTIONS = (  # column of the picks, title, unit, of the population, whole
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """The map: its points and how they were placed."""
+    """The map: its points, how they were placed, and how many samples were chosen in all."""
 
     points: Points
     layout: Layout
+    chosen: int
 
 
 def sections_of(
@@ -118,7 +120,9 @@ def _mix_words(selections: Sequence[Facts]) -> Html:
     by = list(dict.fromkeys(facts.group_by for facts in selections))
     words = [f"Groups are by {name}." if name else "The selection knows no groups: all samples are one." for name in by]
     words.append("Bars are shares of tokens: of the corpus, and of what is chosen and replayed.")
-    entries = (("corpus", "corpus"), ("chosen", "chosen"), ("played", "replayed"))
+    entries = [("corpus", "corpus"), ("chosen", "chosen"), ("played", "replayed")]
+    if all(map(plays_as_chosen, selections)):
+        entries = [("corpus", "corpus"), ("played", "chosen, and replayed")]
     return join([tag("p", " ".join(words)), legend(*entries)])
 
 
@@ -200,7 +204,9 @@ def _map(drawn: Drawn, names: Sequence[str]) -> Html:
         members = sorted(set(colours[code]))
         label = members[0] if code < len(PALETTE) else f"{len(members):,} others"
         groups.append(_box("group", code, label, PALETTE[code] if code < len(PALETTE) else OTHERS))
-    shown = f"{len(points.mark):,} samples: what was chosen, and a random part of the rest."
+    picked = int((points.mark > 0).sum())
+    which = "what was chosen" if picked == drawn.chosen else f"{picked:,} of the {drawn.chosen:,} that were chosen"
+    shown = f"{len(points.mark):,} samples: {which}, and a random part of the rest."
     how = (
         "Point at a sample to read it, drag to move. In the bar above the map, switch on the wheel to zoom, or take "
         "the lasso and encircle samples: they are listed below. The boxes hide marks and groups."

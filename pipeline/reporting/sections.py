@@ -127,6 +127,11 @@ def _against_random(facts: Facts) -> list[object]:
     return said
 
 
+def plays_as_chosen(facts: Facts) -> bool:
+    """Whether groups have the same shares of what is played as of what is chosen, so that one bar tells both."""
+    return all(abs(share.chosen - share.played) < _EVEN for share in facts.shares)
+
+
 def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
     """Groups before and after as bars.
 
@@ -137,7 +142,7 @@ def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
     """
     by_name = {share.name: share for share in facts.shares}
     shown = [by_name[name] for name in order[:GROUPS_SHOWN] if name in by_name]
-    even = all(abs(share.chosen - share.played) < _EVEN for share in facts.shares)
+    even = plays_as_chosen(facts)
     rows = []
     for share in shown:
         entries = [("corpus", "of the corpus", share.corpus)]
