@@ -234,11 +234,10 @@ def test_an_interrupt_exits_with_130(stub, capsys):
         (["embed", "x", "--sketch-dim", "many"], "'many' is not a valid integer; see cptsel embed --help"),
         (
             ["chose"],
-            "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, inspect, explain, ",
+            "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, report, inspect, ",
         ),
         (["explain"], "missing: REPLAY"),
         (["locate", "r"], "missing: --position"),
-            "no command 'chose'; commands: embed, lookahead, select, order, verify, compare, report, inspect, export",
         (
             ["embed", "--config", "absent.yaml"],
             "--config absent.yaml: can't be read (no such file or directory); name a YAML file",
