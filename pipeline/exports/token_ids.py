@@ -3,6 +3,7 @@
 A window that is tokenised by itself may become other ids, as tokens join across its ends.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,6 +62,9 @@ def token_ids(manifest: Manifest, tokenizer: str | None) -> TokenIds:
     source = tokenizer or manifest.header["provenance"]["model"].get("source")
     if source is None:
         raise UsageError(f"{manifest.directory} does not say where its model lies; name its tokenizer by --tokenizer")
+    if os.path.isabs(source) and not os.path.isdir(source):
+        where = f"--tokenizer {source}" if tokenizer else f"the model that embedded the corpus lay in {source}, which"
+        raise UsageError(f"{where} is not there; name a folder with its tokenizer by --tokenizer")
     loaded = _load(source)
     if tokenizer_fingerprint(loaded) != manifest.header["corpus"]["tokenizer"]:
         raise UsageError(
