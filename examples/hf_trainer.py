@@ -103,7 +103,9 @@ def main() -> None:
         report_to="none",
         seed=0,
     )
-    trainer = ReplayTrainer(model, settings, data_collator=Collator(tokenizer), train_dataset=data)
+    trainer = ReplayTrainer(
+        model, settings, data_collator=Collator(tokenizer), train_dataset=data, processing_class=tokenizer
+    )
     last = get_last_checkpoint(args.out) if Path(args.out).is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(args.out)

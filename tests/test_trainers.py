@@ -95,6 +95,7 @@ def test_the_hugging_face_trainer_plays_the_manifest_and_resumes_after_a_kill(
     replayed = [name for step in range(12) for name in played(whole)[step] if name is not None]
     assert replayed == [name for name, _ in embedded.plays][: len(replayed)]
     assert len(replayed) == 12 * 4 * 2 // 5
+    assert (killed / "tokenizer.json").exists()
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
