@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from corpus_builders import PACK, mds_bytes
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
@@ -23,7 +24,7 @@ from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, GroupSha
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
-FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "jsonl", "arrow")
+FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "jsonl", "arrow", "mds", "mds.zst")
 MAX_TOKENS = 8
 SEED = 0
 
@@ -100,14 +101,18 @@ def _text(rng: random.Random) -> str:
 
 
 def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | None, int | None]]:
-    """Write one corpus file; byte offset and length of each document's line (None for Parquet and Arrow)."""
+    """Write one corpus file; byte offset and length of each document's line (None where there are no lines)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = texts_rows(texts)
-    if kind in ("parquet", "arrow"):
+    if kind in ("parquet", "arrow", "mds", "mds.zst"):
         column: list[str | None] = [None] * (rows[-1][0] + 1)
         for row, text in rows:
             column[row] = text
         ids = [f"{path.stem}/{row}" for row in range(len(column))]
+        if kind.startswith("mds"):
+            samples = [[i.encode(), (text or "").encode()] for i, text in zip(ids, column, strict=True)]
+            path.write_bytes(PACK[path.suffix](mds_bytes(samples, [("id", "str", None), ("text", "str", None)])))
+            return [(None, None)] * len(rows)
         table = pa.table({"id": ids, "text": column})
         if kind == "parquet":
             pq.write_table(table, path, row_group_size=7)
@@ -132,7 +137,7 @@ def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | No
 
 def _stored(path: Path, kind: str) -> dict[str, Any]:
     digest, size = outputs.hash_file(str(path))
-    compression = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}.get(kind, "none")
+    compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix, "none")
     return {"format": kind.split(".")[0], "compression": compression, "bytes": size, "sha256": digest}
 
 

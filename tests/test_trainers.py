@@ -1,4 +1,4 @@
-"""Exports read by trainers' own libraries, in the environments that tests/trainers/environments.py makes."""
+"""Exports read, and corpora written, by trainers' own libraries, in environments of tests/trainers/environments.py."""
 
 import json
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from corpus_builders import read_corpus
 from manifest_builder import build_replay
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
@@ -31,8 +32,19 @@ def read_by(repository, name, kind, folder):
     """What a library yields, and its version."""
     command = [environment(repository, name), str(repository / "tests/trainers/read.py"), kind, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def by_library(repository, environment, script, kind, folder, given=""):
+    """What a script prints in an environment."""
+    python = repository / ".trainers" / environment / "bin/python"
+        pytest.skip(f"no environment {environment}; run python tests/trainers/environments.py")
+    command = [str(python), str(repository / "tests/trainers" / script), kind, str(folder)]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    *plays, found = map(json.loads, done.stdout.splitlines())
+    return done.stdout.splitlines()
+
+
+def read_by(repository, environment, kind, folder):
+    """What a library yields, and its version."""
+    *plays, found = map(json.loads, by_library(repository, environment, "read.py", kind, folder))
     return plays, found
 
 
@@ -104,3 +116,24 @@ def played(folder):
     path = folder / "plays.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return {line["step"]: line["sample_ids"] for line in map(json.loads, lines)}
+CORPUS = [
+    {"id": f"d{i}", "text": f"Naïve 🙂 row {i}. " * (i % 9 + 1), "meta": {"lang": "ab"[i % 2]}, "number": i}
+    for i in range(200)
+]
+@pytest.mark.parametrize(
+    ("environment", "kind", "folder", "pattern"),
+    [
+        ("streaming", "streaming", "plain", "*.mds"),
+        ("streaming", "streaming", "zstd", "*.mds.zstd"),
+    ],
+)
+def test_a_corpus_that_a_library_wrote_is_read(repository, tmp_path, environment, kind, folder, pattern):
+    given = "".join(json.dumps(row) + "\n" for row in CORPUS)
+    by_library(repository, environment, "write.py", kind, tmp_path / folder, given)
+    paths = sorted((tmp_path / folder).glob(pattern))
+    assert len(paths) > 2
+    read = [read_corpus(path, group_by=("meta.lang", "number"), block_bytes=3000) for path in paths]
+    assert [reject for _, rejects, _ in read for reject in rejects] == []
+    assert [(d.doc_id, d.text, d.groups) for documents, _, _ in read for d in documents] == [
+        (row["id"], row["text"], (row["meta"]["lang"], str(row["number"]))) for row in CORPUS
+    ]

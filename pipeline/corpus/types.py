@@ -33,12 +33,14 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "not_an_object": "the line is valid JSON, but not an object",
         "nul_character": "the line or the text holds a NUL character",
         "null_text": "the text is null",
-        "trailing_garbage": "bytes that belong to no member follow the end of the compressed stream",
-        "truncated_stream": "the compressed stream breaks off before its end",
+        "trailing_garbage": "bytes that belong to nothing follow the end of the stream",
+        "truncated_stream": "the stream breaks off before its end",
         "unreadable_arrow": "the Arrow file does not begin with a schema that can be read",
+        "unreadable_mds": "the header of the MDS shard is missing or damaged",
         "unreadable_parquet": "the Parquet footer is missing or damaged",
         "unreadable_row_group": "the Parquet row group, or the Arrow record batch, is damaged",
-        "unreadable_value": "a Parquet value has no text form",
+        "unreadable_sample": "the sample of an MDS shard lies outside the file, or is not as long as its values",
+        "unreadable_value": "a value of a Parquet, Arrow or MDS column has no text form",
         "wrong_format": "the file is not what its suffix says",
     }
 )

@@ -29,7 +29,7 @@ class EmbedConfig:
 
     format: str | None = option(
         None,
-        "Format of all shards; by default each one's suffix tells it. Compression goes by .gz and .zst in any case.",
+        "Format of all shards; by default each one's suffix tells it. Compression goes by suffixes (.gz, .zst, .zstd).",
         section=_CORPUS,
         choices=FORMATS,
     )

@@ -17,7 +17,15 @@ from cptsel.schemas.headers import RunHeader
 BENIGN = frozenset({"blank_line"})  # rejects that are no damage
 # Rejects after which rows may be lost without being counted; their shards are named in a warning.
 BREAKS = frozenset(
-    {"truncated_stream", "corrupt_stream", "trailing_garbage", "wrong_format", "unreadable_arrow", "unreadable_parquet"}
+    {
+        "truncated_stream",
+        "corrupt_stream",
+        "trailing_garbage",
+        "wrong_format",
+        "unreadable_arrow",
+        "unreadable_mds",
+        "unreadable_parquet",
+    }
 )
 SHOWN = 5
 

@@ -6,6 +6,7 @@ Run by tests/test_trainers.py, in an environment that environments.py made. Of c
 """
 
 import contextlib
+import importlib
 import importlib.machinery
 import importlib.util
 import json
@@ -39,8 +40,8 @@ def wids(folder: str) -> Iterator[Any]:
         yield {"text": play[".txt"], **play[".json"]}
 
 
-def streaming(folder: str) -> Iterator[Any]:
-    """As a loader would; the images that it imports at load are not needed."""
+def import_streaming() -> Any:
+    """MosaicML's library, without the images that it imports at load."""
     for name, members in {
         "torchvision": {},
         "torchvision.datasets": {"VisionDataset": object, "CIFAR10": object},
@@ -51,9 +52,12 @@ def streaming(folder: str) -> Iterator[Any]:
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         module.__dict__.update(members)
         sys.modules[name] = module
-    from streaming import StreamingDataset
+    return importlib.import_module("streaming")
 
-    for play in StreamingDataset(local=folder, shuffle=False, num_canonical_nodes=1, batch_size=4):
+
+def streaming(folder: str) -> Iterator[Any]:
+    """As a loader would."""
+    for play in import_streaming().StreamingDataset(local=folder, shuffle=False, num_canonical_nodes=1, batch_size=4):
         yield {key: value if isinstance(value, str) else value.item() for key, value in play.items()}
 
 

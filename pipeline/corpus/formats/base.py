@@ -21,6 +21,16 @@ class BlockFinder(Protocol):
         """All blocks, at least one; None for a stream, which is read front to back. The file is open, at its end."""
 
 
+class Unseen:
+    """The blocks of a compressed stream, which show when it is read."""
+
+    def feed(self, chunk: bytes) -> None:
+        pass
+
+    def finish(self, handle: BinaryIO) -> None:
+        return None
+
+
 class CorpusFormat(ABC):
     """How files of one format are found, cut into blocks, and read. It has no state.
 

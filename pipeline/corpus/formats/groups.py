@@ -89,6 +89,11 @@ def group_blocks(handle: BinaryIO, block_bytes: int, open_shard: Opener) -> tupl
         shard = open_shard(handle)
     except Damage:
         return (UNREADABLE,)
+    return blocks_of(shard, block_bytes)
+
+
+def blocks_of(shard: GroupedShard, block_bytes: int) -> tuple[Block, ...]:
+    """Blocks of an open file, as ``group_blocks`` has them."""
     blocks: list[Block] = []
     start = first_row = rows = size = 0
     for group, (more_rows, more_bytes) in enumerate(zip(shard.group_rows, shard.group_bytes, strict=True)):

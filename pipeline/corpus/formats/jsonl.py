@@ -7,7 +7,7 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
-from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, lost, phrase
+from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, Unseen, lost, phrase
 from cptsel.pipeline.corpus.lines import Line, split_lines
 from cptsel.pipeline.corpus.rows import parse_line
 from cptsel.pipeline.corpus.streams import chunks, decompress, disguise
@@ -32,7 +32,7 @@ class Jsonl(CorpusFormat):
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
     def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        return BlockCounter(block_bytes) if compression == "none" else _Unseen()
+        return BlockCounter(block_bytes) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_plain_block(handle, shard, block, options)
@@ -50,16 +50,6 @@ class Jsonl(CorpusFormat):
 
     def has_offsets(self, compression: str) -> bool:
         return compression == "none"
-
-
-class _Unseen:
-    """The blocks of a compressed stream, which show when it is read."""
-
-    def feed(self, chunk: bytes) -> None:
-        pass
-
-    def finish(self, handle: BinaryIO) -> None:
-        return None
 
 
 class BlockCounter:

@@ -5,13 +5,14 @@ import os
 from cptsel.pipeline.corpus.formats.arrow import Arrow
 from cptsel.pipeline.corpus.formats.base import CorpusFormat
 from cptsel.pipeline.corpus.formats.jsonl import Jsonl
+from cptsel.pipeline.corpus.formats.mds import Mds
 from cptsel.pipeline.corpus.formats.parquet import Parquet
 from cptsel.pipeline.errors import UsageError
 
-FORMATS: dict[str, CorpusFormat] = {format.name: format for format in (Jsonl(), Parquet(), Arrow())}
+FORMATS: dict[str, CorpusFormat] = {format.name: format for format in (Jsonl(), Parquet(), Arrow(), Mds())}
 
 #: Suffixes of compressions, around that of a format.
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
 def file_format(path: str, named: str | None = None) -> tuple[str, str]:

@@ -1,0 +1,65 @@
+"""Corpus files written without the code that reads them, by their documented layouts."""
+
+import gzip
+import io
+import json
+import struct
+import tarfile
+from itertools import accumulate
+from pathlib import Path
+
+import zstandard
+
+from cptsel.pipeline.corpus.documents import REASONS, ReadOptions, read_block, read_stream
+from cptsel.pipeline.corpus.shards import inventory
+
+PACK = {  # by the suffix around a file
+    **dict.fromkeys(["", ".mds", ".tar"], lambda data: data),
+    ".gz": lambda data: gzip.compress(data, mtime=0),
+    ".zst": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
+    ".zstd": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
+}
+
+
+def read_corpus(path: Path, **options):
+    """All blocks of a file: documents, rejects, rows that were not drawn."""
+    settings = ReadOptions(**options)
+    shard = inventory(0, str(path), path.name, path.stat().st_size, settings.block_bytes)
+    if shard.blocks is None:
+        blocks = list(read_stream(shard, settings))
+    else:
+        blocks = [read_block(shard, block, settings) for block in shard.blocks]
+    for block in blocks:
+        assert block.rows_read == len(block.documents) + len(block.rejects) + block.rows_not_drawn
+        assert all(reject.reason in REASONS for reject in block.rejects)
+    assert [block.last for block in blocks] == [False] * (len(blocks) - 1) + [True]
+    return (
+        [document for block in blocks for document in block.documents],
+        [reject for block in blocks for reject in block.rejects],
+        sum(block.rows_not_drawn for block in blocks),
+    )
+
+
+def mds_bytes(samples: list[list[bytes]], columns: list[tuple[str, str, int | None]]) -> bytes:
+    """An MDS shard of values that are bytes already; columns are (name, encoding, size)."""
+    names, encodings, sizes = (list(part) for part in zip(*columns, strict=True))
+    facts = {"format": "mds", "version": 2, "column_names": names}
+    head = json.dumps(facts | {"column_encodings": encodings, "column_sizes": sizes}, sort_keys=True).encode()
+    bodies = []
+    for values in samples:
+        given = [len(value) for value, size in zip(values, sizes, strict=True) if size is None]
+        bodies.append(struct.pack(f"<{len(given)}I", *given) + b"".join(values))
+    first = 4 + 4 * (len(samples) + 1) + len(head)
+    offsets = list(accumulate(map(len, bodies), initial=first))
+    return struct.pack(f"<{len(samples) + 2}I", len(samples), *offsets) + head + b"".join(bodies)
+
+
+def tar_bytes(members: list[tuple[str, bytes]], format: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A tar archive of regular files."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=format) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return sink.getvalue()

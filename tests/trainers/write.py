@@ -1,0 +1,31 @@
+"""Write a corpus by the library whose format it is; a row is a line of JSON on stdin.
+
+    ENVIRONMENT/bin/python tests/trainers/write.py KIND FOLDER
+
+Run by tests/test_trainers.py, in an environment that environments.py made. It prints the version of the library.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from read import PACKAGES, import_streaming
+
+
+def streaming(folder: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Shards of some kilobytes; those of the folder named so are compressed."""
+    columns = {"id": "str", "text": "str", "meta": "json", "number": "int32"}
+    compression = "zstd:7" if folder.endswith("zstd") else None
+    with import_streaming().MDSWriter(
+        out=folder, columns=columns, compression=compression, hashes=["sha1"], size_limit=4096
+    ) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+if __name__ == "__main__":
+    kind, where = sys.argv[1:]
+    globals()[kind](where, map(json.loads, sys.stdin))
+    print(version(PACKAGES.get(kind, kind)))
