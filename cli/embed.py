@@ -14,9 +14,10 @@ from cptsel.pipeline.summary import Summary
 def embed(config: EmbedConfig, progress: Any) -> Summary:
     """Embed a corpus: one sketched gradient for every sample.
 
-    Reads JSONL (plain, .gz or .zst), Parquet, Arrow (Hugging Face datasets) and MDS (MosaicML streaming; plain, .gz or
-    .zstd) shards, cuts every document into windows, and writes for each window the gradient of its loss with respect
-    to the LM head (--gradient), sketched to K numbers. What follows -- goes to Apache Beam.
+    Reads JSONL, Parquet, Arrow (Hugging Face datasets), MDS (MosaicML streaming) and WebDataset (.tar) shards, cuts
+    every document into windows, and writes for each window the gradient of its loss with respect to the LM head
+    (--gradient), sketched to K numbers. JSONL, MDS and WebDataset may be compressed (.gz, .zst). What follows -- goes
+    to Apache Beam.
     """
     from cptsel.pipeline.embed import embed as run
 

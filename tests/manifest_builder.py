@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
-from corpus_builders import PACK, mds_bytes
+from corpus_builders import PACK, mds_bytes, tar_bytes
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
@@ -24,7 +24,7 @@ from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, GroupSha
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
-FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "jsonl", "arrow", "mds", "mds.zst")
+FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "jsonl", "arrow", "mds", "mds.zst", "tar", "tar.gz")
 MAX_TOKENS = 8
 SEED = 0
 
@@ -101,10 +101,10 @@ def _text(rng: random.Random) -> str:
 
 
 def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | None, int | None]]:
-    """Write one corpus file; byte offset and length of each document's line (None where there are no lines)."""
+    """Write one corpus file; byte offset and length of each document's line or members (None where there are none)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = texts_rows(texts)
-    if kind in ("parquet", "arrow", "mds", "mds.zst"):
+    if kind in ("parquet", "arrow", "mds", "mds.zst", "tar", "tar.gz"):
         column: list[str | None] = [None] * (rows[-1][0] + 1)
         for row, text in rows:
             column[row] = text
@@ -113,6 +113,14 @@ def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | No
             samples = [[i.encode(), (text or "").encode()] for i, text in zip(ids, column, strict=True)]
             path.write_bytes(PACK[path.suffix](mds_bytes(samples, [("id", "str", None), ("text", "str", None)])))
             return [(None, None)] * len(rows)
+        if kind.startswith("tar"):
+            samples = [
+                [(f"{row}.txt", (text or "").encode()), (f"{row}.json", json.dumps({"id": name}).encode())]
+                for row, (name, text) in enumerate(zip(ids, column, strict=True))
+            ]
+            path.write_bytes(PACK[path.suffix](tar_bytes([member for sample in samples for member in sample])))
+            sizes = [sum(512 + -(-len(data) // 512) * 512 for _, data in sample) for sample in samples]
+            return [(sum(sizes[:row]), sizes[row]) for row, _ in rows]
         table = pa.table({"id": ids, "text": column})
         if kind == "parquet":
             pq.write_table(table, path, row_group_size=7)
@@ -138,7 +146,8 @@ def _write_shard(path: Path, kind: str, texts: list[str]) -> list[tuple[int | No
 def _stored(path: Path, kind: str) -> dict[str, Any]:
     digest, size = outputs.hash_file(str(path))
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix, "none")
-    return {"format": kind.split(".")[0], "compression": compression, "bytes": size, "sha256": digest}
+    format = {"tar": "webdataset"}.get(kind.split(".")[0], kind.split(".")[0])
+    return {"format": format, "compression": compression, "bytes": size, "sha256": digest}
 
 
 def _windows(

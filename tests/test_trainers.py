@@ -125,6 +125,8 @@ CORPUS = [
     [
         ("streaming", "streaming", "plain", "*.mds"),
         ("streaming", "streaming", "zstd", "*.mds.zstd"),
+        ("pytorch", "webdataset", "plain", "*.tar"),
+        ("pytorch", "webdataset", "gzip", "*.tar.gz"),
     ],
 )
 def test_a_corpus_that_a_library_wrote_is_read(repository, tmp_path, environment, kind, folder, pattern):

@@ -15,7 +15,7 @@ __all__ = ["Block", "Shard", "inventory", "list_inputs", "would_find"]
 def inventory(
     shard_id: int, uri: str, path: str, size: int, block_bytes: int, named: str | None = None, digests: str = ""
 ) -> Shard:
-    """Read a file once and say what it is: its hash, and the blocks of plain JSONL and Parquet.
+    """Read a file once and say what it is: its hash, and its blocks where it is no stream.
 
     Never fails on what the file holds: where that is no Parquet, or not what the suffix says, there is one block of one
     row, which becomes a reject when it is read.

@@ -16,13 +16,14 @@ BLOCK_DECODED = 256 << 20
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "bad_id": "the id is a list or an object",
-        "bad_json": "the line is not valid JSON",
+        "bad_json": "the line, or the json member of a WebDataset, is not valid JSON",
         "bad_utf8": "the bytes are not valid UTF-8",
         "blank_line": "the line holds nothing but white space",
         "byte_order_mark": "the file begins with a byte order mark",
         "corrupt_stream": "the compressed stream is damaged from here on",
         "decoded_too_large": "the rows of the block before it decode to more than is held in memory",
         "document_too_long": "the text is longer than the cap on documents",
+        "duplicate_member": "two members of a WebDataset's sample have one name",
         "empty_text": "the text is empty or nothing but white space",
         "line_too_long": "the line is longer than the cap on lines",
         "lone_surrogate": "a string holds half of a surrogate pair, which has no UTF-8 form",
@@ -40,6 +41,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "unreadable_parquet": "the Parquet footer is missing or damaged",
         "unreadable_row_group": "the Parquet row group, or the Arrow record batch, is damaged",
         "unreadable_sample": "the sample of an MDS shard lies outside the file, or is not as long as its values",
+        "unreadable_tar": "the tar archive is damaged from here on",
         "unreadable_value": "a value of a Parquet, Arrow or MDS column has no text form",
         "wrong_format": "the file is not what its suffix says",
     }
@@ -53,7 +55,7 @@ class Block:
 
     Attributes:
         block: number of the block in its shard, from 0.
-        start, end: half-open range of bytes (plain JSONL) or of row groups (Parquet).
+        start, end: half-open range of bytes (plain JSONL, tar) or of row groups (Parquet; batches, runs of samples).
         first_row: row number of its first row in the shard.
         rows: number of its rows.
     """
@@ -127,7 +129,8 @@ class Document:
         doc_id: the corpus' own id, as text; None where it has none.
         text: not empty, without NUL, and with a UTF-8 form.
         groups: values of ``ReadOptions.group_by``, in that order; None where missing or null.
-        byte_offset, byte_length: the line in the uncompressed stream, without its newline; None for Parquet.
+        byte_offset, byte_length: the line in the uncompressed stream, without its newline, or the members of a
+            WebDataset's sample; None for other formats.
         pool_prob: probability with which it came into the pool.
         pool_place: its place there, in (0, 1]: pools that grow take what is next by it.
     """
@@ -149,7 +152,7 @@ class Reject:
     Attributes:
         row_index: physical row or line of the shard.
         window: number of the window in the document, or None for the whole row.
-        byte_offset: where the line begins in the uncompressed stream; None for Parquet.
+        byte_offset: where the line or sample begins in the uncompressed stream; None where rows have no such place.
         reason: a key of ``REASONS`` (or of the pass' own reasons).
         detail: what exactly, or None.
         first_bytes: up to 64 bytes of the row.

@@ -40,7 +40,13 @@ class EmbedConfig:
         section=_CORPUS,
         metavar="DIR",
     )
-    text_field: str = option("text", "Field or column that holds the text.", section=_CORPUS, metavar="NAME")
+    text_field: str = option(
+        "text",
+        "Field or column that holds the text; of a WebDataset the extension of a member (text stands for txt too), or "
+        "a field of its json.",
+        section=_CORPUS,
+        metavar="NAME",
+    )
     id_field: str | None = option(
         "id",
         "Field or column that holds the corpus's own document id; it need not be there.",

@@ -25,6 +25,7 @@ BREAKS = frozenset(
         "unreadable_arrow",
         "unreadable_mds",
         "unreadable_parquet",
+        "unreadable_tar",
     }
 )
 SHOWN = 5

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from read import PACKAGES, import_streaming
@@ -23,6 +24,18 @@ def streaming(folder: str, rows: Iterable[dict[str, Any]]) -> None:
     ) as writer:
         for row in rows:
             writer.write(row)
+
+
+def webdataset(folder: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Archives of 40 samples; those of the folder named so are compressed."""
+    from webdataset import ShardWriter
+
+    end = ".tar.gz" if folder.endswith("gzip") else ".tar"
+    Path(folder).mkdir()
+    with ShardWriter(f"{folder}/%04d{end}", maxcount=40, verbose=0) as writer:
+        for row in rows:
+            facts = {name: value for name, value in row.items() if name != "text"}
+            writer.write({"__key__": f"part/{row['id']}", "txt": row["text"], "json": facts})
 
 
 if __name__ == "__main__":

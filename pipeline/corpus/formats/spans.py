@@ -23,6 +23,9 @@ class Spans(Protocol):
     def end(self, position: int) -> int:
         """Where the file ends, nothing before ``position`` being of interest. A stream is read up to there."""
 
+    def left(self, position: int) -> int:
+        """Bytes of the file, as stored, from ``position`` on; of a stream, those that were not read yet."""
+
 
 class SoughtSpans:
     """Spans of a file that is not compressed.
@@ -53,6 +56,9 @@ class SoughtSpans:
     def end(self, position: int) -> int:
         return self._size
 
+    def left(self, position: int) -> int:
+        return max(0, self._size - position)
+
 
 class ForwardSpans:
     """Spans of a compressed stream, in the order in which they lie; what is skipped is not kept.
@@ -64,6 +70,7 @@ class ForwardSpans:
 
     def __init__(self, handle: BinaryIO, compression: str) -> None:
         self.damage: Damage | None = None
+        self._handle = handle
         self._chunks = self._whole(decompress(handle, compression))
         self._chunk, self._start = b"", 0
 
@@ -85,6 +92,10 @@ class ForwardSpans:
         while self._next():
             pass
         return self._start + len(self._chunk)
+
+    def left(self, position: int) -> int:
+        read = self._handle.tell()
+        return self._handle.seek(0, os.SEEK_END) - read
 
     def _next(self) -> bool:
         chunk = next(self._chunks, None)
