@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import tarfile
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def read_corpus(path: Path, **options):
         blocks = list(read_stream(shard, settings))
     else:
         blocks = [read_block(shard, block, settings) for block in shard.blocks]
+        bare = replace(shard, blocks=())  # as the units of a pipeline have it
+        alone = [replace(read_block(bare, block, settings), last=block is shard.blocks[-1]) for block in shard.blocks]
+        assert alone == blocks
     for block in blocks:
         assert block.rows_read == len(block.documents) + len(block.rejects) + block.rows_not_drawn
         assert all(reject.reason in REASONS for reject in block.rejects)

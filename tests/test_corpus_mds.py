@@ -66,7 +66,7 @@ def test_samples_outside_the_pool_are_not_decoded(tmp_path, name, monkeypatch):
     documents, _, not_drawn = read(path, pool=pool, group_by=(), id_field=None)
     drawn = [i for i in range(len(ROWS)) if pool.place(name, i, None) is not None]
     assert [d.row_index for d in documents] == drawn
-    assert (not_drawn, len(decoded)) == (len(ROWS) - len(drawn), len(drawn))
+    assert (not_drawn, len(set(decoded))) == (len(ROWS) - len(drawn), len(drawn))
 
 
 @pytest.mark.parametrize(("name", "compression"), [("a.mds", "none"), ("a.mds.zst", "zstd")])

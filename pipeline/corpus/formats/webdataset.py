@@ -49,13 +49,14 @@ class WebDataset(CorpusFormat):
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         builder = BlockBuilder(shard, block.block, options)
         last = shard.blocks is None or block.block == len(shard.blocks) - 1
+        ends = block.end == shard.bytes  # the archive, whose end is always looked at
         wanted = block.rows if options.limit is None else max(0, min(block.rows, options.limit - block.first_row))
         rows = range(block.first_row, block.first_row + wanted)
-        if not rows or (not last and not any(map(builder.wants, rows))):  # the end of an archive is always looked at
+        if not rows or (not ends and not any(map(builder.wants, rows))):
             builder.skip(len(rows))
             return builder.build(last)
         reader = _Reader(open_spans(handle, "none"), options, builder.wants)
-        for sample in reader.samples(block.start, None if last else block.end, block.first_row):
+        for sample in reader.samples(block.start, None if ends else block.end, block.first_row):
             if builder.rows == wanted:
                 break
             builder.add(reader.row(sample)) if sample.wanted else builder.skip()
