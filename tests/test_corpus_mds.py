@@ -125,6 +125,36 @@ def test_an_offset_that_lies_costs_the_samples_that_it_parts(tmp_path, name, lie
     assert [(r.row_index, r.reason) for r in rejects] == [(99, "unreadable_sample"), (100, "unreadable_sample")]
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_an_offset_that_points_back_past_what_a_stream_keeps(tmp_path, suffix):
+    noise = random.Random(0)
+    texts = ["".join(map(chr, noise.choices(range(97, 123), k=5000))) for _ in range(400)]
+    data = bytearray(mds_bytes([[text.encode()] for text in texts], [("text", "str", None)]))
+    struct.pack_into("<I", data, 4 + 4 * 300, struct.unpack_from("<I", data, 4 + 4 * 2)[0])
+    path = write(tmp_path / f"a.mds{suffix}", bytes(data))
+    documents, rejects, _ = read_corpus(path)
+    assert [d.text for d in documents] == [text for i, text in enumerate(texts) if i not in (299, 300)]
+    assert [(r.row_index, r.reason) for r in rejects] == [(299, "unreadable_sample"), (300, "unreadable_sample")]
+
+
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+def test_samples_of_no_bytes(tmp_path, suffix):
+    data = mds_bytes([[b""]] * 5, [("text", "str", 0)])
+    documents, rejects, _ = read_corpus(write(tmp_path / f"a.mds{suffix}", data))
+    assert (documents, [r.reason for r in rejects]) == ([], ["empty_text"] * 5)
+
+
+@pytest.mark.parametrize("size", ["Infinity", "1.5", "-1", '"8"', "[]", "1" + "0" * 30])
+def test_columns_that_are_none(tmp_path, size):
+    data = mds_bytes([[b"text"]], [("text", "str", None)])
+    named = data.replace(b'"column_sizes": [null]', f'"column_sizes": [{size}]'.encode())
+    shift = len(named) - len(data)
+    offsets = [offset + shift for offset in struct.unpack_from("<2I", data, 4)]
+    named = named[:4] + struct.pack("<2I", *offsets) + named[12:]
+    documents, (reject,), _ = read_corpus(write(tmp_path / "a.mds", named))
+    assert (documents, reject.reason) == ([], "unreadable_sample" if len(size) > 9 else "unreadable_mds")
+
+
 @pytest.mark.parametrize("name", ["a.mds", "a.mds.zst"])
 def test_bytes_behind_the_last_sample_are_told(tmp_path, name):
     documents, (reject,), _ = read(write(tmp_path / name, WHOLE + b"more"))

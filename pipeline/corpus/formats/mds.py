@@ -158,11 +158,15 @@ class MdsShard(GroupedShard):
                     else _decoded(self._span(place, size), encoding)
                 )
             place += size
-        self._span(end - 1, 1)  # all of it is there
+        if room:
+            self._span(end - 1, 1)  # all of it is there
         return record
 
     def _span(self, position: int, size: int) -> bytes:
-        data = self._spans.at(position, size)
+        try:
+            data = self._spans.at(position, size)
+        except ValueError as error:  # of a stream, by an offset that lies
+            raise Damage("unreadable_sample", str(error)) from error
         if len(data) < size:
             raise Damage("unreadable_sample", f"the file ends before byte {position + size:,}")
         return data
@@ -191,7 +195,11 @@ def _columns(configuration: bytes) -> list[tuple[str, str, int | None]]:
             raise ValueError(f"format is {facts['format']!r}")
         columns = list(zip(facts["column_names"], facts["column_encodings"], facts["column_sizes"], strict=True))
         for name, encoding, size in columns:
-            if not (isinstance(name, str) and isinstance(encoding, str) and (size is None or int(size) >= 0)):
+            if not (
+                isinstance(name, str)
+                and isinstance(encoding, str)
+                and (size is None or (isinstance(size, int) and size >= 0))
+            ):
                 raise ValueError(f"column {name!r} is {encoding!r} of {size!r} bytes")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damage("unreadable_mds", f"its columns: {str(error)[:200]}", configuration) from error
