@@ -28,23 +28,17 @@ def environment(repository, name):
     return str(python)
 
 
-def read_by(repository, name, kind, folder):
-    """What a library yields, and its version."""
-    command = [environment(repository, name), str(repository / "tests/trainers/read.py"), kind, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-def by_library(repository, environment, script, kind, folder, given=""):
+def by_library(repository, name, script, kind, folder, given=""):
     """What a script prints in an environment."""
-    python = repository / ".trainers" / environment / "bin/python"
-        pytest.skip(f"no environment {environment}; run python tests/trainers/environments.py")
-    command = [str(python), str(repository / "tests/trainers" / script), kind, str(folder)]
+    command = [environment(repository, name), str(repository / "tests/trainers" / script), kind, str(folder)]
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()
 
 
-def read_by(repository, environment, kind, folder):
+def read_by(repository, name, kind, folder):
     """What a library yields, and its version."""
-    *plays, found = map(json.loads, by_library(repository, environment, "read.py", kind, folder))
+    *plays, found = map(json.loads, by_library(repository, name, "read.py", kind, folder))
     return plays, found
 
 
@@ -116,10 +110,14 @@ def played(folder):
     path = folder / "plays.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return {line["step"]: line["sample_ids"] for line in map(json.loads, lines)}
+
+
 CORPUS = [
     {"id": f"d{i}", "text": f"Naïve 🙂 row {i}. " * (i % 9 + 1), "meta": {"lang": "ab"[i % 2]}, "number": i}
     for i in range(200)
 ]
+
+
 @pytest.mark.parametrize(
     ("environment", "kind", "folder", "pattern"),
     [
