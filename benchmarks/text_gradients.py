@@ -16,10 +16,10 @@ from torch.nn.functional import cross_entropy, linear, softmax
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.corpus.shards import inventory
-from cptsel.pipeline.embedding.batching import batches
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
 from cptsel.pipeline.embedding.plan import plan_model
+from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.tokenizer import load_tokenizer

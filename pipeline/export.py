@@ -16,6 +16,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.token_ids import TokenIds, token_ids
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
 from cptsel.pipeline.config import check_values, to_yaml
@@ -29,7 +30,6 @@ from cptsel.pipeline.exports.merge import merge_pieces
 from cptsel.pipeline.exports.plan import ExportTask, check_corpus, epochs_of, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
 from cptsel.pipeline.exports.shard import STEP, WriteShard, described
-from cptsel.pipeline.exports.token_ids import TokenIds, token_ids
 from cptsel.pipeline.hashing import fingerprint
 from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas.arrow import SPEC_VERSION

@@ -14,7 +14,6 @@ from cptsel.pipeline import hashing, io
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock
 from cptsel.pipeline.embed import embed
-from cptsel.pipeline.embedding.batching import batches
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
 from cptsel.pipeline.embedding.rows import quantise
@@ -22,6 +21,7 @@ from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.inspect import inspect
+from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify

@@ -10,11 +10,11 @@ from corpus_builders import read_corpus
 from manifest_builder import build_replay
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.artifacts.token_ids import token_ids
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports import plan as export_plan
 from cptsel.pipeline.exports.config import ExportConfig
-from cptsel.pipeline.exports.token_ids import token_ids
 
 pytestmark = pytest.mark.trainers
 FIELDS = ("sample_id", "text", "repeat", "group", "weight", "loss_weight")

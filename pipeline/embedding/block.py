@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.corpus.documents import DocumentBlock
-from cptsel.pipeline.embedding.batching import batches, chunks
 from cptsel.pipeline.embedding.cutting import Cut, Sample, cut_block, reject_of
 from cptsel.pipeline.embedding.earlier import EarlierRun, StoredRows
 from cptsel.pipeline.embedding.rows import embedding_rows, reject_rows
+from cptsel.pipeline.model.batching import batches, chunks
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
 from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of

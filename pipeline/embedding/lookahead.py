@@ -14,13 +14,13 @@ from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_strea
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.corpus.shards import Shard, inventory
-from cptsel.pipeline.embedding.batching import batches
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import Sample, cut_block
 from cptsel.pipeline.embedding.plan import ModelPlan, plan_model, tokenizer_of
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import probe
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.lookahead import save, take_steps
 from cptsel.schemas.arrow import SPEC_VERSION

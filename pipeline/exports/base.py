@@ -5,9 +5,9 @@ The help page reads the registry, so formats import what needs Beam where they u
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
 if TYPE_CHECKING:
@@ -36,14 +36,6 @@ _BOUNDARIES = (
     "Every play ends with EOS, also where its window ends inside a document. No BOS is written. Tokens of a window are "
     "those of its whole document, as they were embedded."
 )
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a file of token ids must know of the tokenizer: its size, and the id that ends a document."""
-
-    size: int
-    eos: int | None
 
 
 class ExportFormat(ABC):

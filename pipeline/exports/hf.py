@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.tables import schema_of, tables
+from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
 _RECIPE = """

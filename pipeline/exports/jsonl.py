@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import to_line, write_lines
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _RECIPE = """
 Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. axolotl: each file under `datasets` with

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.id_files import write_ids
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
 _CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}  # of megatron.core.datasets.indexed_dataset.DType

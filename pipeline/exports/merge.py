@@ -7,9 +7,10 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import read_lines
 from cptsel.pipeline.exports.shard import described
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 STEP = "merge"
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.id_files import write_ids
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _RECIPE = """
 OLMo-core finds the ends of plays by the EOS of its tokenizer. A play an instance, in order:

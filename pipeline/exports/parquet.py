@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import pyarrow.parquet as pq
 
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.tables import schema_of, tables
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _RECIPE = """
 In PyTorch, with [`replay_dataset.py`](https://pypi.org/project/cptsel/), one file that needs pyarrow and torch alone:

@@ -8,12 +8,11 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
-from cptsel.pipeline.corpus.documents import read_texts
-from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.artifacts.texts import checked_texts, rows_by_document
+from cptsel.pipeline.artifacts.token_ids import TokenIds, window_ids
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import to_line, write_lines
 from cptsel.pipeline.exports.plan import PART_PLAYS, ExportTask, Visit, check_shard
-from cptsel.pipeline.exports.token_ids import TokenIds, window_ids
 from cptsel.pipeline.hashing import content_hash
 
 STEP = "export"
@@ -78,15 +77,9 @@ class WriteShard:
             row_index of the documents whose whole text is excluded by its hash, as ``embed`` does.
         """
         listed: set[int] = set()
-        by_document: dict[int, list[dict[str, Any]]] = {}
-        for row in rows:
-            by_document.setdefault(row["row_index"], []).append(row)
-        first = {key: by_document[key][0] for key in sorted(by_document)}
-        wanted = [(key, row["byte_offset"], row["byte_length"]) for key, row in first.items()]
+        by_document = rows_by_document(rows)
         check_shard(task.uri)
-        shard = task.shard
-        texts = read_texts(task.uri, shard["format"], shard["compression"], self.text_field, wanted)
-        read = self._check_texts(task.uri, texts, by_document, listed)
+        read = self._listed(checked_texts(task.uri, task.shard, self.text_field, by_document), listed)
         if self.token_ids is None:
             for _ in read:
                 pass
@@ -96,20 +89,11 @@ class WriteShard:
                 row["input_ids"] = window_ids(row, ids, offsets, task.uri)
         return listed
 
-    def _check_texts(
-        self, uri: str, texts: Iterator[tuple[int, str]], rows: dict[int, list[dict[str, Any]]], listed: set[int]
-    ) -> Iterator[tuple[int, str]]:
-        """The documents' texts, once ``text`` of their rows is set; adds to ``listed`` as ``_add_texts`` returns it."""
+    def _listed(self, texts: Iterator[tuple[int, str]], listed: set[int]) -> Iterator[tuple[int, str]]:
+        """The documents' texts as they come; adds to ``listed`` as ``_add_texts`` returns it."""
         for row_index, text in texts:
             if self.exclude and content_hash(text.encode()).hex() in self.exclude:
                 listed.add(row_index)
-            for row in rows[row_index]:
-                row["text"] = text[row["char_start"] : row["char_end"]]
-                if content_hash(row["text"].encode()) != row["content_hash"]:
-                    raise VerificationError(
-                        f"{uri}: row {row_index} is not the text that was embedded (content_hash differs); "
-                        "restore the file, and run cptsel verify --sources to see all that changed"
-                    )
             yield row_index, text
 
     def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

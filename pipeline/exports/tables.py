@@ -5,7 +5,8 @@ from itertools import islice
 
 import pyarrow as pa
 
-from cptsel.pipeline.exports.base import Record, Vocabulary
+from cptsel.pipeline.exports.base import Record
+from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.arrow import PLAYS, PLAYS_WITH_IDS
 
 ROWS = 1_000  # of a row group or record batch, which is what a loader holds at a time

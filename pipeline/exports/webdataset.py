@@ -8,7 +8,8 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from cptsel.pipeline.exports.base import ExportFormat, Record, Vocabulary
+from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
 _RECIPE = """

@@ -23,6 +23,7 @@ from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device
 class ModelSpec:
     """What a worker needs to load the model that the driver looked at, and to take its gradients.
 
+    What is below ``max_positions`` is of gradients alone; what embeds gives it.
     ``gradient`` is a key of ``gradients.registry.GRADIENTS``; ``modules`` a glob that narrows the layers of the body;
     ``mixing`` the factors of head and body where both are taken; ``base`` source and revision of the model that this
     one was before a lookahead, where its losses are wanted too.
@@ -34,11 +35,11 @@ class ModelSpec:
     dtype: str
     trust_remote_code: bool
     threads: int
-    seed: int
-    sketch_dim: int
-    validation_dim: int
-    exact_norm: bool
     max_positions: int
+    seed: int = 0
+    sketch_dim: int = 1
+    validation_dim: int = 1
+    exact_norm: bool = False
     gradient: str = "head"
     modules: str | None = None
     mixing: tuple[float, float] | None = None

@@ -32,6 +32,11 @@ class LogitMap:
             a.div_(self.softcap).tanh_().mul_(self.softcap)
         return a
 
+    def apply(self, a: torch.Tensor) -> torch.Tensor:
+        """z from a, which stays, so that autograd can go back through it."""
+        z = a if self.scale == 1.0 else a * self.scale
+        return z if self.softcap is None else (z / self.softcap).tanh() * self.softcap
+
     def slope(self, z: torch.Tensor) -> torch.Tensor | float:
         """f′(a) in terms of z = f(a): scale · (1 − (z / cap)²), or the scale."""
         if self.softcap is None:

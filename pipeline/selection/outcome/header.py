@@ -151,6 +151,8 @@ def _provenance(config: SelectConfig, phases: Sequence[Selected], new: Embedding
         "tool": {"name": "cptsel", "version": __version__},
         "packages": {name: version(name) for name in _PACKAGES},
     }
+    if ahead := headers[0]["options"].get("lookahead"):
+        found["model"]["before_lookahead"] = ahead["weights"]
     if config.history:
         found["history"] = [load_manifest(path).manifest_id for path in config.history]
     if new:

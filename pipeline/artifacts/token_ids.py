@@ -11,7 +11,7 @@ from typing import Any
 
 from cptsel.pipeline.artifacts.manifest import Manifest
 from cptsel.pipeline.errors import UsageError, VerificationError
-from cptsel.pipeline.exports.base import Vocabulary
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,19 @@ class TokenIds:
         tokenizer: folder or hub id.
         split_special_tokens: as ``embed`` took it.
         vocabulary: of the tokenizer.
+        trust_remote_code: whether Python code that comes with it may run.
     """
 
     tokenizer: str
     split_special_tokens: bool
     vocabulary: Vocabulary
+    trust_remote_code: bool = False
 
     def of_documents(self, texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[int], list[tuple[int, int]]]]:
         """Row, token ids and their offsets in code points, of whole documents."""
         from cptsel.pipeline.model.tokenizer import encode
 
-        return encode(_load(self.tokenizer), texts, self.split_special_tokens)
+        return encode(_load(self.tokenizer, self.trust_remote_code), texts, self.split_special_tokens)
 
 
 def window_ids(row: dict[str, Any], ids: list[int], offsets: list[tuple[int, int]], uri: str) -> list[int]:
@@ -51,8 +53,16 @@ def window_ids(row: dict[str, Any], ids: list[int], offsets: list[tuple[int, int
     return ids[first:end]
 
 
-def token_ids(manifest: Manifest, tokenizer: str | None) -> TokenIds:
+def token_ids(
+    manifest: Manifest, tokenizer: str | None, option: str = "--tokenizer", trust_remote_code: bool = False
+) -> TokenIds:
     """How to tokenise the corpus of a manifest, with the tokenizer it names by fingerprint.
+
+    Args:
+        manifest: of the corpus.
+        tokenizer: folder of its model; by default the one that the manifest records.
+        option: what named the tokenizer, for the sentence.
+        trust_remote_code: whether Python code that comes with it may run.
 
     Raises:
         UsageError: the tokenizer can't be had, or is another.
@@ -66,17 +76,19 @@ def token_ids(manifest: Manifest, tokenizer: str | None) -> TokenIds:
         where = f"--tokenizer {source}" if tokenizer else f"the model that embedded the corpus lay in {source}, which"
         raise UsageError(f"{where} is not there; name a folder with its tokenizer by --tokenizer")
     loaded = _load(source)
+    loaded = _load(source, trust_remote_code, option)
     if tokenizer_fingerprint(loaded) != manifest.header["corpus"]["tokenizer"]:
         raise UsageError(
-            f"--tokenizer {source}: not the tokenizer that the corpus was embedded with (its fingerprint differs); "
+            f"{option} {source}: not the tokenizer that the corpus was embedded with (its fingerprint differs); "
             "name the folder of that model"
         )
     vocabulary = Vocabulary(len(loaded), loaded.eos_token_id)
-    return TokenIds(source, manifest.header["corpus"].get("split_special_tokens", False), vocabulary)
+    split = manifest.header["corpus"].get("split_special_tokens", False)
+    return TokenIds(source, split, vocabulary, trust_remote_code)
 
 
-@lru_cache(maxsize=1)
-def _load(source: str) -> Any:
+@lru_cache(maxsize=2)  # that of the driver, and that of its workers where they are this process
+def _load(source: str, trust_remote_code: bool = False, option: str = "--tokenizer") -> Any:
     from cptsel.pipeline.model.tokenizer import load_tokenizer
 
-    return load_tokenizer(source, option="--tokenizer")
+    return load_tokenizer(source, trust_remote_code, option)

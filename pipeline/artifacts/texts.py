@@ -1,0 +1,46 @@
+"""Texts of chosen samples, read again from the corpus and held against their hashes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cptsel.pipeline.corpus.documents import read_texts
+from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.hashing import content_hash
+
+Row = dict[str, Any]
+"""A row of a manifest's samples."""
+
+
+def rows_by_document(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Rows of one shard by their row_index, ascending; those of a document stay in their order."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["row_index"], []).append(row)
+    return {key: found[key] for key in sorted(found)}
+
+
+def checked_texts(
+    uri: str, shard: dict[str, Any], text_field: str, by_document: Mapping[int, list[Row]]
+) -> Iterator[tuple[int, str]]:
+    """Row and text of each document, once ``text`` of its samples is set and is what was embedded.
+
+    Args:
+        uri: where the shard lies now.
+        shard: its row of ``shards.parquet``.
+        text_field: column of the text.
+        by_document: as of ``rows_by_document``: byte_offset, byte_length, char_start, char_end and content_hash.
+
+    Raises:
+        BadInputError: the shard or a row of it can't be read.
+        VerificationError: a text is not the one that was embedded.
+    """
+    wanted = [(key, rows[0]["byte_offset"], rows[0]["byte_length"]) for key, rows in by_document.items()]
+    for row_index, text in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
+        for row in by_document[row_index]:
+            row["text"] = text[row["char_start"] : row["char_end"]]
+            if content_hash(row["text"].encode("utf-8", "surrogatepass")) != row["content_hash"]:
+                raise VerificationError(
+                    f"{uri}: row {row_index} is not the text that was embedded (content_hash differs); "
+                    "restore the file, and run cptsel verify --sources to see all that changed"
+                )
+        yield row_index, text
