@@ -34,6 +34,8 @@ COMMANDS = {
     "explain": "Say why samples were chosen, what they stand for, and when they are played.",
     "locate": "Say which sample a rank plays at a position.",
     "export": "Write the replay corpus that a manifest describes.",
+    "distill": "Write what a teacher model predicts of the chosen samples.",
+    "fisher": "Write the diagonal of the Fisher information over the chosen samples.",
 }
 
 _MAX_MESSAGE = 400  # characters of a foreign exception's text

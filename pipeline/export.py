@@ -16,6 +16,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.texts import check_shards
 from cptsel.pipeline.artifacts.token_ids import TokenIds, token_ids
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
@@ -27,7 +28,7 @@ from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.merge import merge_pieces
-from cptsel.pipeline.exports.plan import ExportTask, check_corpus, epochs_of, plan_export
+from cptsel.pipeline.exports.plan import ExportTask, epochs_of, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
 from cptsel.pipeline.exports.shard import STEP, WriteShard, described
 from cptsel.pipeline.hashing import fingerprint
@@ -68,7 +69,7 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
         steps = make_steps(io.join(out, outputs.WORK), config.beam_args, config.workers, progress)
         # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
         tasks = plan_export(manifest, read_visits(manifest), config.root, format)
-        check_corpus(tasks)
+        check_shards([task.uri for task in tasks])
         if config.dry_run:
             totals = _expected(manifest, format)
             if not any(visit.by_rank for task in tasks for visit in task.visits):

@@ -15,7 +15,15 @@ from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.summary import Summary, Table, first_rows
 from cptsel.pipeline.verification.runs import check_counts
 from cptsel.schemas.arrow import COUNT_COLUMNS
-from cptsel.schemas.headers import ExportHeader, LookaheadHeader, ManifestHeader, Order, RunHeader
+from cptsel.schemas.headers import (
+    ExportHeader,
+    FisherHeader,
+    LookaheadHeader,
+    ManifestHeader,
+    Order,
+    RunHeader,
+    TargetsHeader,
+)
 from cptsel.schemas.validation import validate
 
 Described = tuple[str, dict[str, Any], list[Table]]
@@ -224,6 +232,25 @@ def _export(directory: str, names: list[str], header: ExportHeader) -> Described
     return "export", totals, [_table("Files", ["file", *columns], rows)]
 
 
+def _targets(directory: str, names: list[str], header: TargetsHeader) -> Described:
+    totals = {"parent": header["parent"], **_model_at(header), **header["targets"], **header.get("totals", {})}
+    return "teacher targets", totals, []
+
+
+def _fisher(directory: str, names: list[str], header: FisherHeader) -> Described:
+    totals = {"parent": header["parent"], **_model_at(header), **header["fisher"], **header.get("totals", {})}
+    return "Fisher information", totals, []
+
+
+def _model_at(header: TargetsHeader | FisherHeader) -> dict[str, Any]:
+    model = header["model"]
+    return {
+        "model": f"{model['source']} ({model['class']}, {model['dtype']})",
+        "weights of the model": model["weights"][:16],
+        "the manifest's model": "yes" if model["of_manifest"] else "no",
+    }
+
+
 def _shards_table(directory: str, columns: list[str]) -> Table:
     table = io.read_parquet(io.join(directory, "shards.parquet"), columns)
     columns = [column for column in columns if column in table.schema.names]  # those of another release may have fewer
@@ -243,5 +270,7 @@ _KINDS: list[tuple[str, str, str, Callable[[str, list[str], Any], Described]]] =
     ("run.json", "cptsel.run", "run", _run),
     ("manifest.json", "cptsel.replay", "manifest", _manifest),
     ("export.json", "cptsel.export", "export", _export),
+    ("targets.json", "cptsel.targets", "targets", _targets),
+    ("fisher.json", "cptsel.fisher", "fisher", _fisher),
     ("lookahead.json", "cptsel.lookahead", "lookahead", _lookahead),
 ]

@@ -165,15 +165,17 @@ def write_json(path: str, value: Any) -> None:
     write_bytes(path, text.encode() + b"\n")
 
 
-def parquet_bytes(table: pa.Table, metadata: dict[str, str] | None = None) -> bytes:
+def parquet_bytes(table: pa.Table, metadata: dict[str, str] | None = None, row_group_size: int | None = None) -> bytes:
     """Serialise a table to Parquet in memory, zstd-compressed; equal tables give equal bytes.
 
-    The Arrow schema is stored, so dictionaries and fixed-size lists come back as they were.
+    The Arrow schema is stored, so dictionaries and fixed-size lists come back as they were. ``row_group_size`` is in
+    rows; by default there are as many as Arrow puts together.
     """
     if metadata:
         table = table.replace_schema_metadata({key: metadata[key] for key in sorted(metadata)})
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", version="2.6", write_page_checksum=True)
+    options = {"compression": "zstd", "version": "2.6", "write_page_checksum": True}
+    pq.write_table(table, sink, row_group_size=row_group_size, **options)
     return sink.getvalue()
 
 

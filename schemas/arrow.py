@@ -185,6 +185,54 @@ PLAYS = pa.schema(
 # The same with the token ids that were embedded.
 PLAYS_WITH_IDS = PLAYS.append(pa.field("input_ids", pa.list_(pa.field("element", pa.int32())), nullable=False))
 
+
+def targets_schema(kind: str, width: int) -> pa.Schema:
+    """Schema of ``data/<shard>-<part>.parquet`` of ``cptsel distill``: one row a sample, in corpus order.
+
+    Lists have an entry a predicted token, in order: position t is of the model's position t, whose input is BOS or EOS
+    (where the model has one) and then the window's tokens.
+
+    Args:
+        kind: ``logits`` or ``hidden``.
+        width: k of the top k, or numbers of a hidden state.
+    """
+    half = pa.float16()
+    if kind == "logits":
+        targets = [
+            pa.field("top_ids", _list_of(_rows_of(pa.int32(), width)), nullable=False),  # most likely first
+            pa.field("top_log_probs", _list_of(_rows_of(half, width)), nullable=False),  # nats
+            pa.field("rest_log_prob", _list_of(half), nullable=False),  # nats, of all other tokens together
+        ]
+    elif kind == "hidden":
+        targets = [pa.field("hidden", _list_of(_rows_of(half, width)), nullable=False)]
+    else:
+        raise ValueError(f"kind must be logits or hidden, not {kind!r}")
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("shard_id", pa.int32(), nullable=False),
+            pa.field("row_index", pa.int64(), nullable=False),
+            pa.field("token_start", pa.int32(), nullable=False),
+            pa.field("n_tokens", pa.int32(), nullable=False),
+            pa.field("input_ids", _list_of(pa.int32()), nullable=False),  # the window's own, as they were embedded
+            *targets,
+        ]
+    )
+
+
+def projection_schema(numbers: int) -> pa.Schema:
+    """Schema of ``projection.parquet``: one row a number of the hidden state, by which states are multiplied."""
+    return pa.schema([pa.field("row", _rows_of(pa.float32(), numbers), nullable=False)])
+
+
+def _list_of(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", kind, nullable=False))
+
+
+def _rows_of(kind: pa.DataType, width: int) -> pa.DataType:
+    return pa.list_(pa.field("element", kind, nullable=False), width)
+
+
 # schedule/<phase>-<epoch>.parquet: one row a visit of a shard, sorted by (rank, position).
 SCHEDULE = pa.schema(
     [

@@ -331,3 +331,85 @@ class ExportHeader(TypedDict):
     files: dict[str, ExportFile]
     totals: dict[str, int]
     excluded: Excluded
+
+
+#: The model that targets or a Fisher information are of; ``of_manifest``: whether the manifest names it by fingerprint.
+ModelAt = TypedDict(
+    "ModelAt",
+    {
+        "source": str,
+        "revision": str | None,
+        "class": str,
+        "vocab_size": int,
+        "hidden_size": int,
+        "dtype": str,
+        "bos": str,
+        "prefix": list[int],
+        "weights": str,
+        "tokenizer": str,
+        "of_manifest": bool,
+    },
+)
+
+
+class TargetsFile(FileEntry):
+    """A file of teacher targets; 0 samples and tokens where it is not of samples."""
+
+    samples: int
+    tokens: int
+
+
+class TargetsKind(TypedDict):
+    """What targets are: ``width`` numbers a token; ``project`` and ``seed`` where hidden states were projected."""
+
+    kind: str
+    width: int
+    project: int | None
+    seed: int | None
+
+
+class TargetsHeader(TypedDict):
+    """``targets.json``; the last two are written when it is finished."""
+
+    format: str
+    spec_version: int
+    parent: str
+    model: ModelAt
+    targets: TargetsKind
+    options: dict[str, Any]
+    packages: dict[str, str]
+    files: NotRequired[dict[str, TargetsFile]]
+    totals: NotRequired[dict[str, int]]
+
+
+class FisherKind(TypedDict):
+    """Whose labels: ``true`` those of the model, by ``seed``, ``empirical`` the text's; and what samples count."""
+
+    kind: str
+    weights: str
+    seed: int | None
+
+
+class FisherTotals(TypedDict):
+    """Sums over the samples; ``nats`` is the mean loss a token under the labels, ``trace`` the sum of the diagonal."""
+
+    samples: int
+    tokens: int
+    mass: float
+    parameters: int
+    nats: float
+    trace: float
+
+
+class FisherHeader(TypedDict):
+    """``fisher.json``; the last two are written when it is finished."""
+
+    format: str
+    spec_version: int
+    parent: str
+    model: ModelAt
+    fisher: FisherKind
+    options: dict[str, Any]
+    packages: dict[str, str]
+    files: NotRequired[dict[str, FileEntry]]
+    totals: NotRequired[FisherTotals]

@@ -8,9 +8,16 @@ from typing import Any, Literal, overload
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from cptsel.schemas.headers import ExportHeader, LookaheadHeader, ManifestHeader, RunHeader
+from cptsel.schemas.headers import (
+    ExportHeader,
+    FisherHeader,
+    LookaheadHeader,
+    ManifestHeader,
+    RunHeader,
+    TargetsHeader,
+)
 
-NAMES = ("export", "lookahead", "manifest", "run", "stats")
+NAMES = ("export", "fisher", "lookahead", "manifest", "run", "stats", "targets")
 
 
 def load_schema(name: str) -> dict[str, Any]:
@@ -27,6 +34,14 @@ def _validator(name: str) -> Draft202012Validator:
 
 @overload
 def validate(value: Any, name: Literal["export"]) -> ExportHeader: ...
+
+
+@overload
+def validate(value: Any, name: Literal["fisher"]) -> FisherHeader: ...
+
+
+@overload
+def validate(value: Any, name: Literal["targets"]) -> TargetsHeader: ...
 
 
 @overload

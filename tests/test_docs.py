@@ -19,6 +19,8 @@ CONFIGS = {
     "order": cptsel.OrderConfig,
     "verify": cptsel.VerifyConfig,
     "export": cptsel.ExportConfig,
+    "distill": cptsel.DistillConfig,
+    "fisher": cptsel.FisherConfig,
     "compare": cptsel.CompareConfig,
     "explain": cptsel.ExplainConfig,
     "locate": cptsel.LocateConfig,

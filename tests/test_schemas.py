@@ -99,7 +99,13 @@ def _compare(kind: Any, schemas: list[dict[str, Any]], whole: dict[str, Any]) ->
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("run", headers.RunHeader), ("manifest", headers.ManifestHeader), ("export", headers.ExportHeader)],
+    [
+        ("run", headers.RunHeader),
+        ("manifest", headers.ManifestHeader),
+        ("export", headers.ExportHeader),
+        ("targets", headers.TargetsHeader),
+        ("fisher", headers.FisherHeader),
+    ],
 )
 def test_types_of_headers_say_what_the_json_schemas_say(name, kind):
     whole = load_schema(name)

@@ -1,14 +1,28 @@
 """Texts of chosen samples, read again from the corpus and held against their hashes."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from cptsel.pipeline import io
 from cptsel.pipeline.corpus.documents import read_texts
-from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.errors import BadInputError, VerificationError
 from cptsel.pipeline.hashing import content_hash
 
 Row = dict[str, Any]
 """A row of a manifest's samples."""
+
+
+def check_shards(uris: Iterable[str]) -> None:
+    """``check_shard`` of all that will be read."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(check_shard, uris))
+
+
+def check_shard(uri: str) -> None:
+    """Raise BadInputError where a shard of the corpus is not there."""
+    if not io.exists(uri):
+        raise BadInputError(f"{uri} is missing; restore it, or pass --root with where the corpus lies now")
 
 
 def rows_by_document(rows: Iterable[Row]) -> dict[int, list[Row]]:

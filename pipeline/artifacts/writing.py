@@ -26,6 +26,8 @@ _WRITTEN = {  # what each command writes below its output, finished or not
     "select": _MANIFEST,
     "order": _MANIFEST + r"|schedule/\d+-\d+\.parquet",
     "export": _ALWAYS + r"|export\.json",
+    "distill": _ALWAYS + r"|targets\.json|projection\.parquet|data/\d{6,}-\d{5,}\.parquet",
+    "fisher": _ALWAYS + r"|fisher\.(json|safetensors)|partials/\d{6,}-\d{5,}\.safetensors",
 }
 
 

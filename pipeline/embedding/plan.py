@@ -13,6 +13,7 @@ from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
+from cptsel.pipeline.model.batching import TOKENS_PER_BATCH
 from cptsel.pipeline.model.configuration import describe, max_positions
 from cptsel.pipeline.model.fit import check_tokenizer
 from cptsel.pipeline.model.frozen import ModelSpec
@@ -28,7 +29,6 @@ from cptsel.schemas import arrow
 from cptsel.schemas.headers import ModelFacts, Projection, RunHeader
 
 DEFAULT_MAX_TOKENS = 1024
-TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}  # a CPU is fastest while activations stay near its caches
 PACKAGES = ("apache-beam", "cptsel", "numpy", "pyarrow", "tokenizers", "torch", "transformers")
 
 # Options that shape rows, by their name in EmbedConfig: a rerun with another value is refused, naming it.

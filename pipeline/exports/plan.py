@@ -1,14 +1,11 @@
 """What an export writes: which file each visit of a shard becomes, or goes into, in the order of play."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import Manifest, source_uri
 from cptsel.pipeline.artifacts.visits import PhaseVisits
-from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.exports.base import ExportFormat
 
 PART_PLAYS = 8192  # of a dataset in one file of the export, or of a curriculum: a worker holds them
@@ -130,19 +127,3 @@ def _spread(folder: str, phase: int, planned: Sequence[_Planned], format: Export
 
 def _folder(manifest: Manifest, phase: int) -> str:
     return f"data/phase-{phase:03d}" if len(manifest.phases) > 1 else "data"
-
-
-def check_corpus(tasks: Sequence[ExportTask]) -> None:
-    """Every shard that will be read is there.
-
-    Raises:
-        BadInputError: one is not.
-    """
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(lambda task: check_shard(task.uri), tasks))
-
-
-def check_shard(uri: str) -> None:
-    """Raise BadInputError where a shard of the corpus is not there."""
-    if not io.exists(uri):
-        raise BadInputError(f"{uri} is missing; restore it, or pass --root with where the corpus lies now")

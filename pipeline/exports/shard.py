@@ -8,11 +8,11 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
-from cptsel.pipeline.artifacts.texts import checked_texts, rows_by_document
+from cptsel.pipeline.artifacts.texts import check_shard, checked_texts, rows_by_document
 from cptsel.pipeline.artifacts.token_ids import TokenIds, window_ids
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import to_line, write_lines
-from cptsel.pipeline.exports.plan import PART_PLAYS, ExportTask, Visit, check_shard
+from cptsel.pipeline.exports.plan import PART_PLAYS, ExportTask, Visit
 from cptsel.pipeline.hashing import content_hash
 
 STEP = "export"

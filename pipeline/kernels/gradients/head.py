@@ -86,12 +86,12 @@ def head_gradients(
     chunk = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocab)
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
-        errors, loss[part], slope_at_target = _softmax_errors(rows[part], targets[part], weight, bias, logit_map)
+        errors, loss[part], slope_at_target = softmax_errors(rows[part], targets[part], weight, bias, logit_map)
         for table, out in ((sketch, folded), (validation, folded_validation)):
             out[part] = table.fold_vocab(errors)
             table.subtract_onehot(out[part], targets[part], slope_at_target)
         if below_rows is not None:
-            below_rows[part] = _through_head(errors, targets[part], slope_at_target, weight)
+            below_rows[part] = through_head(errors, targets[part], slope_at_target, weight)
     if below is not None and below_rows is not None:
         below[real] = below_rows
     padded = torch.zeros(batch, steps, width, dtype=torch.float32, device=device)
@@ -143,7 +143,7 @@ def head_losses(
     return loss_sum.sum(dim=1)
 
 
-def _softmax_errors(
+def softmax_errors(
     rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
     """f′(a) ⊙ p (n, V), token losses (n,) in nats, and f′ at the targets (n,): all of e but the one-hot's part."""
@@ -163,7 +163,7 @@ def _softmax_errors(
     return p, loss, slope
 
 
-def _through_head(
+def through_head(
     errors: torch.Tensor, targets: torch.Tensor, slope: torch.Tensor | float, weight: torch.Tensor
 ) -> torch.Tensor:
     """Σ_v e_tv W_v (n, d) from f′ ⊙ p, which becomes e."""
@@ -180,7 +180,7 @@ def _frobenius(
     """
     steps, width = hidden.shape
     vocab = weight.shape[0]
-    errors, _, slope = _softmax_errors(hidden, labels, weight, bias, logit_map)
+    errors, _, slope = softmax_errors(hidden, labels, weight, bias, logit_map)
     errors[torch.arange(steps, device=hidden.device), labels] -= slope
     h = hidden.float()
     if steps <= width:
@@ -220,8 +220,8 @@ def head_backward(
     chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
     for start in range(0, rows.shape[0], chunk):
         part = slice(start, min(start + chunk, rows.shape[0]))
-        errors, losses[part], slope = _softmax_errors(rows[part], targets[part], weight, bias, logit_map)
-        below[part] = _through_head(errors, targets[part], slope, weight)
+        errors, losses[part], slope = softmax_errors(rows[part], targets[part], weight, bias, logit_map)
+        below[part] = through_head(errors, targets[part], slope, weight)
     loss_sum = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
     loss_sum[real] = losses
     gradient = torch.zeros_like(hidden)

@@ -98,6 +98,18 @@ def realise(
     return Realised(repeat, loss_weight, shortfall)
 
 
+def played_weights(realisation: str, weight: np.ndarray, loss_weight: np.ndarray, repeat: np.ndarray) -> np.ndarray:
+    """(m,) float64: what a token of each sample counts in a trainer's loss, in expectation and up to one factor.
+
+    Args:
+        realisation: a key of ``REQUIRED_FEATURES``: the repeats, the loss weights, the weights where samples are drawn
+            in proportion to them, or 1.
+        weight, loss_weight: (m,) float64; repeat: (m,) integers.
+    """
+    counts = {"repeat": repeat, "loss": loss_weight, "sampling": weight, "none": np.ones(len(weight))}
+    return np.asarray(counts[realisation], dtype=np.float64)
+
+
 def effective_tokens(weight: np.ndarray, n_tokens: np.ndarray) -> float:
     """(Σ w·n)² / Σ w²·n, Kish's effective sample size counted in tokens: Σ n where all weights are equal, else less."""
     n_tokens = np.asarray(n_tokens, dtype=np.float64)

@@ -1,0 +1,169 @@
+"""``cptsel fisher``: the diagonal of the Fisher information over the chosen samples, for elastic weight consolidation.
+
+    F = Σ_j w_j (∇ Σ_t log p(y_jt | x_j,<t))² / Σ_j w_j n_j
+
+over chosen samples j of n_j predicted tokens, which count w_j each (docs/design.md, Fisher information). A unit is a
+bounded part of a shard: it writes its part of the sum over j, and these are added up in their order at the end.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.damage import manifest_warnings
+from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.texts import check_shards
+from cptsel.pipeline.artifacts.writing import check_apart, check_output, commit, writing
+from cptsel.pipeline.chosen.config import FisherConfig
+from cptsel.pipeline.chosen.model import ModelPlan, packages, plan_model, release, with_absolute_paths
+from cptsel.pipeline.chosen.resume import begin, plan_id
+from cptsel.pipeline.chosen.squares import PARTIALS, STEP, WriteSquares, partial_path, write_mean
+from cptsel.pipeline.chosen.units import ChosenSamples, ReadWindows, plan_units
+from cptsel.pipeline.config import check_read, check_values, to_yaml
+from cptsel.pipeline.engine.beam import is_local
+from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import Summary
+from cptsel.schemas.arrow import SPEC_VERSION
+from cptsel.schemas.headers import FisherHeader
+from cptsel.schemas.validation import validate
+
+FORMAT = "cptsel.fisher"
+NAME: Final = "fisher"
+TENSORS = "fisher.safetensors"
+
+
+def fisher(config: FisherConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps) -> Summary:
+    """Write the diagonal of the Fisher information, float32, by the names of the model's own parameters.
+
+    Returns:
+        The summary: samples, tokens, mass and the trace.
+
+    Raises:
+        UsageError: an option or a model that can't be used, an input that is not a finished manifest, or an output that
+            is there and is another one.
+        BadInputError: a shard or a row of the corpus is not there or can't be read, or the model gives no finite
+            numbers.
+        VerificationError: the corpus or the manifest is not what was embedded and selected.
+    """
+    started = time.monotonic()
+    config = replace(config, **cast(Any, with_absolute_paths(config)))
+    check_values(config)
+    check_read(config)
+    manifest = load_manifest(config.replay)
+    _check_apart(config, manifest)
+    check_output(config.out, "fisher", overwrite=config.overwrite, resumes=True)  # before the weights are hashed
+    steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
+    plan = plan_model(manifest, config, is_local(steps.options))
+    header = _header(config, manifest, plan)
+    chosen = ChosenSamples(manifest.realisation, config.weights)
+    units = plan_units(manifest, chosen, config.root, config.unit_tokens)
+    if not units:
+        raise UsageError(f"{manifest.directory}: no chosen sample counts with --weights {config.weights}; use another")
+    check_shards({unit.uri for unit in units})
+    with writing(config.out, "fisher", overwrite=config.overwrite, dry_run=config.dry_run, resumes=True) as output:
+        if config.dry_run:
+            samples, tokens = sum(unit.count for unit in units), sum(unit.tokens for unit in units)
+            return _summary(
+                config, "dry-run", manifest, header, {"samples": samples, "tokens": tokens, "partial sums": len(units)}
+            )
+        status = begin(output, to_yaml(config), NAME, header, config.overwrite)
+        if status == "already done":
+            _delete_partials(config.out)
+            header = validate(io.read_json(io.join(config.out, f"{NAME}.json")), NAME)
+            return _summary(config, status, manifest, header, dict(header["totals"]))
+        write = WriteSquares(
+            spec=plan.spec,
+            read=ReadWindows(chosen, manifest.text_field, plan.tokens, bool(header["model"]["prefix"])),
+            prefix=tuple(header["model"]["prefix"]),
+            seed=header["fisher"]["seed"],
+            out=config.out,
+            work=steps.work,
+            plan=plan_id(header),
+        )
+        try:
+            found = steps.run(STEP, write, units)
+        finally:
+            release()
+        mass = math.fsum(part["mass"] for part in found)
+        sums = write_mean(io.join(config.out, TENSORS), [partial_path(config.out, unit) for unit in units], mass)
+        totals = {
+            "samples": sum(part["samples"] for part in found),
+            "tokens": sum(part["tokens"] for part in found),
+            "mass": mass,
+            "nats": math.fsum(part["nats"] for part in found) / mass,
+            **sums,
+        }
+        whole = _finish(config, header, totals, {"seconds": time.monotonic() - started})
+        _delete_partials(config.out)  # last: a call that is killed before goes on from them
+    return _summary(config, status, manifest, whole, totals)
+
+
+def _check_apart(config: FisherConfig, manifest: Manifest) -> None:
+    check_apart(config.out, manifest.directory)
+    if os.path.isdir(config.model):
+        check_apart(config.out, config.model)
+
+
+def _header(config: FisherConfig, manifest: Manifest, plan: ModelPlan) -> FisherHeader:
+    """``fisher.json`` without files and totals."""
+    return {
+        "format": FORMAT,
+        "spec_version": SPEC_VERSION,
+        "parent": manifest.manifest_id,
+        "model": plan.facts,
+        "fisher": {
+            "kind": config.kind,
+            "weights": config.weights,
+            "seed": config.seed if config.kind == "true" else None,
+        },
+        "options": {
+            "device": plan.spec.device.split(":")[0],
+            "threads": config.threads,
+            "unit_tokens": config.unit_tokens,
+        },
+        "packages": packages(),
+    }
+
+
+def _finish(config: FisherConfig, header: FisherHeader, totals: dict[str, Any], stats: dict[str, Any]) -> FisherHeader:
+    digest, size = outputs.hash_file(io.join(config.out, TENSORS))
+    whole = validate({**header, "files": {TENSORS: {"sha256": digest, "bytes": size}}, "totals": totals}, NAME)
+    path = io.join(config.out, f"{NAME}.json")
+    io.write_json(path, whole)
+    sums = {TENSORS: digest, f"{NAME}.json": outputs.hash_file(path)[0]}
+    io.write_bytes(io.join(config.out, outputs.SUMS), outputs.sums_text(sums).encode())
+    validate(stats, "stats")
+    io.write_json(io.join(config.out, outputs.STATS), stats)
+    commit(config.out)
+    return whole
+
+
+def _delete_partials(out: str) -> None:
+    io.delete_files(out, [name for name in outputs.list_tree(out) if name.startswith(f"{PARTIALS}/")])
+
+
+def _summary(
+    config: FisherConfig, status: str, manifest: Manifest, header: FisherHeader, totals: dict[str, Any]
+) -> Summary:
+    model = header["model"]
+    return Summary(
+        command="fisher",
+        out=config.out,
+        status=status,
+        totals={
+            "kind": header["fisher"]["kind"],
+            "weights": header["fisher"]["weights"],
+            "model": f"{model['source']} ({model['class']}, {model['dtype']})",
+            "the manifest's model": "yes" if model["of_manifest"] else "no",
+            **totals,
+        },
+        tables=[],
+        warnings=manifest_warnings(manifest.header),
+    )
