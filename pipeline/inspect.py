@@ -30,13 +30,14 @@ Described = tuple[str, dict[str, Any], list[Table]]
 """kind of directory, totals, tables"""
 
 _ROWS_SHOWN = 20
+_MAKERS = "embed, lookahead, select, order, export, distill or fisher"
 
 
 def inspect(directory: str) -> Summary:
-    """What is in a directory: an embedding run, a replay manifest, an ordered one or an export, finished or not.
+    """What is in a directory: an embedding run, a replay manifest, an ordered one, or what was made of one.
 
-    Only what is recorded is read, and of a finished manifest the names and sizes of its files; ``verify`` is what
-    checks the whole.
+    Finished or not, only what is recorded is read, and of a finished manifest the names and sizes of its files;
+    ``verify`` is what checks the whole.
 
     Returns:
         The summary; ``status`` is the kind of directory and whether it is finished.
@@ -48,9 +49,7 @@ def inspect(directory: str) -> Summary:
     directory = io.absolute(directory)
     names = outputs.list_tree(directory)
     if not names and io.exists(directory) and not os.path.isdir(directory):
-        raise UsageError(
-            f"{directory} is a file, not a directory; name the output of embed, lookahead, select, order or export"
-        )
+        raise UsageError(f"{directory} is a file, not a directory; name the output of {_MAKERS}")
     if not names:
         raise UsageError(f"{directory}: there is no such directory, or it is empty")
     maker = outputs.made_by(directory)
@@ -67,7 +66,7 @@ def inspect(directory: str) -> Summary:
     if maker is None:
         raise UsageError(
             f"{directory} was not written by cptsel ({len(names):,} files, the first {names[0]}); name the output of "
-            "embed, lookahead, select, order or export"
+            f"{_MAKERS}"
         )
     if outputs.SUCCESS in names:
         raise VerificationError(
@@ -270,7 +269,7 @@ _KINDS: list[tuple[str, str, str, Callable[[str, list[str], Any], Described]]] =
     ("run.json", "cptsel.run", "run", _run),
     ("manifest.json", "cptsel.replay", "manifest", _manifest),
     ("export.json", "cptsel.export", "export", _export),
+    ("lookahead.json", "cptsel.lookahead", "lookahead", _lookahead),
     ("targets.json", "cptsel.targets", "targets", _targets),
     ("fisher.json", "cptsel.fisher", "fisher", _fisher),
-    ("lookahead.json", "cptsel.lookahead", "lookahead", _lookahead),
 ]

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +94,15 @@ def test_files_are_as_the_schema_and_the_header_say(logits, embedded):
     assert inspect(str(folder))["status"] == "teacher targets, finished"
 
 
+def test_bfloat16_is_near(embedded, tiny_lm, windows, tmp_path):
+    folder, _ = run(embedded, tiny_lm, tmp_path / "out", top_k=8, dtype="bfloat16")
+    found = rows_of(folder)
+    for name, (_, log_probs, _) in windows.items():
+        values = np.array(found[name]["top_log_probs"], np.float32)
+        assert (np.diff(values, axis=1) <= 0).all()
+        np.testing.assert_allclose(values, log_probs.gather(1, torch.tensor(found[name]["top_ids"])), atol=0.3)
+
+
 @pytest.mark.parametrize("project", [None, 16])
 def test_hidden_states_are_those_that_the_head_reads(embedded, tiny_lm, windows, tmp_path, project):
     folder, _ = run(embedded, tiny_lm, tmp_path / "out", targets="hidden", project=project, unit_tokens=100)
@@ -149,6 +161,40 @@ def test_what_is_finished_is_not_computed_again(logits, embedded, tiny_lm, tmp_p
     path.write_bytes(data)
     assert run(embedded, tiny_lm, folder, **options)[1]["status"] == "resumed"
     assert computed == [all_units[1]]
+    assert tree(folder) == tree(logits[0])
+
+
+KILLED = """
+import os, signal, sys
+from cptsel.cli.main import main
+from cptsel.pipeline import io
+
+replace = os.replace
+
+def until_killed(temporary, path):
+    if path.endswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(temporary, path)
+
+io.os.replace = until_killed
+main(sys.argv[2:])
+"""
+
+
+def test_a_killed_call_goes_on_with_the_same_bytes(logits, embedded, tiny_lm, tmp_path, monkeypatch):
+    units = sorted(path.name for path in logits[0].glob("data/*"))
+    out = tmp_path / "out"
+    command = ["distill", str(embedded.replay), "--model", str(tiny_lm), "--top-k", "8", "--unit-tokens", "100"]
+    command = [sys.executable, "-c", KILLED, units[-1], *command, "--out", str(out)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert any(outputs.temporary_of(name) for name in outputs.list_tree(str(out)))
+    left = {path.stem for path in out.glob("data/[0-9]*")}
+    assert left
+    computed = count_units(monkeypatch)
+    folder, summary = run(embedded, tiny_lm, out, top_k=8, unit_tokens=100)
+    assert summary["status"] == "resumed"
+    assert {f"{name}.parquet" for name in {*computed, *left}} == set(units)
+    assert not left & set(computed)
     assert tree(folder) == tree(logits[0])
 
 

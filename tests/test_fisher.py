@@ -152,6 +152,14 @@ def test_partial_sums_that_are_whole_are_not_computed_again(made, embedded, tiny
     assert computed == []
 
 
+def test_partial_sums_that_a_kill_left_behind_are_deleted(made, embedded, tiny_lm, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "out")
+    (folder / "partials").mkdir()
+    (folder / "partials/000000-00000.safetensors").write_bytes(b"left by a call that was killed after _SUCCESS")
+    assert run(embedded, tiny_lm, folder)[1]["status"] == "already done"
+    assert tree(folder) == tree(made[0])
+
+
 def test_another_call_is_refused(made, embedded, tiny_lm, tmp_path):
     folder = shutil.copytree(made[0], tmp_path / "out")
     with pytest.raises(UsageError, match=r"was begun with fisher\.kind true, now empirical; use another --out"):

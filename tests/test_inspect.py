@@ -170,7 +170,10 @@ def test_a_lost_or_cut_table_of_shards_is_damage_and_the_rest_is_told(copied, co
 @pytest.mark.parametrize(
     ("content", "phrase"),
     [
-        (None, "none of run.json, manifest.json, export.json, lookahead.json says what it is"),
+        (
+            None,
+            "none of run.json, manifest.json, export.json, lookahead.json, targets.json, fisher.json says what it is",
+        ),
         ("{", "manifest.json: not valid JSON"),
     ],
 )

@@ -47,6 +47,17 @@ def test_equals_autograd(kind, tmp_path, monkeypatch):
         torch.testing.assert_close(total, expected[name], rtol=1e-3, atol=1e-5 * float(expected[name].max()))
 
 
+@pytest.mark.parametrize("kind", ["tied", "logit bias"])
+def test_bfloat16_is_near(kind, tmp_path):
+    source, traces = save(KINDS[kind](), tmp_path), []
+    for dtype in ("float32", "bfloat16"):
+        squares = SquaredGradients(FrozenModel(spec(source, dtype=dtype)))
+        squares.add("x", IDS[0], 2.0, None)
+        assert all(total.dtype == torch.float32 for total in squares.sums.values())
+        traces.append(sum(float(total.double().sum()) for total in squares.sums.values()))
+    assert traces[1] == pytest.approx(traces[0], rel=0.1)
+
+
 def test_a_gradient_is_of_one_sample_alone(tmp_path):
     """The square of a sum over samples would be another number."""
     squares = SquaredGradients(FrozenModel(spec(save(KINDS["tied"](), tmp_path))))
