@@ -73,9 +73,8 @@ def token_ids(
     if source is None:
         raise UsageError(f"{manifest.directory} does not say where its model lies; name its tokenizer by --tokenizer")
     if os.path.isabs(source) and not os.path.isdir(source):
-        where = f"--tokenizer {source}" if tokenizer else f"the model that embedded the corpus lay in {source}, which"
-        raise UsageError(f"{where} is not there; name a folder with its tokenizer by --tokenizer")
-    loaded = _load(source)
+        where = f"{option} {source}" if tokenizer else f"the model that embedded the corpus lay in {source}, which"
+        raise UsageError(f"{where} is not there; name a folder with its tokenizer by {option}")
     loaded = _load(source, trust_remote_code, option)
     if tokenizer_fingerprint(loaded) != manifest.header["corpus"]["tokenizer"]:
         raise UsageError(
