@@ -144,7 +144,7 @@ def _tampered(directory: Path, rng: random.Random, keep: set[str]) -> str | None
     else:
         path.write_bytes(mutated(before, rng))
     try:
-        verify(VerifyConfig(replay=str(directory)))
+        verify(VerifyConfig(directory=str(directory)))
     except (VerificationError, UsageError):
         return None
     if name == outputs.SUCCESS and kind == "exchange":

@@ -27,7 +27,7 @@ COMMANDS = {
     "lookahead": "Take a model a few steps along a new corpus: a checkpoint at which to embed the old one.",
     "select": "Choose a weighted subset of an embedded corpus: a replay manifest.",
     "order": "Put the shards of a manifest in order, epoch by epoch and rank by rank.",
-    "verify": "Re-read a manifest and its sources, or an embedding run, and hold it to what it says.",
+    "verify": "Re-read a manifest and its sources, an embedding run or an export, and hold it to what it says.",
     "compare": "Lay selections from one corpus side by side.",
     "report": "Write an HTML file that shows a selection, or two beside each other.",
     "inspect": "Say what a directory made by cptsel is.",

@@ -6,11 +6,11 @@ its content hash. What the files alone can't do (weigh losses, draw) is said in 
 in ``TRAINING.md`` and to the user. What a file looks like is the format's (``exports/``).
 """
 
-import posixpath
 import time
 from collections.abc import Callable
 from typing import Any
 
+from cptsel import __version__
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
@@ -27,6 +27,7 @@ from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.exports.datasets import EXPORT, FORMAT, datasets
 from cptsel.pipeline.exports.merge import merge_pieces
 from cptsel.pipeline.exports.plan import ExportTask, epochs_of, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
@@ -36,9 +37,6 @@ from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import Excluded, ExportHeader
 from cptsel.schemas.validation import validate
-
-FORMAT = "cptsel.export"
-EXPORT = "export.json"
 
 _ROWS_SHOWN = 20
 
@@ -114,18 +112,14 @@ def _check_eos(format: ExportFormat, tokens: TokenIds | None) -> None:
 
 def _finish_datasets(format: ExportFormat, out: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the format writes for each dataset as a whole."""
-    by_name = {file["name"]: file for file in files}
+    by_name: dict[str, Any] = {file["name"]: file for file in files}
     written: list[dict[str, Any]] = []
-    for folder in _folders(sorted(by_name)):
-        mine: dict[str, Any] = {name: by_name[name] for name in sorted(by_name) if posixpath.dirname(name) == folder}
-        plays = {name: entry for name, entry in mine.items() if name.endswith(format.suffix)}
-        for path in format.finish(io.join(out, folder), plays):
+    for folder, plays in datasets(format, by_name).items():
+        for name, value in format.index(io.join(out, folder), plays).items():
+            path = io.join(out, folder, name)
+            io.write_json(path, value)
             written += described(out, [path], 0, 0)
     return written
-
-
-def _folders(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(map(posixpath.dirname, names)))
 
 
 def _expected(manifest: Manifest, format: ExportFormat) -> dict[str, int]:
@@ -156,6 +150,7 @@ def _header(
     header: dict[str, Any] = {
         "format": FORMAT,
         "spec_version": SPEC_VERSION,
+        "tool": {"name": "cptsel", "version": __version__},
         "parent": manifest.manifest_id,
         "to": format.name,
         "realisation": manifest.realisation,
@@ -186,8 +181,7 @@ def _check_totals(manifest: Manifest, format: ExportFormat, header: ExportHeader
 
 def _finish(out: str, format: ExportFormat, header: ExportHeader, config: ExportConfig, stats: dict[str, Any]) -> None:
     io.write_json(io.join(out, EXPORT), header)
-    folders = ["data"] if format.layout == "visits" else _folders(sorted(header["files"]))
-    io.write_bytes(io.join(out, page.NAME), page.training_page(format, header, folders).encode())
+    io.write_bytes(io.join(out, page.NAME), page.training_page(format, header).encode())
     sums = {name: entry["sha256"] for name, entry in header["files"].items()}
     sums |= {name: outputs.hash_file(io.join(out, name))[0] for name in (EXPORT, page.NAME)}
     io.write_bytes(io.join(out, outputs.SUMS), outputs.sums_text(sums).encode())

@@ -1,4 +1,4 @@
-"""``cptsel verify``: read a replay manifest again, and its corpus, or an embedding run, and hold it to what it says."""
+"""``cptsel verify``: read a manifest again, with its corpus, a run or an export, and hold it to what it says."""
 
 from typing import Any
 
@@ -9,16 +9,21 @@ from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readabl
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.visits import read_visits
-from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.config import VerifyConfig, check_read
 from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
+from cptsel.pipeline.exports import page
+from cptsel.pipeline.exports.against import check_against
+from cptsel.pipeline.exports.checking import check_indexes, check_plays, read_header
+from cptsel.pipeline.exports.datasets import EXPORT
 from cptsel.pipeline.summary import Summary, Table
-from cptsel.pipeline.verification.files import check_files
+from cptsel.pipeline.verification.files import Tree, check_files, check_tree
 from cptsel.pipeline.verification.origin import check_origin
 from cptsel.pipeline.verification.runs import check_counts, check_run, check_units
 from cptsel.pipeline.verification.samples import check_samples
 from cptsel.pipeline.verification.schedules import check_schedules
+from cptsel.pipeline.verification.scratch import scratch_steps
 from cptsel.pipeline.verification.sources import check_sources
 from cptsel.schemas.headers import ManifestHeader
 from cptsel.schemas.validation import validate
@@ -27,26 +32,32 @@ from cptsel.schemas.validation import validate
 def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
     """Check a manifest: files, checksums, schemas, every row, counts and mass, schedules; with sources, the corpus.
 
-    Of an embedding run the files, checksums and counts are checked.
+    Of an embedding run the files, checksums and counts are checked; of an export also every play, and with ``replay``
+    that it is the one that the manifest plays there.
 
     Returns:
         The summary, of a directory in which nothing is wrong.
 
     Raises:
-        UsageError: neither manifest nor run, or of a version that can't be read, ``root`` without ``sources``, options
-            that Beam refuses.
+        UsageError: neither manifest nor run nor export, or of a version that can't be read, options that it has no use
+            for, options that Beam refuses.
         VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
     """
-    directory = io.absolute(config.replay)
+    check_read(config)
+    directory = io.absolute(config.directory)
     if config.sources:
         pipeline_options(config.beam_args, config.workers)  # refused options are no fault of the manifest
     elif config.root is not None:
         raise UsageError("--root says where --sources finds the corpus; give --sources too")
     if not outputs.list_tree(directory):
         what = "there is no such directory, or it is empty"
-        raise UsageError(f"{directory}: {what}; name the output of cptsel embed, select or order")
+        raise UsageError(f"{directory}: {what}; name the output of cptsel embed, select, order or export")
     if io.exists(io.join(directory, "run.json")):
         return _verify_run(directory, config, progress)
+    if io.exists(io.join(directory, EXPORT)) or outputs.made_by(directory) == "export":
+        return _verify_export(directory, config, progress)
+    if config.replay is not None:
+        raise UsageError(f"--replay checks an export, and {directory} is none; leave it out")
     runs = open_runs(config.run) if config.run else None
     problems = Problems()
     checks: list[list[Any]] = []
@@ -84,6 +95,8 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
     if config.sources or config.run:
         option = "--sources" if config.sources else "--run"
         raise UsageError(f"{option} checks a replay manifest, and {directory} is an embedding run")
+    if config.replay is not None:
+        raise UsageError(f"--replay checks an export, and {directory} is an embedding run; leave it out")
     problems = Problems()
     checks: list[list[Any]] = []
     header = check_run(directory, problems)
@@ -101,6 +114,37 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
         else {"run_id": header.get("run_id"), "samples": header.get("totals", {}).get("windows_embedded")}
     )
     return _summary(directory, totals, checks, problems, run_warnings(header) if header else [])
+
+
+def _verify_export(directory: str, config: VerifyConfig, progress: Progress | None) -> Summary:
+    """Check an export, by itself or against its manifest."""
+    if config.sources or config.run:
+        option = "--sources" if config.sources else "--run"
+        raise UsageError(f"{option} checks a replay manifest, and {directory} is an export; leave it out")
+    manifest = load_manifest(config.replay) if config.replay is not None else None
+    problems = Problems()
+    checks: list[list[Any]] = []
+    header = read_header(directory, problems)
+    checks.append([EXPORT, "schema and totals", _result(problems.total)])
+    totals: dict[str, Any] = {}
+    if header is not None:
+        totals = {"parent": header["parent"], "format": header["to"]}
+        totals |= {key: header["totals"][key] for key in ("lines", "tokens")}
+        _check_expected(EXPORT, "parent", header["parent"], config.expect, problems)
+        tree = Tree(directory, "export", EXPORT, page.NAME, header["files"])
+        _run(checks, problems, "files and checksums", lambda: check_tree(tree, problems))
+        _run(checks, problems, "indexes and page", lambda: check_indexes(directory, header, problems))
+        sound = not problems.total
+        excluded = header["excluded"]["entries_sha256"] is not None
+        with scratch_steps(directory, config, progress) as steps:
+            if sound:
+                _run(checks, problems, "plays", lambda: check_plays(directory, header, steps, problems))
+            if manifest is not None and (sound or not excluded):  # also of a damaged file, the play is told
+                against = lambda: check_against(directory, header, manifest, config.exclude, steps, problems)  # noqa: E731
+                _run(checks, problems, "plays of the manifest", against)
+            elif not sound:
+                checks.append(["the rest", "not checked: mend the files first", "-"])
+    return _summary(directory, totals, checks, problems, [])
 
 
 def _check_expected(file: str, name: str, found: str | None, expected: str | None, problems: Problems) -> None:

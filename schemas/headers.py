@@ -322,6 +322,7 @@ class ExportHeader(TypedDict):
 
     format: str
     spec_version: int
+    tool: NotRequired[dict[str, str]]
     parent: str
     to: str
     realisation: str

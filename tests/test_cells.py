@@ -22,7 +22,7 @@ def test_batches_stay_together(run, tmp_path, method, scope):
     with pytest.raises(UsageError, match="too little for a whole batch of up to 90"):
         choose(run, tmp_path / "replay", batch_size=90, group_by=None, budget="1%", **options)
     choose(run, tmp_path / "replay", batch_size=4, budget="50%", overwrite=True, **options)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     rows, everything = read_samples(tmp_path / "replay"), population(run)
     runs = open_runs([str(run)])
     chosen, weight = (

@@ -21,13 +21,13 @@ def exchange(rows):
 def test_ranks_are_computed_again(run, tmp_path, kind, order, buckets):
     options = {"curriculum": kind, "curriculum_order": order, "curriculum_buckets": buckets, "seed": 3}
     choose(run, tmp_path / "replay", method="craig", **options)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     changed = shutil.copytree(tmp_path / "replay", tmp_path / "changed")
     change_samples(changed, 0, exchange)
     reseal(changed)
     if kind == "loss":  # the manifest does not hold the losses
-        assert verify(VerifyConfig(replay=str(changed)))["status"] == "verified"
+        assert verify(VerifyConfig(directory=str(changed)))["status"] == "verified"
         return
     with pytest.raises(VerificationError, match=f"order_rank is .*, not its place by {kind} {order}") as caught:
-        verify(VerifyConfig(replay=str(changed)))
+        verify(VerifyConfig(directory=str(changed)))
     assert caught.value.summary["totals"]["problems"] == 2

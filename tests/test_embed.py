@@ -140,7 +140,7 @@ def test_bytes_that_were_not_read_count_as_bad_and_are_told_ever_after(tiny_lm, 
     assert sentence in " ".join(summary["warnings"])
     totals = json.loads((out / "run.json").read_text())["totals"]
     assert (totals["shards_damaged"], totals["bytes_lost"]) == (1, size)
-    verified = verify(VerifyConfig(replay=str(out)))
+    verified = verify(VerifyConfig(directory=str(out)))
     again, _ = run(tiny_lm, corpus, out, "*.jsonl*", max_bad_fraction=1.0)
     assert again["status"] == "already done"
     chosen = choose(out, tmp_path / "replay", method="uniform", group_by=None)

@@ -239,7 +239,7 @@ def test_files_in_each_others_place_are_made_again(place, tmp_path):
     first.unlink()
     assert embed(place.config(out))["status"] == "resumed"
     assert _contents(out) == _contents(place.reference)
-    assert verify(VerifyConfig(replay=str(out)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(out)))["status"] == "verified"
 
 
 def _copied(place: Place, tmp_path: Path) -> Path:

@@ -20,8 +20,8 @@ from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
+from cptsel.pipeline.exports import pieces as export_pieces
 from cptsel.pipeline.exports import plan as export_plan
-from cptsel.pipeline.exports import shard as export_shard
 from cptsel.pipeline.exports import tables as export_tables
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.hashing import content_hash
@@ -123,7 +123,7 @@ def test_phases_are_ordered_verified_and_exported_each_by_itself(tmp_path):
     built = build_replay(tmp_path, shards=3, documents=6, phases=2)
     order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), world_size=2))
     for name in ("replay", "ordered"):
-        assert verify(VerifyConfig(replay=str(tmp_path / name)))["status"] == "verified"
+        assert verify(VerifyConfig(directory=str(tmp_path / name)))["status"] == "verified"
         export(ExportConfig(replay=str(tmp_path / name), out=str(tmp_path / f"{name}-export")))
         files = read_back(tmp_path / f"{name}-export")
         for phase in (0, 1):
@@ -263,7 +263,7 @@ def test_other_realisations_write_each_sample_once_with_what_a_trainer_needs(tmp
 def test_a_curriculum_holds_over_all_shards(tmp_path, monkeypatch, realisation):
     """Without a schedule; parts are made so small here that there are many, some of them empty in later passes."""
     monkeypatch.setattr(export_plan, "PART_PLAYS", 7)
-    monkeypatch.setattr(export_shard, "PART_PLAYS", 7)
+    monkeypatch.setattr(export_pieces, "PART_PLAYS", 7)
     built = build_replay(tmp_path, shards=4, documents=6, phases=2, realisation=realisation, curriculum=True)
     summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
     assert summary["totals"]["fidelity"] == "exact"

@@ -59,7 +59,7 @@ def scheduled(replay, epoch):
 def test_plays_by_phase_in_order(tmp_path, monkeypatch, to, curriculum, realisation):
     """In files that are made so small here that there are several."""
     monkeypatch.setattr(export_plan, "PART_PLAYS", 30)
-    monkeypatch.setattr("cptsel.pipeline.exports.shard.PART_PLAYS", 30)
+    monkeypatch.setattr("cptsel.pipeline.exports.pieces.PART_PLAYS", 30)
     built = build_replay(
         tmp_path, shards=4, documents=8, phases=2, realisation=realisation, curriculum=curriculum, keep=0.9
     )

@@ -42,7 +42,7 @@ def test_difference_is_what_moving_changed(run, later):
 def test_methods_over_two_checkpoints(run, later, tmp_path, method, combine):
     """Residuals are of the gradients that were combined, in the same scale: a full selection leaves none."""
     choose((run, later), tmp_path / "replay", method=method, combine=combine)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     (phase,) = header_of(tmp_path / "replay")["phases"]
     assert 0 < phase["residual"] < 5
     choose((run, later), tmp_path / "full", method="full", combine=combine, budget="100%")

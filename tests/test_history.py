@@ -34,7 +34,7 @@ def test_what_was_replayed_is_not_chosen_again(run, tmp_path, method, scope):
     for number in range(3):
         out = tmp_path / str(number)
         choose(run, out, history=tuple(map(str, rounds)), seed=number, **options)
-        verify(VerifyConfig(replay=str(out)))
+        verify(VerifyConfig(directory=str(out)))
         assert not ids(out) & played
         rows = read_samples(out)
         played |= set(rows.filter(pc.greater(rows["repeat"], 0))["sample_id"].to_pylist())
@@ -85,7 +85,7 @@ def test_exploration(run, tmp_path):
     options = {"method": "craig", "group_by": None, "budget": "40 samples"}
     choose(run, tmp_path / "a", realisation="none", **options)
     choose(run, tmp_path / "b", explore=0.25, history=(str(tmp_path / "a"),), **options)
-    verify(VerifyConfig(replay=str(tmp_path / "b")))
+    verify(VerifyConfig(directory=str(tmp_path / "b")))
     rows = read_samples(tmp_path / "b")
     explored = rows.filter(pc.is_null(rows["score"]))  # a draw has no gain
     assert (rows.num_rows, explored.num_rows) == (40, 10)

@@ -270,7 +270,7 @@ def test_losses_before_may_be_left_out(run, tmp_path):
         run("ahead")
     with pytest.raises(UsageError, match="--skip-base-loss is read with --lookahead"):
         run("other", ahead=False, skip_base_loss=True)
-    assert verify(VerifyConfig(replay=str(here)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(here)))["status"] == "verified"
 
 
 def test_every_phase_must_tell_how_losses_rise(run, tmp_path):

@@ -37,7 +37,7 @@ def test_every_method_keeps_what_a_manifest_promises(run, later, tmp_path, metho
     out = tmp_path / "replay"
     options = {"budget": budget, **NEEDS.get(method, {})}
     choose(runs_of(method, run, later), out, method=method, scope=scope, **options)
-    verify(VerifyConfig(replay=str(out)))  # weights of every group and phase, repeats, ranks, counts
+    verify(VerifyConfig(directory=str(out)))  # weights of every group and phase, repeats, ranks, counts
     header, rows = load_manifest(str(out)).header, read_samples(out)
     assert set(rows["method"].to_pylist()) == {method}
     unit = header["selection"]["budget"]["unit"]
@@ -78,7 +78,7 @@ def test_matching_through_beam_is_what_it_is_inline(run, tmp_path):
 def test_tiny_runs(tmp_path, method, rows):
     run = build_run(tmp_path / "run", rows=rows)
     choose(run, tmp_path / "replay", method=method, budget="100%", group_by=None)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     assert load_manifest(str(tmp_path / "replay")).header["totals"]["selected_samples"] == sum(rows)
 
 

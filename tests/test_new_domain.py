@@ -17,7 +17,7 @@ from cptsel.pipeline.verify import verify
 @pytest.mark.parametrize("method", ["interference", "craig", "gradmatch"])
 def test_what_the_new_domain_leaves_alone_counts_for_nothing(run, later, tmp_path, method):
     choose((run, later), tmp_path / "replay", method=method, combine="difference", mass="interference", group_by=None)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     before, after = losses(run), losses(later)
     if method != "craig":  # of coverage such a sample may be the pick that others lie near to
         assert all(after[name] > before[name] for name in ids(tmp_path / "replay"))
@@ -32,7 +32,7 @@ def test_coverage_picks_nothing_that_counts_for_nothing(run, later, tmp_path, sc
     rises = sum(cell.mass[cell.mass > 0].size for cell in rising_cells(run, later))
     assert 0 < rows.num_rows <= rises < 0.9 * sum(ROWS)
     assert min(rows["weight"].to_pylist()) > 0
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
 
 
 def rising_cells(run, later):

@@ -13,11 +13,11 @@ from cptsel.pipeline.verify import verify
 def test_fresh_draws_that_decay(run, tmp_path):
     out = tmp_path / "replay"
     choose(run, out, method="mix-review", phases=3, mix_decay=0.5, budget="80 samples", group_by=None)
-    verify(VerifyConfig(replay=str(out)))
+    verify(VerifyConfig(directory=str(out)))
     assert [phase["samples"] for phase in header_of(out)["phases"]] == [80, 40, 20]
     assert len(ids(out, 0) & ids(out, 1)) < 30  # 80/280 of 40 are expected; a nested draw would have all 40
     order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered"), world_size=2))
-    verify(VerifyConfig(replay=str(tmp_path / "ordered")))
+    verify(VerifyConfig(directory=str(tmp_path / "ordered")))
 
 
 def test_the_mix_ratio_counts_the_new_domain(run, tmp_path):
@@ -33,7 +33,7 @@ def test_later_phases_drawn_from_the_first(run, tmp_path, phase_budget):
     out = tmp_path / "replay"
     group_by = "language" if phase_budget == "25%" else None
     choose(run, out, method="craig", phases=3, phase_budget=phase_budget, budget="40%", group_by=group_by)
-    verify(VerifyConfig(replay=str(out)))
+    verify(VerifyConfig(directory=str(out)))
     first = ids(out, 0)
     assert ids(out, 1) < first
     assert ids(out, 2) < first
@@ -52,7 +52,7 @@ def test_later_phases_drawn_from_the_first(run, tmp_path, phase_budget):
 
 def test_phases_from_later_checkpoints(run, later, tmp_path):
     choose(run, tmp_path / "replay", method="craig", phase_run=(str(later),))
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     for phase, source in enumerate((run, later)):
         choose(source, tmp_path / str(phase), method="craig")
         assert ids(tmp_path / "replay", phase) == ids(tmp_path / str(phase))

@@ -14,7 +14,7 @@ def test_shares_by_hand(run, tmp_path):
     shares = tmp_path / "shares.yaml"
     shares.write_text("de: 3\nen: 1\n(none): 0\nuk: 0\n")
     choose(run, tmp_path / "replay", method="uniform", group_mass=str(shares))
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     header = header_of(tmp_path / "replay")
     mass = header["totals"]["population_mass"]
     target = {group["group"]: group["target_mass"] / mass for group in header["groups"]}

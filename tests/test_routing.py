@@ -27,7 +27,7 @@ def test_partitions_by_cluster(run, tmp_path, method):
     options |= {"method": method, "scope": "global", "partition": "cluster", "partitions": 3}
     choose(run, tmp_path / "replay", **options)
     choose(run, tmp_path / "again", **options)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     assert data_bytes(tmp_path / "replay") == data_bytes(tmp_path / "again")
     whole = choose(run, tmp_path / "whole", method=method, scope="global")["totals"]
     parts = load_manifest(str(tmp_path / "replay")).header

@@ -96,7 +96,7 @@ TAMPERED = {
 
 
 def test_a_whole_run_passes(whole, tmp_path):
-    summary = verify(VerifyConfig(replay=str(whole)))
+    summary = verify(VerifyConfig(directory=str(whole)))
     assert summary["status"] == "verified"
     assert summary["totals"]["run_id"] == json.loads((whole / "run.json").read_text())["run_id"]
     assert [row[2] for row in summary["tables"][0]["rows"]] == ["ok"] * 3
@@ -114,7 +114,7 @@ def test_tampering_is_named_by_select_and_verify(run, tmp_path, what):
         choose(run, tmp_path / "replay", method="craig")
     assert not (tmp_path / "replay").exists()
     with pytest.raises(VerificationError) as caught:
-        verify(VerifyConfig(replay=str(run)))
+        verify(VerifyConfig(directory=str(run)))
     problems = caught.value.summary["tables"][1]["rows"]
     assert any(file in row[0] for row in problems)
 
@@ -137,13 +137,13 @@ def test_tampering_with_small_files_is_named_by_inspect(run, what):
 def test_verify_reads_every_byte(run, change, file):
     change(run)
     with pytest.raises(VerificationError, match=f"{file}: is not the file that was written.*delete it and run"):
-        verify(VerifyConfig(replay=str(run)))
+        verify(VerifyConfig(directory=str(run)))
 
 
 def test_files_that_are_missing_or_too_many(run):
     (run / "embeddings" / "000003-00001.parquet").unlink()
     (run / "embeddings" / "000009-00000.parquet").write_bytes(b"")
-    for check in (lambda: verify(VerifyConfig(replay=str(run))), lambda: inspect(str(run))):
+    for check in (lambda: verify(VerifyConfig(directory=str(run))), lambda: inspect(str(run))):
         with pytest.raises(VerificationError) as caught:
             check()
         found = {row[0]: row[2] for row in caught.value.summary["tables"][-1]["rows"]}
@@ -157,7 +157,7 @@ def test_a_run_without_checksums_is_named_as_one(run):
         "spec_version": 1
     }
     (run / "run.json").write_text(json.dumps(old))
-    for check in (lambda: verify(VerifyConfig(replay=str(run))), lambda: inspect(str(run))):
+    for check in (lambda: verify(VerifyConfig(directory=str(run))), lambda: inspect(str(run))):
         with pytest.raises(VerificationError, match=r"run\.json: has no checksums, as those of an older cptsel"):
             check()
 
@@ -168,7 +168,7 @@ def test_counts_that_do_not_add_up(run):
     edit_table("units.parquet", lambda rows: [{**rows[0], "windows_embedded": 24}, *rows[1:]])(run)
     reseal_run(run)
     with pytest.raises(VerificationError) as caught:
-        verify(VerifyConfig(replay=str(run)))
+        verify(VerifyConfig(directory=str(run)))
     found = " ".join(row[2] for row in caught.value.summary["tables"][1]["rows"])
     assert "rows is 49, but its units add up to 50" in found
     assert "has 25 rows, but units.parquet says 24" in found
@@ -181,7 +181,7 @@ def test_the_command(run, capsys):
     assert "--sources checks a replay manifest" in capsys.readouterr().err
     (run / "_SUCCESS").unlink()
     with pytest.raises(UsageError, match="is not finished"):
-        verify(VerifyConfig(replay=str(run)))
+        verify(VerifyConfig(directory=str(run)))
 
 
 @given(st.lists(st.integers(0, 100), max_size=20), st.text(max_size=10))

@@ -11,6 +11,7 @@ import click
 import numpy as np
 import pytest
 import torch
+from export_tampering import reseal_export
 from manifest_builder import build_replay
 from selection_builder import choose, read_samples
 
@@ -18,14 +19,14 @@ from cptsel.cli._options import config_parameters
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import ReadBy, check_read, check_values, option, options_of, resolve, to_yaml
+from cptsel.pipeline.config import ReadBy, VerifyConfig, check_read, check_values, option, options_of, resolve, to_yaml
 from cptsel.pipeline.corpus.formats.base import CorpusFormat, lost
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format, known_suffixes
 from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document, DocumentBlock
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import plan_model
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
@@ -36,6 +37,7 @@ from cptsel.pipeline.kernels.gradients.batch import BatchGradients
 from cptsel.pipeline.model.gradients.base import GradientKind
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
 from cptsel.pipeline.selection.methods import METHODS, Draw
+from cptsel.pipeline.verify import verify
 
 
 class Toy(CorpusFormat):
@@ -93,16 +95,19 @@ def test_a_corpus_format_is_one_class(tmp_path, tiny_lm, monkeypatch, capsys):
 
 
 class Texts(ExportFormat):
-    """A text a line, and nothing else."""
+    """A text a line, as JSON strings, and nothing else."""
 
     name = "texts"
     summary = "a text a line"
     suffix = ".txt"
+    keeps = ("text",)
 
     def write(self, path, records, vocabulary):
-        data = "".join(record["text"].replace("\n", " ") + "\n" for record in records).encode()
-        io.write_bytes(path, data)
+        io.write_bytes(path, "".join(json.dumps(record["text"]) + "\n" for record in records).encode())
         return [path]
+
+    def read(self, path):
+        return ({"text": json.loads(line)} for line in io.read_bytes(path).splitlines())
 
 
 @pytest.mark.parametrize("curriculum", [False, True])
@@ -116,7 +121,15 @@ def test_an_export_is_one_class(tmp_path, monkeypatch, curriculum):
     assert inspect(str(tmp_path / "texts"))["totals"]["format"] == "texts"
     plain = "".join(path.read_text() for path in sorted((tmp_path / "texts").rglob("*.txt")))
     lines = [line for path in sorted((tmp_path / "jsonl").rglob("*.zst")) for line in read_lines(path.read_bytes())]
-    assert plain.split("\n")[:-1] == [json.loads(line)["text"].replace("\n", " ") for line in lines]
+    assert [json.loads(line) for line in plain.splitlines()] == [json.loads(line)["text"] for line in lines]
+    changed = next((tmp_path / "texts").rglob("*.txt"))
+    for replay in (None, str(built.replay)):
+        assert verify(VerifyConfig(directory=str(tmp_path / "texts"), replay=replay))["status"] == "verified"
+    changed.write_text(changed.read_text().replace("a", "b", 1))
+    reseal_export(tmp_path / "texts")
+    assert verify(VerifyConfig(directory=str(tmp_path / "texts")))["status"] == "verified"
+    with pytest.raises(VerificationError, match="the text is not what was chosen"):
+        verify(VerifyConfig(directory=str(tmp_path / "texts"), replay=str(built.replay)))
     (tmp_path / "texts" / "data" / "mine.csv").write_text("not of this command")
     with pytest.raises(UsageError, match=r"mine\.csv, which cptsel export did not write"):
         export(ExportConfig(replay=str(built.replay), to="texts", out=str(tmp_path / "texts"), overwrite=True))

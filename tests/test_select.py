@@ -35,7 +35,7 @@ def test_every_manifest_holds_what_it_promises(run, tmp_path, method, scope, bud
     options = {"group_by": "language", "group_alpha": alpha, "replay_tokens": "2K"}
     options |= {"realisation": "repeat", "max_repeats": 3}
     summary = choose(run, out, method=method, scope=scope, budget=budget, **options)
-    verify(VerifyConfig(replay=str(out)))
+    verify(VerifyConfig(directory=str(out)))
     header, rows, population = load_manifest(str(out)).header, read_samples(out), candidates(run)
     ids = rows["sample_id"].to_pylist()
     assert len(set(ids)) == len(ids) == summary["totals"]["selected samples"]
@@ -122,7 +122,7 @@ def test_global_scope_through_beam(run, tmp_path):
     for method in ("uniform", "craig"):
         config = SelectConfig(runs=(str(run),), out=str(tmp_path / method), method=method, scope="global", budget="15%")
         select(config, lambda *done: told.append(done))
-        verify(VerifyConfig(replay=str(tmp_path / method)))
+        verify(VerifyConfig(directory=str(tmp_path / method)))
     last = {what: (done, total) for done, total, what in told}
     assert set(last) == {"statistics", "keys", "candidates", "merged", "assigned", "residuals"}
     assert all(done == total for done, total in last.values())

@@ -28,9 +28,9 @@ def test_what_fails_leaves_the_old_manifest(run, tmp_path, options):
     assert {path: path.read_bytes() for path in (tmp_path / "replay").rglob("*") if path.is_file()} == before
     (tmp_path / "replay" / ".work").mkdir()
     (tmp_path / "replay" / ".work" / "left").write_text("by a call that was killed")
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     choose(run, tmp_path / "replay", overwrite=True, method="uniform")
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     assert not (tmp_path / "replay" / ".work").exists()
 
 

@@ -39,7 +39,7 @@ def ordered(pristine, tmp_path):
 def problems(directory, **options):
     """(file, row, problem) of every problem listed; the error's sentence holds the first."""
     with pytest.raises(VerificationError) as error:
-        verify(VerifyConfig(replay=str(directory), **options))
+        verify(VerifyConfig(directory=str(directory), **options))
     summary = error.value.summary
     json.dumps(summary)
     assert summary["status"] == "failed"
@@ -51,7 +51,7 @@ def problems(directory, **options):
 
 def test_sound_manifests_pass(replay, ordered):
     for directory, checks in ((replay, 3), (ordered, 4)):
-        summary = verify(VerifyConfig(replay=str(directory), sources=True))
+        summary = verify(VerifyConfig(directory=str(directory), sources=True))
         assert summary["status"] == "verified"
         assert [row[2] for row in summary["tables"][0]["rows"]] == ["ok"] * checks
         json.dumps(summary)
@@ -59,7 +59,7 @@ def test_sound_manifests_pass(replay, ordered):
 
 def test_verifying_leaves_no_trace(replay, tmp_path):
     before = {name: (replay / name).read_bytes() for name in outputs.list_tree(str(replay))}
-    verify(VerifyConfig(replay=str(replay), sources=True))
+    verify(VerifyConfig(directory=str(replay), sources=True))
     assert {name: (replay / name).read_bytes() for name in outputs.list_tree(str(replay))} == before
     assert [path.name for path in tmp_path.iterdir()] == ["replay"]
 
@@ -311,14 +311,14 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
 def test_every_realisation_order_and_number_of_phases_is_sound(made, realisation, phases, curriculum):
     replay = made(realisation=realisation, phases=phases, curriculum=curriculum)
-    assert verify(VerifyConfig(replay=str(replay)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(replay)))["status"] == "verified"
 
 
 @pytest.mark.parametrize("realisation", ["loss", "none"])
 def test_schedules_of_every_phase_and_realisation_are_checked(made, tmp_path, realisation):
     replay, ordered = made(realisation=realisation, phases=3, curriculum=True), tmp_path / "ordered"
     order(OrderConfig(replay=str(replay), out=str(ordered), epochs=2, world_size=2))
-    assert verify(VerifyConfig(replay=str(ordered)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(ordered)))["status"] == "verified"
     change_rows(ordered / "schedule/2-1.parquet", lambda rows: rows[1].update(q=rows[1]["q"] * (1 + 1e-8)))
     reseal(ordered)
     found = problems(ordered)
@@ -541,7 +541,7 @@ def moved(pristine, replay, tmp_path):
 
 def test_a_moved_corpus_is_found_by_root(moved):
     replay, corpus = moved
-    assert verify(VerifyConfig(replay=str(replay), sources=True, root=str(corpus)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(replay), sources=True, root=str(corpus)))["status"] == "verified"
     found = problems(replay, sources=True, root=str(corpus / "nowhere"))
     assert len(found) == 4
     assert found[0][0] == str(corpus / "nowhere" / "part-00.jsonl")
@@ -553,7 +553,7 @@ def test_an_error_has_one_mend(moved):
 
     def said(**options):
         with pytest.raises(VerificationError) as error:
-            verify(VerifyConfig(replay=str(replay), sources=True, root=str(corpus), **options))
+            verify(VerifyConfig(directory=str(replay), sources=True, root=str(corpus), **options))
         return str(error.value)
 
     (corpus / "part-01.jsonl.gz").unlink()
@@ -610,24 +610,24 @@ def test_what_is_no_manifest_is_a_usage_error(pristine, tmp_path):
     with pytest.raises(
         UsageError, match="nowhere: there is no such directory, or it is empty; name the output of cptsel embed"
     ):
-        verify(VerifyConfig(replay=str(tmp_path / "nowhere")))
+        verify(VerifyConfig(directory=str(tmp_path / "nowhere")))
     with pytest.raises(UsageError, match="not a replay manifest"):
-        verify(VerifyConfig(replay=str(pristine.corpus)))
+        verify(VerifyConfig(directory=str(pristine.corpus)))
 
 
 def test_a_root_without_sources_is_a_usage_error(pristine):
     with pytest.raises(UsageError, match="--root says where --sources finds the corpus; give --sources too"):
-        verify(VerifyConfig(replay=str(pristine.replay), root=str(pristine.corpus)))
+        verify(VerifyConfig(directory=str(pristine.replay), root=str(pristine.corpus)))
 
 
 @pytest.mark.parametrize("options", [{"beam_args": ("--runner=Nope",)}, {"workers": 0}])
 def test_options_that_beam_refuses_are_a_usage_error(replay, options):
     with pytest.raises(UsageError, match=r"--runner=Nope|--workers 0"):
-        verify(VerifyConfig(replay=str(replay), sources=True, **options))
+        verify(VerifyConfig(directory=str(replay), sources=True, **options))
 
 
 def test_an_unknown_feature_is_a_usage_error(replay):
     header = json.loads((replay / "manifest.json").read_text())
     (replay / "manifest.json").write_text(json.dumps(header | {"required_features": ["teleport"]}))
     with pytest.raises(UsageError, match="needs teleport"):
-        verify(VerifyConfig(replay=str(replay)))
+        verify(VerifyConfig(directory=str(replay)))

@@ -17,7 +17,7 @@ from cptsel.pipeline.verify import verify
 )
 def test_curriculum(run, tmp_path, options, key, sign):
     choose(run, tmp_path / "replay", method="craig", **options)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     loss = losses(run)
     rows = sorted(read_samples(tmp_path / "replay").to_pylist(), key=lambda row: row["order_rank"])
     assert [row["order_rank"] for row in rows] == list(range(len(rows)))
@@ -28,7 +28,7 @@ def test_curriculum(run, tmp_path, options, key, sign):
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
 def test_realisations(run, tmp_path, realisation):
     choose(run, tmp_path / "replay", method="importance", realisation=realisation)
-    verify(VerifyConfig(replay=str(tmp_path / "replay")))
+    verify(VerifyConfig(directory=str(tmp_path / "replay")))
     rows = read_samples(tmp_path / "replay")
     assert (rows["repeat"].to_numpy() == 1).all() == (realisation != "repeat")
     assert (rows["loss_weight"].to_numpy() == 1).all() == (realisation in ("sampling", "none"))

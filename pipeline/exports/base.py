@@ -4,7 +4,7 @@ The help page reads the registry, so formats import what needs Beam where they u
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cptsel.pipeline.model.vocabulary import Vocabulary
@@ -24,6 +24,9 @@ Layout = Literal["visits", "parts", "whole"]
 #: A play of a sample: text, id, sample_id, group, weight, loss_weight (what is left to multiply its loss by), repeat
 #: (which of its plays), shard and row; and input_ids, where token ids are written.
 Record = dict[str, Any]
+
+#: What a play says beside its token ids, in the order in which lines have it.
+FIELDS = ("text", "id", "sample_id", "group", "weight", "loss_weight", "repeat", "shard", "row")
 
 _INSTRUCTIONS = {
     "repeat": "play every {unit} once, in the order of the files; the repeats are already there",
@@ -50,6 +53,7 @@ class ExportFormat(ABC):
         layout: what becomes a file.
         writes_text: whether it can hold text.
         writes_ids: whether it can hold token ids.
+        keeps: the fields of a play that can be read from its files again; of input_ids, where they are written.
         weighs: whether a play's weights reach the trainer.
         shuffles: whether its trainers put plays into an order of their own.
     """
@@ -62,6 +66,7 @@ class ExportFormat(ABC):
     layout: ClassVar[Layout] = "visits"
     writes_text: ClassVar[bool] = True
     writes_ids: ClassVar[bool] = False
+    keeps: ClassVar[tuple[str, ...]] = FIELDS
     weighs: ClassVar[bool] = True
     shuffles: ClassVar[bool] = False
 
@@ -78,17 +83,36 @@ class ExportFormat(ABC):
             The path, and those of other files that belong to it.
         """
 
-    def finish(self, folder: str, files: Mapping[str, ExportFile]) -> Sequence[str]:
-        """Write what a trainer reads first of a dataset, such as an index, once its files are there.
+    @abstractmethod
+    def read(self, path: str) -> Iterator[Record]:
+        """The plays of a file that ``write`` wrote, in their order: of every play what ``kept`` says.
+
+        Whatever ``write`` would not have written, such as bytes behind the last play, is an error. A file is read in
+        pieces, or holds no more than ``write`` holds.
 
         Args:
-            folder: of a phase and epoch.
-            files: the dataset's files by name, in order.
+            path: of the file; those that belong to it lie beside it.
+
+        Raises:
+            ValueError: it is damaged; the message goes on after the file's name. Errors of the libraries that read it
+                (``exports.checking.UNREADABLE``) are passed on.
+        """
+
+    def kept(self, record: Record) -> Record:
+        """What the files keep of a play: ``read`` gives ``kept`` of every record that was written."""
+        return {name: record[name] for name in (*self.keeps, "input_ids") if name in record}
+
+    def index(self, folder: str, files: Mapping[str, ExportFile]) -> Mapping[str, Any]:
+        """What a trainer reads first of a dataset, such as a list of its files.
+
+        Args:
+            folder: of a phase and epoch, with the files.
+            files: the dataset's files of plays by name, in order.
 
         Returns:
-            Paths that were written.
+            JSON values by the names of the files that hold them, in ``folder``.
         """
-        return ()
+        return {}
 
     def fidelity(self, manifest: "Manifest") -> Fidelity:
         """How near training by the instructions comes to the manifest."""

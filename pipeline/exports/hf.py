@@ -1,15 +1,17 @@
 """Hugging Face ``datasets``: a folder that ``load_from_disk`` opens without copying it."""
 
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.tables import schema_of, tables
+from cptsel.pipeline.exports.tables import check_columns, schema_of, tables
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
+
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream
 
 _RECIPE = """
 ```python
@@ -44,8 +46,20 @@ class HuggingFace(ExportFormat):
                 writer.write_table(table)
         return [path]
 
-    def finish(self, folder: str, files: Mapping[str, ExportFile]) -> Sequence[str]:
+    def read(self, path: str) -> Iterator[Record]:
         from cptsel.pipeline import io
+
+        with io.open_read(path) as handle:
+            with pa.ipc.open_stream(handle) as reader:
+                check_columns(reader.schema)
+                for batch in reader:
+                    yield from batch.to_pylist()
+            place = handle.tell()
+            handle.seek(max(0, place - len(_END)))
+            if handle.read() != _END:
+                raise ValueError("does not end where its Arrow stream does")
+
+    def index(self, folder: str, files: Mapping[str, ExportFile]) -> Mapping[str, Any]:
         from cptsel.pipeline.hashing import fingerprint
 
         state: dict[str, Any] = {
@@ -58,10 +72,7 @@ class HuggingFace(ExportFormat):
             "_split": None,
         }
         info = {"citation": "", "description": "", "homepage": "", "license": ""}
-        paths = [io.join(folder, "dataset_info.json"), io.join(folder, "state.json")]
-        for path, value in zip(paths, (info, state), strict=True):
-            io.write_json(path, value)
-        return paths
+        return {"dataset_info.json": info, "state.json": state}
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])

@@ -1,10 +1,10 @@
 """JSON lines, compressed with zstd: a play a line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.lines import to_line, write_lines
+from cptsel.pipeline.exports.lines import parse_line, stream_lines, to_line, write_lines
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _RECIPE = """
@@ -27,6 +27,9 @@ class Jsonl(ExportFormat):
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         write_lines(path, map(to_line, records))
         return [path]
+
+    def read(self, path: str) -> Iterator[Record]:
+        return map(parse_line, stream_lines(path))
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])

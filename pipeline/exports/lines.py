@@ -1,7 +1,7 @@
 """Records as lines of a compressed file: what ``jsonl`` writes, and the pieces that any format's merge reads."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import zstandard
 
@@ -29,3 +29,40 @@ def read_lines(data: bytes) -> list[bytes]:
     """The lines that ``write_lines`` wrote, without their ends."""
     with zstandard.ZstdDecompressor().stream_reader(data) as stream:
         return stream.read().split(b"\n")[:-1]
+
+
+def parse_line(line: bytes) -> Record:
+    """The record of one line, without the line's end.
+
+    Raises:
+        ValueError: it is not what ``to_line`` makes of a record.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict) or to_line(record) != line + b"\n":
+        raise ValueError("is not a JSON object as export writes it")
+    return record
+
+
+def stream_lines(path: str) -> Iterator[bytes]:
+    """The lines of a file that ``write_lines`` wrote, without their ends, in pieces.
+
+    Raises:
+        ValueError: the stream breaks off or is corrupt, something follows it, or the last line has no end.
+    """
+    from cptsel.pipeline import io
+    from cptsel.pipeline.corpus.streams import decompress
+    from cptsel.pipeline.corpus.types import Damage
+
+    left: list[bytes] = []
+    with io.open_read(path) as handle:
+        try:
+            for chunk in decompress(handle, "zstd"):
+                first, *others = chunk.split(b"\n")
+                left.append(first)
+                for other in others:
+                    yield b"".join(left)
+                    left = [other]
+        except Damage as error:
+            raise ValueError(f"is no whole zstd stream ({error})") from error
+    if any(left):
+        raise ValueError("ends inside a line")

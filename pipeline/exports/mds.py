@@ -3,7 +3,8 @@
 import json
 import posixpath
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,7 +61,7 @@ class Mds(ExportFormat):
         from cptsel.pipeline import io
 
         samples = [_sample(record) for record in records]
-        head = json.dumps(_facts(), sort_keys=True).encode()
+        head = _head()
         sizes = np.asarray([len(sample) for sample in samples], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)]) + 4 + 4 * (len(samples) + 1) + len(head)
         if offsets[-1] >= 1 << 32:
@@ -71,9 +72,24 @@ class Mds(ExportFormat):
                 handle.write(sample)
         return [path]
 
-    def finish(self, folder: str, files: Mapping[str, ExportFile]) -> Sequence[str]:
+    def read(self, path: str) -> Iterator[Record]:
         from cptsel.pipeline import io
 
+        data, head = io.read_bytes(path), _head()
+        (count,) = struct.unpack_from("<I", data)
+        if 4 * (count + 2) + len(head) > len(data):
+            raise ValueError(f"says that it holds {count:,} plays, and is too short for them")
+        offsets = np.frombuffer(data, "<u4", count + 1, 4).tolist()
+        first = 4 * (count + 2)
+        if data[first : first + len(head)] != head or offsets[0] != first + len(head) or offsets[-1] != len(data):
+            raise ValueError("has a header that is not one of its plays")
+        return (_record(data[begin:end]) for begin, end in pairwise(offsets))
+
+    def kept(self, record: Record) -> Record:
+        """``id`` is empty where there is none, as a string can't be missing there."""
+        return {**super().kept(record), "id": record["id"] or ""}
+
+    def index(self, folder: str, files: Mapping[str, ExportFile]) -> Mapping[str, Any]:
         shards = [
             {
                 **_facts(),
@@ -84,9 +100,7 @@ class Mds(ExportFormat):
             }
             for name, entry in files.items()
         ]
-        path = io.join(folder, "index.json")
-        io.write_json(path, {"version": 2, "shards": shards})
-        return [path]
+        return {"index.json": {"version": 2, "shards": shards}}
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])
@@ -104,6 +118,25 @@ def _facts() -> dict[str, Any]:
         "hashes": [],
         "size_limit": None,
     }
+
+
+def _head() -> bytes:
+    """``_facts`` as they stand in a shard."""
+    return json.dumps(_facts(), sort_keys=True).encode()
+
+
+def _record(data: bytes) -> Record:
+    """The record that ``_sample`` made into bytes."""
+    sizes = [struct.calcsize(_NUMBERS[kind]) if kind in _NUMBERS else None for kind in _COLUMNS.values()]
+    count = sizes.count(None)
+    strings, place, record = iter(struct.unpack_from(f"<{count}I", data)), 4 * count, {}
+    for (name, kind), fixed in zip(_COLUMNS.items(), sizes, strict=True):
+        size = next(strings) if fixed is None else fixed
+        value, place = data[place : place + size], place + size
+        record[name] = struct.unpack(_NUMBERS[kind], value)[0] if kind in _NUMBERS else value.decode()
+    if place != len(data):
+        raise ValueError("holds a play whose values are longer or shorter than it is")
+    return record
 
 
 def _sample(record: Record) -> bytes:

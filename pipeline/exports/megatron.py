@@ -1,17 +1,18 @@
 """Megatron-core, NeMo and GPT-NeoX: one ``.bin`` of token ids with its ``.idx``, a document a play."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.id_files import write_ids
+from cptsel.pipeline.exports.id_files import read_ids, write_ids
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
-_CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}  # of megatron.core.datasets.indexed_dataset.DType
+#: Of megatron.core.datasets.indexed_dataset.DType.
+_CODES: dict[np.dtype, int] = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 _LEAST_WIDE = 65_500  # from this size of a vocabulary on, ids take four bytes, as in DType.optimal_dtype
 
 _RECIPE = """
@@ -39,6 +40,7 @@ class Megatron(ExportFormat):
     layout: ClassVar = "whole"
     writes_text: ClassVar[bool] = False
     writes_ids: ClassVar[bool] = True
+    keeps: ClassVar[tuple[str, ...]] = ()  # the ids alone: neither which sample it is nor what it weighs
     weighs: ClassVar[bool] = False
     shuffles: ClassVar[bool] = True
 
@@ -50,14 +52,32 @@ class Megatron(ExportFormat):
         dtype = np.dtype(np.uint16 if vocabulary.size < _LEAST_WIDE else np.int32)
         lengths, _ = write_ids(path, records, dtype, vocabulary.eos)
         index = path.removesuffix(self.suffix) + ".idx"
-        pointers = (np.cumsum(lengths) - lengths) * dtype.itemsize
         with io.atomic_writer(index) as handle:
-            handle.write(_MAGIC + struct.pack("<QB", _VERSION, _CODES[dtype]))
-            handle.write(struct.pack("<QQ", len(lengths), len(lengths) + 1))
-            handle.write(lengths.astype("<i4").tobytes())
-            handle.write(pointers.astype("<i8").tobytes())
-            handle.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
+            for part in _index(lengths, dtype):
+                handle.write(part)
         return [path, index]
+
+    def read(self, path: str) -> Iterator[Record]:
+        from cptsel.pipeline import io
+
+        data = io.read_bytes(path.removesuffix(self.suffix) + ".idx")
+        code, count = struct.unpack_from("<BQ", data, len(_MAGIC) + 8)
+        dtype = next((dtype for dtype, known in _CODES.items() if known == code), None)
+        if dtype is None or count > len(data):
+            raise ValueError("has an .idx that is not one of its plays")
+        lengths = np.frombuffer(data, "<i4", count, len(_MAGIC) + 25).astype(np.int64)
+        if b"".join(_index(lengths, dtype)) != data:
+            raise ValueError("has an .idx that is not one of its plays")
+        return ({"input_ids": ids} for ids in read_ids(path, lengths, dtype))
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])
+
+
+def _index(lengths: np.ndarray, dtype: np.dtype) -> Iterator[bytes]:
+    """The ``.idx`` of documents of these lengths (n,) int64 that follow each other."""
+    yield _MAGIC + struct.pack("<QB", _VERSION, _CODES[dtype])
+    yield struct.pack("<QQ", len(lengths), len(lengths) + 1)
+    yield lengths.astype("<i4").tobytes()
+    yield ((np.cumsum(lengths) - lengths) * dtype.itemsize).astype("<i8").tobytes()
+    yield np.arange(len(lengths) + 1, dtype="<i8").tobytes()

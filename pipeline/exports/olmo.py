@@ -3,14 +3,16 @@
 import csv
 import gzip
 import io as text_io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.id_files import write_ids
+from cptsel.pipeline.exports.id_files import read_ids, write_ids
 from cptsel.pipeline.model.vocabulary import Vocabulary
+
+_KINDS = (np.uint8, np.uint16, np.uint32)  # the first that holds all ids, as NumpyDatasetDType is chosen
 
 _RECIPE = """
 OLMo-core finds the ends of plays by the EOS of its tokenizer. A play an instance, in order:
@@ -40,6 +42,7 @@ class Olmo(ExportFormat):
     layout: ClassVar = "whole"
     writes_text: ClassVar[bool] = False
     writes_ids: ClassVar[bool] = True
+    keeps: ClassVar[tuple[str, ...]] = ("sample_id", "shard", "row")  # which sample it is, but not what it weighs
     weighs: ClassVar[bool] = False
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
@@ -47,17 +50,35 @@ class Olmo(ExportFormat):
 
         assert vocabulary is not None
         assert vocabulary.eos is not None
-        kinds = (np.uint8, np.uint16, np.uint32)  # the first that holds all ids, as NumpyDatasetDType is chosen
-        dtype = next(kind for kind in kinds if vocabulary.size - 1 <= np.iinfo(kind).max)
+        dtype = next(kind for kind in _KINDS if vocabulary.size - 1 <= np.iinfo(kind).max)
         lengths, plays = write_ids(path, records, dtype, vocabulary.eos)
-        ends = np.cumsum(lengths)
-        lines = text_io.StringIO()
-        rows = csv.writer(lines, lineterminator="\n")
-        for start, end, play in zip((ends - lengths).tolist(), ends.tolist(), plays, strict=True):
-            rows.writerow([start, end, play["sample_id"], play["shard"], play["row"]])
         table = path.removesuffix(self.suffix) + ".csv.gz"
-        io.write_bytes(table, gzip.compress(lines.getvalue().encode(), mtime=0))
+        io.write_bytes(table, gzip.compress(_table(lengths, plays), mtime=0))
         return [path, table]
+
+    def read(self, path: str) -> Iterator[Record]:
+        from cptsel.pipeline import io
+
+        data = gzip.decompress(io.read_bytes(path.removesuffix(self.suffix) + ".csv.gz"))
+        rows = list(csv.reader(text_io.StringIO(data.decode(), newline="")))
+        bounds = np.asarray([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
+        plays = [{"sample_id": row[2], "shard": row[3], "row": int(row[4])} for row in rows]
+        lengths = bounds[:, 1] - bounds[:, 0]
+        if _table(lengths, plays) != data:
+            raise ValueError("has a .csv.gz that is not one of its plays")
+        width = io.size(path) // max(1, int(lengths.sum()))  # which the size of the vocabulary decides
+        kind = next((kind for kind in _KINDS if np.dtype(kind).itemsize == width), _KINDS[-1])
+        ids = read_ids(path, lengths, kind)
+        return ({**play, "input_ids": mine} for play, mine in zip(plays, ids, strict=True))
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])
+
+
+def _table(lengths: np.ndarray, plays: Iterable[Record]) -> bytes:
+    """Lines of the ``.csv.gz``: of plays that take so many numbers (n,) int64, where each lies."""
+    ends, lines = np.cumsum(lengths), text_io.StringIO()
+    rows = csv.writer(lines, lineterminator="\n")
+    for start, end, play in zip((ends - lengths).tolist(), ends.tolist(), plays, strict=True):
+        rows.writerow([start, end, play["sample_id"], play["shard"], play["row"]])
+    return lines.getvalue().encode()

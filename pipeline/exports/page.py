@@ -1,10 +1,10 @@
 """``TRAINING.md``: what a training team does with an export."""
 
-from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
 from cptsel.pipeline.exports.base import ExportFormat
+from cptsel.pipeline.exports.datasets import recipe_folders
 from cptsel.schemas.headers import ExportHeader
 
 NAME = "TRAINING.md"
@@ -17,8 +17,9 @@ _NEARNESS = {
 }
 
 
-def training_page(format: ExportFormat, header: ExportHeader, folders: Sequence[str]) -> str:
-    """The page, for datasets in these folders."""
+def training_page(format: ExportFormat, header: ExportHeader) -> str:
+    """The page that belongs to ``export.json``."""
+    folders = recipe_folders(format, header["files"])
     return Template(files("cptsel.schemas").joinpath(NAME).read_text(encoding="utf-8")).substitute(
         to=header["to"],
         parent=header["parent"],

@@ -1,12 +1,12 @@
 """Parquet, compressed with zstd: a play a row. ``datasets`` and most loaders read it as it is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import pyarrow.parquet as pq
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.tables import schema_of, tables
+from cptsel.pipeline.exports.tables import ROWS, check_columns, schema_of, tables
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _RECIPE = """
@@ -41,6 +41,15 @@ class Parquet(ExportFormat):
             for table in tables(records, schema):
                 writer.write_table(table)
         return [path]
+
+    def read(self, path: str) -> Iterator[Record]:
+        from cptsel.pipeline import io
+
+        with io.open_read(path) as handle:
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
+            check_columns(file.schema_arrow)
+            for batch in file.iter_batches(ROWS, use_threads=False):  # as in io.read_parquet
+                yield from batch.to_pylist()
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])

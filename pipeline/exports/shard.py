@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 from cptsel.pipeline import io
@@ -11,14 +11,13 @@ from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.artifacts.texts import check_shard, checked_texts, rows_by_document
 from cptsel.pipeline.artifacts.token_ids import TokenIds, window_ids
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.lines import to_line, write_lines
-from cptsel.pipeline.exports.plan import PART_PLAYS, ExportTask, Visit
+from cptsel.pipeline.exports.pieces import extent, facts_of_play, played, write_pieces
+from cptsel.pipeline.exports.plan import ExportTask, Visit
 from cptsel.pipeline.hashing import content_hash
 
 STEP = "export"
-PIECES = "pieces"
 
-_COLUMNS = [
+COLUMNS = [
     "sample_id", "doc_key", "doc_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
     "token_start", "token_count", "content_hash", "weight", "loss_weight", "repeat", "phase", "order_rank", "group",
 ]  # fmt: skip
@@ -28,8 +27,7 @@ _COLUMNS = [
 class WriteShard:
     """ExportTask → {"files": [{name, sha256, bytes, lines, tokens}], "excluded": {samples, lines, tokens}}.
 
-    A piece is {name, part, piece, lines, tokens}: ``piece`` is a file of records as JSON lines, whatever the format,
-    each after its visit's place in the part and its rank.
+    A piece, of a file that holds plays of several shards, is what ``write_pieces`` says.
     ``token_ids``: how to make them, where plays have them.
     ``weighs_losses``: whether a line's ``loss_weight`` is that of the manifest, or 1 because something else (repeats,
     draws, nothing) realises the weight.
@@ -45,7 +43,7 @@ class WriteShard:
 
     def __call__(self, task: ExportTask) -> dict[str, Any]:
         data = read_data_file(task.samples, task.sha256)
-        rows = parse_table(data, _COLUMNS).sort_by("order_rank").to_pylist()
+        rows = parse_table(data, COLUMNS).sort_by("order_rank").to_pylist()
         excluded = [row for row in rows if self._is_excluded(row)]
         # A list may name whole documents by their text, so that it takes reading also what is never played.
         kept = [row for row in rows if (row["repeat"] > 0 or self.exclude) and not self._is_excluded(row)]
@@ -55,14 +53,14 @@ class WriteShard:
         files: list[dict[str, Any]] = []
         left_out = {"samples": len(excluded), "lines": 0, "tokens": 0}
         for visit in task.visits:
-            lost = _played(excluded, visit)
+            lost = played(excluded, visit)
             left_out["lines"] += len(lost)
             left_out["tokens"] += sum(row["n_tokens"] for row in lost)
-            played = _played(kept, visit)
+            mine = played(kept, visit)
             if visit.part is not None:
-                files += self._write_pieces(task, visit, played)
-            elif played:
-                files += self._write(task, visit, played)
+                files += write_pieces(self.work, task, visit, mine, partial(self._record, task, visit))
+            elif mine:
+                files += self._write(task, visit, mine)
         io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
         return {"files": files, "excluded": left_out}
 
@@ -100,32 +98,12 @@ class WriteShard:
         records = (self._record(task, visit, row) for row in rows)
         vocabulary = None if self.token_ids is None else self.token_ids.vocabulary
         written = self.format.write(io.join(self.out, visit.file), records, vocabulary)
-        return described(self.out, written, **_extent(rows))
-
-    def _write_pieces(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for part, mine in groupby(rows, key=lambda row: int(row["order_rank"]) // PART_PLAYS if visit.by_rank else 0):
-            name, piece = visit.file.format(part=part), list(mine)
-            number = [visit.number, part] if visit.by_rank else [visit.part]
-            mine_alone = "-".join(map(str, [task.shard["shard_id"], *number, visit.place]))
-            path = io.join(self.work, PIECES, name, mine_alone)
-            numbered = ((b"%d\t%d\t" % (visit.place, row["order_rank"]), row) for row in piece)
-            write_lines(path, (head + to_line(self._record(task, visit, row)) for head, row in numbered))
-            yield {"name": name, "part": number, "piece": path, **_extent(piece)}
+        return described(self.out, written, **extent(rows))
 
     def _record(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> Record:
-        """One play; its ``loss_weight`` is what is left to multiply the loss by."""
-        return {
-            "text": row["text"],
-            "id": row["doc_id"],
-            "sample_id": row["sample_id"],
-            "group": row["group"],
-            "weight": row["weight"],
-            "loss_weight": row["loss_weight"] if self.weighs_losses else 1.0,
-            "repeat": visit.number,
-            "shard": task.shard["path"],
-            "row": row["row_index"],
-            **({} if self.token_ids is None else {"input_ids": row["input_ids"]}),
-        }
+        """One play."""
+        ids = {} if self.token_ids is None else {"input_ids": row["input_ids"]}
+        return {"text": row["text"], **facts_of_play(task, visit, row, self.weighs_losses), **ids}
 
 
 def described(out: str, paths: Sequence[str], lines: int, tokens: int) -> list[dict[str, Any]]:
@@ -136,11 +114,3 @@ def described(out: str, paths: Sequence[str], lines: int, tokens: int) -> list[d
         extent = {"lines": 0 if number else lines, "tokens": 0 if number else tokens}
         entries.append({"name": path.removeprefix(f"{out}/"), "sha256": digest, "bytes": size, **extent})
     return entries
-
-
-def _extent(rows: list[dict[str, Any]]) -> dict[str, int]:
-    return {"lines": len(rows), "tokens": sum(row["n_tokens"] for row in rows)}
-
-
-def _played(rows: list[dict[str, Any]], visit: Visit) -> list[dict[str, Any]]:
-    return [row for row in rows if row["phase"] == visit.phase and row["repeat"] >= visit.number]

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from cptsel.pipeline.exports.base import Record
 from cptsel.pipeline.model.vocabulary import Vocabulary
-from cptsel.schemas.arrow import PLAYS, PLAYS_WITH_IDS
+from cptsel.schemas.arrow import PLAYS, PLAYS_WITH_IDS, check_schema
 
 ROWS = 1_000  # of a row group or record batch, which is what a loader holds at a time
 
@@ -22,3 +22,12 @@ def tables(records: Iterable[Record], schema: pa.Schema) -> Iterator[pa.Table]:
     rest = iter(records)
     while rows := list(islice(rest, ROWS)):
         yield pa.Table.from_pylist(rows, schema=schema)
+
+
+def check_columns(found: pa.Schema) -> None:
+    """Raise ValueError where a file's columns are not those of plays, with token ids or without."""
+    expected = schema_of(None) if "input_ids" not in found.names else PLAYS_WITH_IDS
+    if found.names != expected.names:
+        raise ValueError(f"has the columns {', '.join(found.names)}, not {', '.join(expected.names)}")
+    if problem := check_schema(found, expected):
+        raise ValueError(problem)

@@ -5,8 +5,8 @@ import io as bytes_io
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.model.vocabulary import Vocabulary
@@ -49,12 +49,28 @@ class WebDataset(ExportFormat):
                 members = {"txt": record["text"], "json": json.dumps(facts, ensure_ascii=False)}
                 for end, value in members.items():
                     data = value.encode()
-                    member = tarfile.TarInfo(f"{number:09d}.{end}")
-                    member.size = len(data)
-                    tar.addfile(member, bytes_io.BytesIO(data))
+                    tar.addfile(_member(number, end, len(data)), bytes_io.BytesIO(data))
         return [path]
 
-    def finish(self, folder: str, files: Mapping[str, ExportFile]) -> Sequence[str]:
+    def read(self, path: str) -> Iterator[Record]:
+        from cptsel.pipeline import io
+
+        with io.open_read(path) as handle:
+            number = 0
+            while (text := _value(handle, number, "txt")) is not None:
+                facts = _value(handle, number, "json")
+                record = {} if facts is None else json.loads(facts)
+                written = isinstance(record, dict) and "text" not in record
+                if not written or json.dumps(record, ensure_ascii=False).encode() != facts:
+                    raise ValueError(f"holds no .json of play {number} as export writes it")
+                yield {"text": text.decode(), **record}
+                number += 1
+            place = handle.tell()  # behind the first of two blocks of zeros, which are padded to a record
+            end = -(-(place + tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+            if handle.read(end - place + 1) != bytes(end - place):
+                raise ValueError("does not end behind its last play")
+
+    def index(self, folder: str, files: Mapping[str, ExportFile]) -> Mapping[str, Any]:
         from cptsel.pipeline import io
 
         shards = []
@@ -66,9 +82,29 @@ class WebDataset(ExportFormat):
                     md5.update(chunk)
             sizes = {"nsamples": entry["lines"], "filesize": entry["bytes"]}
             shards.append({"url": url, "md5sum": md5.hexdigest(), **sizes})
-        path = io.join(folder, "shards.json")
-        io.write_json(path, {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards})
-        return [path]
+        return {"shards.json": {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards}}
 
     def recipe(self, folders: Sequence[str]) -> str:
         return _RECIPE.replace("{folder}", folders[0])
+
+
+def _member(number: int, end: str, size: int) -> tarfile.TarInfo:
+    """A value of a play: no time, owner or mode of its own."""
+    member = tarfile.TarInfo(f"{number:09d}.{end}")
+    member.size = size
+    return member
+
+
+def _value(handle: BinaryIO, number: int, end: str) -> bytes | None:
+    """The next value of a tar file, which is to be that of a play; None behind the last."""
+    head = handle.read(tarfile.BLOCKSIZE)
+    if head == bytes(tarfile.BLOCKSIZE):
+        return None
+    size = int(head[124:135] or b"0", 8)  # where a header has it, in octal digits
+    padding = -size % tarfile.BLOCKSIZE
+    if head != _member(number, end, size).tobuf(tarfile.USTAR_FORMAT):
+        raise ValueError(f"holds another member where the .{end} of play {number} is to be")
+    data = handle.read(size)
+    if len(data) != size or handle.read(padding) != bytes(padding):
+        raise ValueError(f"ends inside play {number}")
+    return data

@@ -1,4 +1,7 @@
-"""Checks of a manifest's files: all there, none besides, every byte as it was written."""
+"""Checks of the files of a manifest or an export: all there, none besides, every byte as it was written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cptsel import __version__
 from cptsel.pipeline import io
@@ -7,44 +10,63 @@ from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.artifacts.manifest import CONSUMING, MANIFEST, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.errors import UsageError
+from cptsel.schemas.headers import FileEntry
 from cptsel.schemas.validation import validate
 
 
 def check_files(manifest: Manifest, problems: Problems) -> str:
     """Hold the directory against SHA256SUMS and the files listed in ``manifest.json``. Returns what was looked at."""
-    beside = f"{outputs.WORK}/"  # of a selection that is to replace this one, or that was interrupted
-    names = outputs.list_tree(manifest.directory)
+    tree = Tree(manifest.directory, "manifest", MANIFEST, CONSUMING, manifest.header["files"])
+    extent = check_tree(tree, problems)
+    if io.exists(manifest.path(CONSUMING)):
+        _check_page(manifest, problems)
+    return extent
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A finished directory: where it lies, what it is called, its header, its page, and the files the header lists."""
+
+    directory: str
+    kind: str
+    header: str
+    page: str
+    files: Mapping[str, FileEntry]
+
+
+def check_tree(tree: Tree, problems: Problems) -> str:
+    """Hold a directory against SHA256SUMS and the files that its header lists. Returns what was looked at."""
+    beside = f"{outputs.WORK}/"  # of a call that is to replace it, or that was interrupted
+    names = outputs.list_tree(tree.directory)
     present = {name for name in names if not (outputs.temporary_of(name) or name.startswith(beside))}
-    named = manifest.header["files"]
-    expected = set(named) | {MANIFEST, CONSUMING}
+    expected = {*tree.files, tree.header, tree.page}
     for name in sorted((expected | outputs.UNSUMMED) - present):
         problems.add(name, None, "is missing")
     for name in sorted(present - expected - outputs.UNSUMMED):
-        problems.add(name, None, "does not belong to the manifest")
-    actual = outputs.hash_files(manifest.directory, sorted(expected & present))
-    for name, entry in sorted(named.items()):
+        problems.add(name, None, f"does not belong to the {tree.kind}")
+    actual = outputs.hash_files(tree.directory, sorted(expected & present))
+    for name, entry in sorted(tree.files.items()):
         if name in actual and actual[name] != (entry["sha256"], entry["bytes"]):
-            problems.add(name, None, f"was changed after it was written: its SHA-256 or size is not that in {MANIFEST}")
+            what = f"was changed after it was written: its SHA-256 or size is not that in {tree.header}"
+            problems.add(name, None, what)
     if outputs.SUMS in present:
-        _check_sums(manifest, actual, expected, problems)
-    if CONSUMING in present:
-        _check_page(manifest, problems)
+        _check_sums(tree, actual, expected, problems)
     if outputs.STATS in present:
-        _check_stats(manifest, problems)
+        _check_stats(tree, problems)
     return f"{len(actual):,} files, {sum(size for _, size in actual.values()):,} bytes"
 
 
-def _check_sums(manifest: Manifest, actual: dict[str, tuple[str, int]], expected: set[str], problems: Problems) -> None:
+def _check_sums(tree: Tree, actual: dict[str, tuple[str, int]], expected: set[str], problems: Problems) -> None:
     """Exactly the expected files are summed, and rightly."""
     try:
-        sums = outputs.parse_sums(io.read_bytes(manifest.path(outputs.SUMS)).decode())
+        sums = outputs.parse_sums(io.read_bytes(io.join(tree.directory, outputs.SUMS)).decode())
     except ValueError as error:  # UnicodeDecodeError is one too
         problems.add(outputs.SUMS, None, str(error))
         return
     for name in sorted(expected - set(sums)):
         problems.add(outputs.SUMS, None, f"does not list {name}")
     for name in sorted(set(sums) - expected):
-        problems.add(outputs.SUMS, None, f"lists {name}, which does not belong to the manifest")
+        problems.add(outputs.SUMS, None, f"lists {name}, which does not belong to the {tree.kind}")
     reported = {problem.file for problem in problems.kept}
     for name in sorted((set(sums) & set(actual)) - reported):
         if sums[name] != actual[name][0]:
@@ -60,9 +82,9 @@ def _check_page(manifest: Manifest, problems: Problems) -> None:
         problems.add(CONSUMING, None, f"is not the page that belongs to {MANIFEST}")
 
 
-def _check_stats(manifest: Manifest, problems: Problems) -> None:
+def _check_stats(tree: Tree, problems: Problems) -> None:
     try:
-        validate(io.read_json(manifest.path(outputs.STATS)), "stats")
+        validate(io.read_json(io.join(tree.directory, outputs.STATS)), "stats")
     except UsageError:
         problems.add(outputs.STATS, None, "is not valid JSON")
     except ValueError as error:
