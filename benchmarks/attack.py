@@ -11,6 +11,8 @@ Kinds:
 - ``manifest``: a byte of a file of an ordered manifest is changed, or a file cut, deleted or exchanged with another.
   It fails where ``verify`` finds nothing, or ends in anything but its own errors.
 - ``run``: the same with an embedding run, and ``verify RUN``.
+- ``export``: the same with an export; or all checksums, counts and indexes are made anew after a file was changed, and
+  ``verify --replay`` finds nothing, though a play is another one.
 - ``kill``: ``order``, ``export`` or ``select`` dies at a random file operation, with and without ``--overwrite``. It
   fails where half an output is marked as finished, or a rerun gives other bytes.
 - ``signal``: they get SIGINT or SIGTERM at a random moment. It fails where the exit code is neither 0 nor 130, anything
@@ -50,6 +52,7 @@ sys.path.append(os.path.join(os.path.dirname(here), "tests"))  # for what makes 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from export_tampering import plays_files, reseal_export
 from killing import die_at, tree
 from manifest_builder import build_replay
 from run_builder import build_run
@@ -60,8 +63,11 @@ from cptsel.pipeline.config import OrderConfig, VerifyConfig, options_of
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import inventory
 from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
+from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.order import order
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.verify import verify
@@ -124,6 +130,24 @@ def manifest(rng: random.Random, folder: Path) -> str | None:
 
 def run(rng: random.Random, folder: Path) -> str | None:
     return _tampered(build_run(folder / "run", rows=(20, 30), block_rows=10), rng, keep={outputs.CONFIG, outputs.STATS})
+
+
+def exported(rng: random.Random, folder: Path) -> str | None:
+    built = build_replay(folder, shards=3, documents=4, phases=rng.choice((1, 2)), curriculum=rng.random() < 0.5)
+    to = rng.choice([name for name, format in EXPORTS.items() if format.writes_text])
+    out = folder / "out"
+    export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)
+    if rng.random() < 0.3:
+        return _tampered(out, rng, keep={outputs.STATS, outputs.CONFIG})
+    name = rng.choice(plays_files(out))
+    whole = list(EXPORTS[to].read(str(out / name)))
+    (out / name).write_bytes(mutated((out / name).read_bytes(), rng))
+    reseal_export(out)
+    try:
+        verify(VerifyConfig(directory=str(out), replay=str(built.replay)))
+    except (VerificationError, UsageError):
+        return None
+    return None if list(EXPORTS[to].read(str(out / name))) == whole else f"other plays in {name} were not found"
 
 
 def _tampered(directory: Path, rng: random.Random, keep: set[str]) -> str | None:
@@ -322,8 +346,8 @@ def _rerun(call: Call, folder: Path) -> str | None:
 
 
 KINDS: dict[str, Attack] = {
-    "corpus": corpus, "manifest": manifest, "run": run, "kill": kill, "signal": interrupt, "disk": disk, "race": race,
-    "usage": usage,
+    "corpus": corpus, "manifest": manifest, "run": run, "export": exported, "kill": kill, "signal": interrupt,
+    "disk": disk, "race": race, "usage": usage,
 }  # fmt: skip
 
 
