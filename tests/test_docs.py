@@ -37,6 +37,7 @@ PAGES = [
     "docs/engines.md",
     "docs/evidence.md",
     "docs/methods.md",
+    "docs/python.md",
 ]
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
 

@@ -7,6 +7,11 @@ Every pass of the command line is also a call::
     cptsel.select(cptsel.SelectConfig(runs=["run"], method="craig", budget="5%", out="replay"))
     cptsel.order(cptsel.OrderConfig(replay="replay", out="ordered", epochs=1, world_size=8))
 
+What is in their outputs, as tables and vectors::
+
+    run, replay = cptsel.open_run("run"), cptsel.open_replay("replay")
+    replay.samples(["sample_id", "weight"])
+
 Names load on first use, so that ``import cptsel`` and ``cptsel --help`` stay fast.
 """
 
@@ -31,6 +36,8 @@ _HOMES = {
     "LookaheadConfig": "cptsel.pipeline.embedding.config",
     "OrderConfig": "cptsel.pipeline.config",
     "ReportConfig": "cptsel.pipeline.reporting.config",
+    "Replay": "cptsel.pipeline.views",
+    "Run": "cptsel.pipeline.views",
     "SelectConfig": "cptsel.pipeline.selection.config",
     "VerifyConfig": "cptsel.pipeline.config",
     "compare": "cptsel.pipeline.compare",
@@ -42,6 +49,8 @@ _HOMES = {
     "inspect": "cptsel.pipeline.inspect",
     "locate": "cptsel.pipeline.locate",
     "lookahead": "cptsel.pipeline.lookahead",
+    "open_replay": "cptsel.pipeline.views",
+    "open_run": "cptsel.pipeline.views",
     "order": "cptsel.pipeline.order",
     "report": "cptsel.pipeline.report",
     "select": "cptsel.pipeline.select",
