@@ -12,7 +12,7 @@ def compare(config: CompareConfig, progress: Any) -> Summary:
     """Lay selections from one corpus side by side.
 
     How much they have in common, how well each matches and covers the corpus, how even its weights are, and what each
-    group gets.
+    group gets; with --run, what one has near and another has not.
     """
     from cptsel.pipeline.compare import compare as run
 

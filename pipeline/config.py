@@ -216,12 +216,38 @@ class VerifyConfig:
     beam_args: tuple[str, ...] = ()
 
 
+_WITH_RUN = ReadBy("with --run", lambda config: bool(config.run))
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """Options of ``cptsel compare``."""
 
     replays: tuple[str, ...] = argument("Manifests written by cptsel select or order.", metavar="REPLAY...")
     phase: int = option(0, "The phase that is compared.", section="What is compared", metavar="N", least=0)
+    run: tuple[str, ...] = option(
+        (),
+        "Embedding run from which the first was selected: tell also how far the picks of each are from those of the "
+        "others by the sketch, and which are farthest; repeatable, in the order of select.",
+        section="Distances",
+        metavar="RUN",
+    )
+    farthest: int = option(
+        5,
+        "Farthest picks of each pair, either way.",
+        section="Distances",
+        metavar="N",
+        least=1,
+        most=1000,
+        read=_WITH_RUN,
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now, for texts; by default where it was embedded.",
+        section="Distances",
+        metavar="DIR",
+        read=_WITH_RUN,
+    )
 
 
 def parse_phrase(value: str) -> str:
@@ -229,9 +255,6 @@ def parse_phrase(value: str) -> str:
     if not value:
         raise ValueError("the phrase is empty; give at least a letter of the text")
     return value
-
-
-_WITH_RUN = ReadBy("with --run", lambda config: bool(config.run))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 from run_builder import ROWS, build_run
 from selection_builder import choose, read_samples
 
+import cptsel
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.compare import compare
 from cptsel.pipeline.config import CompareConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.lookup.apart import apart, picks_of
 
 
 def table(summary, title):
@@ -31,6 +35,7 @@ def test_residuals_against_other_targets_are_named(run, tmp_path):
     (warning,) = summary["warnings"]
     assert warning.startswith("residuals of c are against another target than that of a")
     assert table(summary, "Selections")[2]["played tokens"] == 9000
+    assert sum(row["c"] for row in table(summary, "Tokens played")) == pytest.approx(9000, abs=2)
     targets = {g["group"]: g["target_mass"] for g in load_manifest(str(tmp_path / "c")).header["groups"]}
     for row in table(summary, "Groups"):
         assert row["c"] == pytest.approx(targets[row["group"]] / sum(targets.values()))
@@ -53,13 +58,97 @@ def test_overlap_and_mix_are_those_of_the_samples(run, tmp_path):
     names = a.keys() | b.keys()
     apart = sum(abs(m(a, name) - m(b, name)) for name in names) / (2 * mass)
     assert pair["distance of masses"] == pytest.approx(apart)
+    assert pair["tokens in both"] == sum(a[name]["n_tokens"] for name in common)
     for row in table(summary, "Groups"):
-        tokens = sum(r["repeat"] * r["n_tokens"] for r in a.values() if r["group"] == row["group"])
-        assert row["a"] == pytest.approx(tokens / played)
+        assert row["a"] == pytest.approx(tokens_of(a, row["group"]) / played)
+    differences = table(summary, "Tokens played")
+    assert len(differences) == len({row["group"] for row in a.values()})
+    for row in differences:
+        assert (row["a"], row["b"]) == (tokens_of(a, row["group"]), tokens_of(b, row["group"]))
+        assert row["b less a"] == row["b"] - row["a"]
+    assert pair["tokens moved between groups"] == sum(abs(row["b less a"]) for row in differences) / 2 > 0
+
+
+def tokens_of(rows, group):
+    return sum(row["repeat"] * row["n_tokens"] for row in rows.values() if row["group"] == group)
 
 
 def m(rows, name):
     return rows[name]["weight"] * rows[name]["n_tokens"] if name in rows else 0.0
+
+
+def vectors(run):
+    """Unit direction, float64, of every sample of a run."""
+    opened = cptsel.open_run(str(run))
+    parts = list(opened.batches())
+    found = np.concatenate([part for _, part in parts]).astype(np.float64)
+    names = [name for rows, _ in parts for name in rows["sample_id"].to_pylist()]
+    return dict(zip(names, found / np.linalg.norm(found, axis=1, keepdims=True), strict=True))
+
+
+@pytest.mark.parametrize("held", [1, 1000, 1 << 30])
+def test_distances_are_those_of_all_pairs(run, tmp_path, held):
+    """Whatever part of the other selection is held at a time."""
+    choose(run, tmp_path / "a", method="uniform", budget="20%")
+    choose(run, tmp_path / "b", method="craig", budget="10%")
+    of_sample, runs = vectors(run), open_runs([str(run)])
+    a, b = (picks_of(load_manifest(str(tmp_path / name)), 0) for name in "ab")
+    for mine, others in ((a, b), (b, a)):
+        found = apart(runs, mine, others, 7, held)
+        names, its = ([name for shard in picks.values() for name in shard.tolist()] for picks in (mine, others))
+        distance = {
+            name: min((float(np.linalg.norm(of_sample[name] - of_sample[other])), other) for other in its)
+            for name in names
+        }
+        assert (found.picks, found.alone) == (len(names), len(set(names) - set(its)))
+        assert found.mean == pytest.approx(np.mean([near for near, _ in distance.values()]), rel=1e-4)
+        assert len(found.farthest) == 7
+        ranked = sorted((near for near, _ in distance.values()), reverse=True)[:7]
+        assert [far.distance for far in found.farthest] == pytest.approx(ranked, rel=1e-4)
+        for far in found.farthest:
+            assert far.sample_id in mine[far.shard_id]
+            assert np.linalg.norm(of_sample[far.sample_id] - of_sample[far.nearest]) == pytest.approx(
+                far.distance, rel=1e-4
+            )
+
+
+def test_the_farthest_picks_are_told_with_their_texts(embedded, tmp_path):
+    run, texts = embedded.replay.parent / "run", {}
+    for name, seed in (("a", 1), ("b", 2)):
+        choose(run, tmp_path / name, method="uniform", budget="30%", group_by=None, seed=seed)
+        replay = cptsel.open_replay(str(tmp_path / name))
+        texts |= {row["sample_id"]: text for row, text in replay.texts()}
+    summary = side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),), farthest=3)
+    json.dumps(summary)
+    assert summary["warnings"] == []
+    for title in ("Picks of a farthest from b", "Picks of b farthest from a"):
+        rows = table(summary, title)
+        assert len(rows) == 3
+        assert [row["distance"] for row in rows] == sorted((row["distance"] for row in rows), reverse=True)
+        assert all(row["text"] == texts[row["sample_id"]] for row in rows)
+    means = table(summary, "Distances")
+    assert [(row["selection"], row["to"]) for row in means] == [("a", "b"), ("b", "a")]
+    assert 0 < means[0]["mean distance to the nearest"] <= rows[0]["distance"] * 2
+    itself = side_by_side(tmp_path / "a", tmp_path / "a", run=(str(run),))
+    assert [row["mean distance to the nearest"] for row in table(itself, "Distances")] == [0, 0]
+    with pytest.raises(UsageError, match=r"--root .* is missing; name the directory"):
+        side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),), root=str(tmp_path))
+
+
+def test_runs_that_are_not_theirs_are_refused(run, tmp_path):
+    choose(run, tmp_path / "a", method="uniform")
+    choose(run, tmp_path / "b", method="craig")
+    other = build_run(tmp_path / "other", rows=(40,))
+    with pytest.raises(UsageError, match="was not selected from it"):
+        side_by_side(tmp_path / "a", tmp_path / "b", run=(str(other),))
+    with pytest.raises(UsageError, match="--farthest is read with --run; leave it out"):
+        side_by_side(tmp_path / "a", tmp_path / "b", farthest=3)
+    lost = {0: np.array(["0" * 32])}
+    with pytest.raises(VerificationError, match=r"1 samples that were chosen from shard .* are none of the run's"):
+        apart(open_runs([str(run)]), lost, picks_of(load_manifest(str(tmp_path / "b")), 0), 1)
+    summary = side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),))
+    assert any("is missing, so its texts are left out" in warning for warning in summary["warnings"])
+    assert all(row["text"] is None for row in table(summary, "Picks of a"))
 
 
 def test_a_selection_beside_itself(run, tmp_path):

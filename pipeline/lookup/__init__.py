@@ -1,1 +1,1 @@
-"""Parts of ``explain`` and ``locate``: samples of a manifest by name, by text and by place in the order."""
+"""Parts of ``explain``, ``locate`` and ``compare``: samples by name, by text, by place in the order, and by distance."""
