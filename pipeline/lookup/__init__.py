@@ -1,1 +1,1 @@
-"""Parts of ``explain``, ``locate`` and ``compare``: samples by name, by text, by place in the order, and by distance."""
+"""Parts of ``explain``, ``locate`` and ``compare``: samples by name, by text, by place, and how far they are apart."""
