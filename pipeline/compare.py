@@ -1,11 +1,17 @@
 """``cptsel compare``: selections side by side, by what their manifests say and by the samples they share."""
 
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import combinations, permutations
+from typing import Any
 
-from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import CompareConfig
+from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.run import EmbeddingRuns
+from cptsel.pipeline.config import CompareConfig, check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.lookup.apart import Far, apart, picks_of, rows_of_far
+from cptsel.pipeline.lookup.neighbours import open_origin
+from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
 from cptsel.pipeline.reporting.overlap import (
     check_alike,
     groups_table,
@@ -15,38 +21,9 @@ from cptsel.pipeline.reporting.overlap import (
     selections_table,
     short_names,
     target_warnings,
+    tokens_table,
 )
-from cptsel.pipeline.summary import Summary
-import math
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import combinations, permutations
-from typing import Any
-from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, replay_tokens, samples_name
-from cptsel.pipeline.artifacts.run import EmbeddingRuns
-from cptsel.pipeline.config import CompareConfig, check_read, check_values
-from cptsel.pipeline.lookup.apart import Far, apart, picks_of, rows_of_far
-from cptsel.pipeline.lookup.neighbours import open_origin
-from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
 from cptsel.pipeline.summary import Summary, Table
-from cptsel.schemas.headers import PhaseEntry
-_GROUPS_SHOWN = 20
-_COLUMNS = ["sample_id", "phase", "n_tokens", "weight", "repeat"]
-@dataclass(frozen=True)
-class Overlap:
-    """What two selections have in common in one shard; fields add up over shards.
-    Attributes:
-        samples: in both.
-        tokens: of these.
-        first_played: tokens that the first plays of samples that the second plays too; second_played likewise.
-        common_mass: Σ min(M_a, M_b), M = weight · n_tokens.
-    """
-    samples: int
-    tokens: int
-    first_played: int
-    second_played: int
-    common_mass: float
 
 
 def compare(config: CompareConfig, progress: Progress | None = None) -> Summary:
@@ -70,23 +47,17 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Summary:
     for other in manifests[1:]:
         check_alike(manifests[0], other)
     phases = [phase_of(manifest, config.phase) for manifest in manifests]
-    names = short_names([manifest.directory for manifest in manifests])
-        _check_alike(manifests[0], other)
-    phases = [_phase(manifest, config.phase) for manifest in manifests]
     runs = open_origin(manifests[0], config.run) if config.run else None
-    names = _names([manifest.directory for manifest in manifests])
+    names = short_names([manifest.directory for manifest in manifests])
     pairs = list(combinations(range(len(manifests)), 2))
     overlaps = overlaps_of(manifests, config.phase, pairs, progress)
     tables = [
         selections_table(names, manifests, phases),
         overlap_table(names, manifests, phases, pairs, overlaps),
         groups_table(names, manifests, config.phase),
-        _selections_table(names, manifests, phases),
-        _overlap_table(names, manifests, phases, pairs, overlaps),
-        _groups_table(names, manifests, config.phase),
-        _tokens_table(names, manifests, phases),
+        tokens_table(names, manifests, phases),
     ]
-    warnings = _target_warnings(names, phases)
+    warnings = target_warnings(names, phases)
     if runs is not None:
         told, missing = _distances(names, manifests, runs, config, progress)
         tables, warnings = tables + told, warnings + missing
@@ -102,232 +73,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Summary:
             "tokens of the corpus": totals["population_tokens"],
         },
         tables=tables,
-        warnings=target_warnings(names, phases),
-    )
         warnings=warnings,
-
-
-def _target_warnings(names: Sequence[str], phases: Sequence[PhaseEntry]) -> list[str]:
-    """Residuals are relative to a target, which the mix of groups, --mass, --new and --combine may change."""
-    known = [(name, phase["target_norm"]) for name, phase in zip(names, phases, strict=True) if "target_norm" in phase]
-    others = [name for name, norm in known if not math.isclose(norm, known[0][1], rel_tol=1e-6)]
-    if not others:
-        return []
-    return [
-        f"residuals of {', '.join(others)} are against another target than that of {known[0][0]} (another mix of "
-        "groups, --mass, --new or --combine), so they do not tell which matches better"
-    ]
-
-
-def _check_alike(first: Manifest, other: Manifest) -> None:
-    """Refuse manifests whose samples are not windows of one corpus."""
-    for what in ("tokenizer", "max_tokens", "text_field"):
-        mine, its = first.header["corpus"][what], other.header["corpus"][what]
-        if mine != its:
-            raise UsageError(
-                f"{other.directory} is not a selection from the corpus of {first.directory}: its {what} is {its}, not "
-                f"{mine}; compare selections from one embedding run, or from runs of the same samples"
-            )
-    tables = [manifest.shards().select(["shard_id", "path", "sha256"]).to_pylist() for manifest in (first, other)]
-    if tables[0] != tables[1]:
-        found = next((b for a, b in zip(*tables, strict=False) if a != b), None)
-        detail = f"shard {found['path']} differs" if found else f"it has {len(tables[1])} shards, not {len(tables[0])}"
-        raise UsageError(
-            f"{other.directory} is not a selection from the corpus of {first.directory}: {detail}; compare selections "
-            "from one embedding run, or from runs of the same samples"
-        )
-
-
-def _phase(manifest: Manifest, number: int) -> PhaseEntry:
-    """The entry of a phase in ``manifest.json``."""
-    for phase in manifest.header["phases"]:
-        if phase["phase"] == number:
-            return phase
-    raise UsageError(f"--phase {number}: {manifest.directory} has the phases {', '.join(map(str, manifest.phases))}")
-
-
-def _names(directories: Sequence[str]) -> list[str]:
-    """Paths without what they all begin with; numbered where two are the same."""
-    parts = [directory.rstrip("/").split("/") for directory in directories]
-    shared = 0
-    while all(len(path) > shared + 1 and path[shared] == parts[0][shared] for path in parts):
-        shared += 1
-    names = ["/".join(path[shared:]) for path in parts]
-    return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
-
-
-def _overlaps(
-    manifests: Sequence[Manifest], phase: int, pairs: Sequence[tuple[int, int]], progress: Progress | None
-) -> list[Overlap]:
-    """What each pair has in common, from one shard's samples of all at a time."""
-    files = [manifest.sample_files() for manifest in manifests]
-    shards = sorted(set().union(*files))
-    added = [Overlap(0, 0, 0, 0, 0.0)] * len(pairs)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        found = pool.map(lambda shard: _shard_overlaps(manifests, files, shard, phase, pairs), shards)
-        for done, overlaps in enumerate(found, 1):
-            added = [
-                Overlap(
-                    a.samples + b.samples,
-                    a.tokens + b.tokens,
-                    a.first_played + b.first_played,
-                    a.second_played + b.second_played,
-                    a.common_mass + b.common_mass,
-                )
-                for a, b in zip(added, overlaps, strict=True)
-            ]
-            if progress:
-                progress(done, len(shards), "shards")
-    return added
-
-
-def _shard_overlaps(
-    manifests: Sequence[Manifest],
-    files: Sequence[dict[int, str]],
-    shard: int,
-    phase: int,
-    pairs: Sequence[tuple[int, int]],
-) -> list[Overlap]:
-    chosen: list[dict[str, tuple[int, float, int]]] = []  # of each: played tokens, mass and tokens, by sample
-    for manifest, mine in zip(manifests, files, strict=True):
-        rows = manifest.table(samples_name(shard), _COLUMNS).to_pylist() if shard in mine else []
-        chosen.append(
-            {
-                row["sample_id"]: (row["repeat"] * row["n_tokens"], row["weight"] * row["n_tokens"], row["n_tokens"])
-                for row in rows
-                if row["phase"] == phase
-            }
-        )
-    found = []
-    for a, b in pairs:
-        common = sorted(chosen[a].keys() & chosen[b].keys())
-        both = [(chosen[a][name], chosen[b][name]) for name in common]
-        found.append(
-            Overlap(
-                len(common),
-                sum(mine[2] for mine, _ in both),
-                sum(mine[0] for mine, its in both if its[0]),
-                sum(its[0] for mine, its in both if mine[0]),
-                math.fsum(min(mine[1], its[1]) for mine, its in both),
-            )
-        )
-    return found
-
-
-def _selections_table(names: Sequence[str], manifests: Sequence[Manifest], phases: Sequence[PhaseEntry]) -> Table:
-    rows = []
-    for name, manifest, phase in zip(names, manifests, phases, strict=True):
-        selection = manifest.header["selection"]
-        report = (selection.get("report") or {}) if phase["phase"] == 0 else {}  # measured for phase 0 alone
-        effective = phase.get("effective_tokens")
-        rows.append(
-            [
-                name,
-                selection["method"],
-                phase["samples"],
-                phase["tokens"],
-                _played(manifest, phase),
-                None if effective is None or not phase["tokens"] else effective / phase["tokens"],
-                phase.get("residual"),
-                phase.get("validation_residual"),
-                phase.get("random_validation_residual"),
-                report.get("gain_over_random"),
-            ]
-        )
-    columns = [
-        "selection", "method", "samples", "tokens", "played tokens", "effective share", "residual",
-        "on validation", "of random picks", "coverage gain",
-    ]  # fmt: skip
-    return Table(title="Selections", columns=columns, rows=rows)
-
-
-def _overlap_table(
-    names: Sequence[str],
-    manifests: Sequence[Manifest],
-    phases: Sequence[PhaseEntry],
-    pairs: Sequence[tuple[int, int]],
-    overlaps: Sequence[Overlap],
-) -> Table:
-    """Common samples beside what two independent uniform draws would share, and how far the masses are apart."""
-    rows = []
-    for (a, b), overlap in zip(pairs, overlaps, strict=True):
-        mine, its = phases[a]["samples"], phases[b]["samples"]
-        union = mine + its - overlap.samples
-        played = [_realised(phases[i]) for i in (a, b)]  # as overlaps count them
-        mass = manifests[a].header["totals"]["population_mass"]
-        by_group = [_tokens_by_group(manifests[i], phases[i]) for i in (a, b)]
-        rows.append(
-            [
-                names[a],
-                names[b],
-                overlap.samples,
-                mine * its / manifests[a].header["totals"]["population_samples"],
-                overlap.samples / union if union else 0.0,
-                overlap.first_played / played[0] if played[0] else 0.0,
-                overlap.second_played / played[1] if played[1] else 0.0,
-                1 - overlap.common_mass / mass if mass else 0.0,
-                overlap.tokens,
-                _moved(*by_group),
-            ]
-        )
-    columns = [
-        "selection", "and", "samples in both", "by chance", "Jaccard", "of its played tokens", "of the other's",
-        "distance of masses", "tokens in both", "tokens moved between groups",
-    ]  # fmt: skip
-    return Table(title="Overlap", columns=columns, rows=rows)
-
-
-def _groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int) -> Table:
-    """Share of every group in the corpus and in what each selection plays."""
-    played: list[dict[str, float]] = []
-    mass: dict[str, float] = {}
-    for manifest in manifests:
-        groups = [group for group in manifest.header["groups"] if group.get("phase", 0) == phase]
-        drawn = manifest.realisation == "sampling"
-        played.append({group["group"]: group["target_mass" if drawn else "replay_tokens"] for group in groups})
-        for group in groups:
-            mass.setdefault(group["group"], group["population_mass"])
-    whole = manifests[0].header["totals"]["population_mass"]
-    ranked = sorted(mass, key=lambda name: (-mass[name], name))
-    shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
-    rows = [[name, mass[name] / whole, *(_share(mine, [name]) for mine in played)] for name in shown]
-    if rest:
-        rows.append(
-            [f"{len(rest)} others", sum(mass[n] for n in rest) / whole, *(_share(mine, rest) for mine in played)]
-        )
-    return Table(title="Groups, by share of the tokens played", columns=["group", "corpus", *names], rows=rows)
-
-
-def _tokens_by_group(manifest: Manifest, phase: PhaseEntry) -> dict[str, float]:
-    """Tokens of every group that a phase plays; of draws, as many as are expected of what was asked for."""
-    groups = [group for group in manifest.header["groups"] if group.get("phase", 0) == phase["phase"]]
-    replay = replay_tokens(manifest.header, phase)
-    if manifest.realisation != "sampling" or replay is None:
-        return {group["group"]: group["replay_tokens"] for group in groups}
-    mass = math.fsum(group["target_mass"] for group in groups)
-    return {group["group"]: replay["requested"] * group["target_mass"] / mass if mass else 0.0 for group in groups}
-
-
-def _moved(first: dict[str, float], second: dict[str, float]) -> float:
-    """Half the L1 distance of tokens by group. Of as many tokens, those that are another group's."""
-    groups = sorted(first.keys() | second.keys())
-    return math.fsum(abs(first.get(name, 0) - second.get(name, 0)) for name in groups) / 2
-
-
-def _tokens_table(names: Sequence[str], manifests: Sequence[Manifest], phases: Sequence[PhaseEntry]) -> Table:
-    """Tokens that each selection plays of every group, and how many more than the first does."""
-    tokens = [_tokens_by_group(manifest, phase) for manifest, phase in zip(manifests, phases, strict=True)]
-    moved = {
-        name: max(abs(its.get(name, 0) - tokens[0].get(name, 0)) for its in tokens) for name in set().union(*tokens)
-    }
-    ranked = sorted(moved, key=lambda name: (-moved[name], name))
-    shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
-    rows: list[list[Any]] = []
-    for label, mine in [*((name, [name]) for name in shown), *([(f"{len(rest)} others", rest)] if rest else [])]:
-        played = [round(math.fsum(its.get(name, 0) for name in mine)) for its in tokens]
-        rows.append([label, *played, *(its - played[0] for its in played[1:])])
-    columns = ["group", *names, *(f"{name} less {names[0]}" for name in names[1:])]
-    return Table(title="Tokens played, by group, the most different first", columns=columns, rows=rows)
+    )
 
 
 def _distances(
@@ -371,24 +118,3 @@ def _farthest(manifest: Manifest, far: list[Far], config: CompareConfig) -> tupl
         place = [shards[one.shard_id]["path"], row["row_index"], None if text is None else excerpt(text)]
         told.append([one.sample_id, row["group"], row["n_tokens"], one.distance, one.nearest, *place])
     return told, missing
-
-
-def _played(manifest: Manifest, phase: PhaseEntry) -> int | None:
-    """Tokens that a phase plays; of samples that a trainer draws by weight, as many as were asked for."""
-    tokens = phase.get("replay_tokens")
-    if tokens is None:
-        return None
-    return tokens["requested"] if manifest.realisation == "sampling" else tokens["realised"]
-
-
-def _realised(phase: PhaseEntry) -> int:
-    tokens = phase.get("replay_tokens")
-    return 0 if tokens is None else tokens["realised"]
-
-
-def _share(played: dict[str, float], groups: Sequence[str]) -> float | None:
-    """Share of some groups in all that is played; None where a selection knows none of them."""
-    if not any(name in played for name in groups):
-        return None
-    whole = sum(played.values())
-    return sum(played.get(name, 0) for name in groups) / whole if whole else 0.0

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from cptsel.pipeline.artifacts.manifest import Manifest, samples_name
+from cptsel.pipeline.artifacts.manifest import Manifest, replay_tokens, samples_name
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.summary import Table
@@ -21,11 +22,13 @@ class Overlap:
 
     Attributes:
         samples: in both.
+        tokens: of these.
         first_played: tokens that the first plays of samples that the second plays too; second_played likewise.
         common_mass: Σ min(M_a, M_b), M = weight · n_tokens.
     """
 
     samples: int
+    tokens: int
     first_played: int
     second_played: int
     common_mass: float
@@ -94,13 +97,14 @@ def overlaps_of(
     """
     files = [manifest.sample_files() for manifest in manifests]
     shards = sorted(set().union(*files))
-    added = [Overlap(0, 0, 0, 0.0)] * len(pairs)
+    added = [Overlap(0, 0, 0, 0, 0.0)] * len(pairs)
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = pool.map(lambda shard: _shard_overlaps(manifests, files, shard, phase, pairs), shards)
         for done, overlaps in enumerate(found, 1):
             added = [
                 Overlap(
                     a.samples + b.samples,
+                    a.tokens + b.tokens,
                     a.first_played + b.first_played,
                     a.second_played + b.second_played,
                     a.common_mass + b.common_mass,
@@ -119,12 +123,12 @@ def _shard_overlaps(
     phase: int,
     pairs: Sequence[tuple[int, int]],
 ) -> list[Overlap]:
-    chosen: list[dict[str, tuple[int, float]]] = []  # of each: played tokens and mass, by sample
+    chosen: list[dict[str, tuple[int, float, int]]] = []  # of each: played tokens, mass and tokens, by sample
     for manifest, mine in zip(manifests, files, strict=True):
         rows = manifest.table(samples_name(shard), _COLUMNS).to_pylist() if shard in mine else []
         chosen.append(
             {
-                row["sample_id"]: (row["repeat"] * row["n_tokens"], row["weight"] * row["n_tokens"])
+                row["sample_id"]: (row["repeat"] * row["n_tokens"], row["weight"] * row["n_tokens"], row["n_tokens"])
                 for row in rows
                 if row["phase"] == phase
             }
@@ -136,6 +140,7 @@ def _shard_overlaps(
         found.append(
             Overlap(
                 len(common),
+                sum(mine[2] for mine, _ in both),
                 sum(mine[0] for mine, its in both if its[0]),
                 sum(its[0] for mine, its in both if mine[0]),
                 math.fsum(min(mine[1], its[1]) for mine, its in both),
@@ -186,6 +191,7 @@ def overlap_table(
         union = mine + its - overlap.samples
         played = [_realised(phases[i]) for i in (a, b)]  # as overlaps count them
         mass = manifests[a].header["totals"]["population_mass"]
+        by_group = [_tokens_by_group(manifests[i], phases[i]) for i in (a, b)]
         rows.append(
             [
                 names[a],
@@ -196,11 +202,13 @@ def overlap_table(
                 overlap.first_played / played[0] if played[0] else 0.0,
                 overlap.second_played / played[1] if played[1] else 0.0,
                 1 - overlap.common_mass / mass if mass else 0.0,
+                overlap.tokens,
+                _moved(*by_group),
             ]
         )
     columns = [
         "selection", "and", "samples in both", "by chance", "Jaccard", "of its played tokens", "of the other's",
-        "distance of masses",
+        "distance of masses", "tokens in both", "tokens moved between groups",
     ]  # fmt: skip
     return Table(title="Overlap", columns=columns, rows=rows)
 
@@ -224,6 +232,38 @@ def groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int
             [f"{len(rest)} others", sum(mass[n] for n in rest) / whole, *(_share(mine, rest) for mine in played)]
         )
     return Table(title="Groups, by share of the tokens played", columns=["group", "corpus", *names], rows=rows)
+
+
+def _tokens_by_group(manifest: Manifest, phase: PhaseEntry) -> dict[str, float]:
+    """Tokens of every group that a phase plays; of draws, as many as are expected of what was asked for."""
+    groups = [group for group in manifest.header["groups"] if group.get("phase", 0) == phase["phase"]]
+    replay = replay_tokens(manifest.header, phase)
+    if manifest.realisation != "sampling" or replay is None:
+        return {group["group"]: group["replay_tokens"] for group in groups}
+    mass = math.fsum(group["target_mass"] for group in groups)
+    return {group["group"]: replay["requested"] * group["target_mass"] / mass if mass else 0.0 for group in groups}
+
+
+def _moved(first: dict[str, float], second: dict[str, float]) -> float:
+    """Half the L1 distance of tokens by group. Of as many tokens, those that are another group's."""
+    groups = sorted(first.keys() | second.keys())
+    return math.fsum(abs(first.get(name, 0) - second.get(name, 0)) for name in groups) / 2
+
+
+def tokens_table(names: Sequence[str], manifests: Sequence[Manifest], phases: Sequence[PhaseEntry]) -> Table:
+    """Tokens that each selection plays of every group, and how many more than the first does."""
+    tokens = [_tokens_by_group(manifest, phase) for manifest, phase in zip(manifests, phases, strict=True)]
+    moved = {
+        name: max(abs(its.get(name, 0) - tokens[0].get(name, 0)) for its in tokens) for name in set().union(*tokens)
+    }
+    ranked = sorted(moved, key=lambda name: (-moved[name], name))
+    shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
+    rows: list[list[Any]] = []
+    for label, mine in [*((name, [name]) for name in shown), *([(f"{len(rest)} others", rest)] if rest else [])]:
+        played = [round(math.fsum(its.get(name, 0) for name in mine)) for its in tokens]
+        rows.append([label, *played, *(its - played[0] for its in played[1:])])
+    columns = ["group", *names, *(f"{name} less {names[0]}" for name in names[1:])]
+    return Table(title="Tokens played, by group, the most different first", columns=columns, rows=rows)
 
 
 def played_tokens(manifest: Manifest, phase: PhaseEntry) -> int | None:
