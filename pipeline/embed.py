@@ -45,16 +45,17 @@ from cptsel.pipeline.embedding.pool import (
     recorded_pool,
 )
 from cptsel.pipeline.embedding.report import summary
+from cptsel.pipeline.embedding.results import Results, gather
 from cptsel.pipeline.embedding.resume import begin
+from cptsel.pipeline.embedding.stopping import stopping
 from cptsel.pipeline.embedding.tally import Tally
-from cptsel.pipeline.embedding.transforms import (
-    CollectSorted,
-    EmbedGradients,
-)
+from cptsel.pipeline.embedding.transforms import EmbedGradients
 from cptsel.pipeline.embedding.units import UnitResult
 from cptsel.pipeline.engine.beam import is_local, make_pipeline, pipeline_options
+from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.progress import Progress, Watch
-from cptsel.pipeline.errors import PartialError, UsageError
+from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, read_lines, write_tasks
+from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.summary import Summary
 from cptsel.schemas.headers import RunHeader
 
@@ -99,8 +100,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
             io.delete_tree(io.join(config.out, outputs.WORK))
             return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
         results = _run(config, model, header, shards, pool, grown, options, progress)
-        failures = [result.error for result in results if result.error]
-        return finish(config, header, shards, results, failures, status, time.monotonic() - began)
+        return finish(config, header, shards, results, status, time.monotonic() - began)
 
 
 def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) -> None:
@@ -167,9 +167,10 @@ def _run(
     grown: EarlierRun | None,
     options: Any,
     progress: Progress | None,
-) -> list[UnitResult]:
-    """Embed what is still to do; one result a block, sorted."""
-    listing = io.join(config.out, ".work", "units.jsonl")
+) -> Results:
+    """Embed what is still to do."""
+    work = io.join(config.out, outputs.WORK, "units")
+    listing = io.join(work, "results")
     rows = RowOptions(
         max_tokens=model.max_tokens,
         split_special_tokens=config.split_special_tokens,
@@ -179,32 +180,27 @@ def _run(
         exclude=config.exclude,
         earlier=grown,
     )
-    read = read_options(config, pool)
     folder = io.join(config.out, "embeddings")
     expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, config) for s in shards)
     tally = Tally(folder, expected)
-    with Watch(progress, tally.look, expected, "blocks embedded", tally.detail):
-        try:
-            with make_pipeline(options) as pipeline:
-                _ = (
-                    pipeline
-                    | "Units" >> beam.Create(list(units_of(shards)))
-                    | "EmbedGradients" >> EmbedGradients(config.out, run_fingerprint(header), model.spec, rows, read)
-                    | "ToJson" >> beam.Map(_result_line)
-                    | "Collect" >> CollectSorted(listing)
+    with Watch(progress, tally.look, expected, "blocks embedded", tally.detail), stopping():
+        tasks = write_tasks(work, units_of(shards))
+        with make_pipeline(options) as pipeline:
+            _ = (
+                pipeline
+                | "Units" >> ReadTasks(tasks)
+                | "EmbedGradients"
+                >> EmbedGradients(
+                    out=config.out,
+                    run=run_fingerprint(header),
+                    spec=model.spec,
+                    rows=Handed(io.join(work, "rows.pickle"), rows),
+                    read=Handed(io.join(work, "read.pickle"), read_options(config, pool)),
                 )
-        except (OSError, RuntimeError, MemoryError) as error:  # anything else is a mistake of ours
-            raise _stopped(error) from error
-    results = [UnitResult(**json.loads(line)) for line in io.read_bytes(listing).decode().splitlines()]
-    return sorted(results, key=lambda result: (result.shard_id, result.block))
-
-
-def _stopped(error: Exception) -> PartialError:
-    """One sentence for what a runner raised; the blocks that were written stay."""
-    if "out of memory" in str(error).lower():
-        return PartialError("a worker ran out of memory; run the same command again with fewer --workers to resume")
-    sentence = str(error).strip().split("\n")[-1][:300]
-    return PartialError(f"embed stopped: {sentence}; run the same command again to resume")
+                | "ToJson" >> beam.Map(_result_line)
+                | "Collect" >> WriteLines(listing)
+            )
+    return gather(UnitResult(**json.loads(line)) for line in read_lines(listing))
 
 
 def _stream_blocks(shard: Shard, config: EmbedConfig) -> int:

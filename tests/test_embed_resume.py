@@ -22,7 +22,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.embed import embed
-from cptsel.pipeline.embedding import transforms as embed_transforms
+from cptsel.pipeline.embedding import units as embed_units
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
 from cptsel.pipeline.verify import verify
@@ -153,8 +153,8 @@ def _living(group: int) -> list[str]:
 def test_what_stopped_short_of_done_is_not_embedded_again(place, tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(embed_transforms, "read_block", _failing(embed_transforms.read_block))
-        patch.setattr(embed_transforms, "read_stream", _failing_stream(embed_transforms.read_stream))
+        patch.setattr(embed_units, "read_block", _failing(embed_units.read_block))
+        patch.setattr(embed_units, "read_stream", _failing_stream(embed_units.read_stream))
         with pytest.raises(PartialError, match=r"a\.jsonl: Input/output error \(2 shards failed\).*run again"):
             embed(place.config(out))
     missing = sorted(set(_embeddings(place.reference)) - set(_embeddings(out)))

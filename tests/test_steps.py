@@ -3,7 +3,7 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cptsel.pipeline.engine import steps
+from cptsel.pipeline.engine import steps, tasks
 from cptsel.pipeline.errors import BadInputError, PartialError
 
 
@@ -47,7 +47,7 @@ def test_only_failures_of_the_runner_are_reported_as_such(tmp_path, monkeypatch,
     def fail(options):
         raise raised
 
-    monkeypatch.setattr(steps, "make_pipeline", fail)
+    monkeypatch.setattr(tasks, "make_pipeline", fail)
     with pytest.raises(expected) as caught:
         make(tmp_path).run("double", double, [1])
     if expected is type(raised):

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, sealed
+from cptsel.pipeline.artifacts.seal import sealed
 from cptsel.pipeline.artifacts.writing import commit
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.report import check_damage, has_rejects, lost_bytes, read_rejects, summary
-from cptsel.pipeline.embedding.units import UnitResult
+from cptsel.pipeline.embedding.report import check_damage, lost_bytes, read_rejects, summary
+from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.errors import PartialError
 from cptsel.pipeline.summary import Summary
 from cptsel.schemas import arrow
@@ -28,31 +28,20 @@ def finish(
     config: EmbedConfig,
     header: RunHeader,
     shards: list[Shard],
-    results: list[UnitResult],
-    failures: list[str],
+    results: Results,
     status: str,
     seconds: float,
 ) -> Summary:
     """Check the counts, write what speaks of the whole run, and mark it done."""
-    _check_complete(shards, results)
-    good = [(result, result.counts) for result in results if result.counts is not None]
-    totals = {name: sum(counts[name] for _, counts in good) for name in arrow.COUNT_COLUMNS}
+    results.check_complete(shards)
+    totals = results.totals()
     check_counts(totals, config.out)
-    units = {
-        "shard_id": [result.shard_id for result, _ in good],
-        "block": [result.block for result, _ in good],
-        **{name: [counts[name] for _, counts in good] for name in arrow.COUNT_COLUMNS},
-        **{name: [(result.seal or {})[name] for result, _ in good] for name in SEAL_COLUMNS},
-    }
-    io.write_parquet(io.join(config.out, "units.parquet"), pa.table(units, schema=arrow.UNITS))
-    by_shard: dict[int, dict[str, int]] = {shard.shard_id: dict.fromkeys(arrow.COUNT_COLUMNS, 0) for shard in shards}
-    for result, counts in good:
-        for name in arrow.COUNT_COLUMNS:
-            by_shard[result.shard_id][name] += counts[name]
+    io.write_parquet(io.join(config.out, "units.parquet"), results.units)
+    by_shard = results.by_shard(shards)
     lost = lost_bytes(shards, by_shard)
     write_shards(config.out, shards, by_shard, lost)
-    rejects = read_rejects(config.out, shards, [result for result, counts in good if has_rejects(counts)])
-    if failures:
+    rejects = read_rejects(config.out, shards, results.with_rejects())
+    if failures := results.failures:
         raise PartialError(f"{failures[0]} ({len(failures)} shards failed); the others are done: run again to resume")
     check_damage(config, shards, lost, totals, rejects)
     totals["bytes_lost"] = sum(lost.values())
@@ -60,23 +49,9 @@ def finish(
     header = sealed(config.out, header | {"totals": totals | more})
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)
-    fresh = sum(counts["n_tokens"] for result, counts in good if result.fresh)
-    io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, fresh))
+    io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, results.fresh_tokens))
     commit(config.out)
     return summary(config, status, header, rejects.warnings())
-
-
-def _check_complete(shards: list[Shard], results: list[UnitResult]) -> None:
-    """Raise AssertionError where a block of a readable shard did not report (docs/design.md, Counts)."""
-    blocks: dict[int, list[int]] = {shard.shard_id: [] for shard in shards}
-    failed = {result.shard_id for result in results if result.error}
-    for result in results:
-        blocks[result.shard_id].append(result.block)
-    for shard in shards:
-        found = blocks[shard.shard_id]
-        expected = len(found) if shard.blocks is None else len(shard.blocks)
-        if shard.shard_id not in failed and (not found or found != list(range(expected))):
-            raise AssertionError(f"{shard.uri}: blocks {found} of {expected} reported; please report this")
 
 
 def write_shards(

@@ -1,19 +1,18 @@
 """The shards of a corpus and their blocks, found before anything is embedded."""
 
-import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import apache_beam as beam
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.corpus.documents import ReadOptions
-from cptsel.pipeline.corpus.shards import Block, Shard
+from cptsel.pipeline.corpus.shards import Block, Shard, inventory
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.transforms import CollectSorted, CountGroups, InventoryShards, Unit
-from cptsel.pipeline.engine.beam import make_pipeline
+from cptsel.pipeline.embedding.stopping import stopping
+from cptsel.pipeline.embedding.units import Unit, read_unit
+from cptsel.pipeline.engine.tasks import call_on_tasks
 from cptsel.pipeline.errors import UsageError
 
 
@@ -23,20 +22,42 @@ def take_inventory(config: EmbedConfig, files: list[tuple[str, str, int]], optio
     Raises:
         UsageError: a file can't be read, so the corpus can't be named.
     """
-    listing, digests = (io.join(config.out, outputs.WORK, name) for name in ("inventory.jsonl", "digests"))
-    with make_pipeline(options) as pipeline:
-        _ = (
-            pipeline
-            | "Files" >> beam.Create([(i, uri, path, size) for i, (uri, path, size) in enumerate(files)])
-            | "InventoryShards" >> InventoryShards(config.block_bytes, config.format, digests)
-            | "ToJson" >> beam.Map(_inventory_line)
-            | "Collect" >> CollectSorted(listing)
-        )
-    entries = [json.loads(line) for line in io.read_bytes(listing).decode().splitlines()]
-    unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
+    folder, digests = (io.join(config.out, outputs.WORK, name) for name in ("inventory", "digests"))
+    tasks = ((number, *file) for number, file in enumerate(files))
+    shards, unread = [], []
+    with stopping():
+        entries = call_on_tasks(options, folder, TakeInventory(config.block_bytes, config.format, digests), tasks)
+    for entry in entries:
+        if "error" in entry:
+            unread.append(f"{entry['uri']}: {entry['error']}")
+        else:
+            shards.append(_shard(entry))
     if unread:
         raise UsageError(f"{unread[0]} ({len(unread)} of {len(files)} shards can't be read); mend or leave it out")
-    return sorted((_shard(entry) for entry in entries), key=lambda shard: shard.shard_id)
+    return shards
+
+
+@dataclass(frozen=True)
+class TakeInventory:
+    """(shard_id, uri, path, bytes) → the fields of its Shard, or uri and error of a file that can't be read.
+
+    Attributes:
+        block_bytes: size of a block.
+        format: of the files, where the suffix doesn't tell it.
+        digests: directory for the digests of the files.
+    """
+
+    block_bytes: int
+    format: str | None
+    digests: str
+
+    def __call__(self, task: tuple[int, str, str, int]) -> dict[str, Any]:
+        shard_id, uri, path, size = task
+        digests = io.join(self.digests, f"{shard_id:06d}")
+        try:
+            return asdict(inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests))
+        except OSError as error:
+            return {"uri": uri, "error": str(error)}
 
 
 def units_of(shards: list[Shard]) -> Iterator[Unit]:
@@ -51,7 +72,7 @@ def units_of(shards: list[Shard]) -> Iterator[Unit]:
 
 def count_groups(config: EmbedConfig, shards: list[Shard], options: Any) -> dict[str | None, float]:
     """Bytes of text by the first group column, from one more reading; none of shards that can't be read."""
-    listing = io.join(config.out, outputs.WORK, "groups.jsonl")
+    folder = io.join(config.out, outputs.WORK, "groups")
     read = ReadOptions(
         text_field=config.text_field,
         id_field=None,
@@ -60,24 +81,30 @@ def count_groups(config: EmbedConfig, shards: list[Shard], options: Any) -> dict
         block_bytes=config.block_bytes,
         limit=config.limit,
     )
-    with make_pipeline(options) as pipeline:
-        _ = (
-            pipeline
-            | "Units" >> beam.Create(list(units_of(shards)))
-            | "CountGroups" >> CountGroups(read)
-            | "ToJson" >> beam.Map(json.dumps)
-            | "Collect" >> CollectSorted(listing)
-        )
     found: dict[str | None, float] = {}
-    for line in io.read_bytes(listing).decode().splitlines():
-        for group, size in json.loads(line):
+    with stopping():
+        counts = call_on_tasks(options, folder, CountGroups(read), units_of(shards))
+    for counted in counts:
+        for group, size in counted:
             found[group] = found.get(group, 0.0) + size
     return found
 
 
-def _inventory_line(entry: Shard | tuple[str, str]) -> str:
-    value = asdict(entry) if isinstance(entry, Shard) else {"uri": entry[0], "error": entry[1]}
-    return json.dumps(value, sort_keys=True)
+@dataclass(frozen=True)
+class CountGroups:
+    """Unit → a list of (group, bytes of text), by the only group column of the options."""
+
+    options: ReadOptions
+
+    def __call__(self, unit: Unit) -> list[tuple[str | None, int]]:
+        found: Counter[str | None] = Counter()
+        try:
+            for block in read_unit(unit, self.options):
+                for document in block.documents:
+                    found[document.groups[0]] += len(document.text.encode())
+        except OSError:  # the same is found when it is embedded, and told then
+            pass
+        return sorted(found.items(), key=lambda item: (item[0] is not None, item[0]))
 
 
 def _shard(entry: dict[str, Any]) -> Shard:

@@ -1,6 +1,7 @@
 """The end of an embedding run: its rejects, whether the damage is too great, and the summary."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from cptsel.pipeline.artifacts.damage import run_warnings
 from cptsel.pipeline.artifacts.run import pool_totals
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.units import UnitResult, unit_path
+from cptsel.pipeline.embedding.units import unit_path
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.summary import Summary, Table
 from cptsel.schemas.headers import RunHeader
@@ -62,20 +63,15 @@ class Rejects:
         return [*found, f"rejected: {self.listed()}"] if set(self.reasons) - BENIGN else found
 
 
-def has_rejects(counts: dict[str, int]) -> bool:
-    """Whether a unit rejected anything."""
-    return bool(counts["rows_rejected"] or counts["windows_rejected"])
-
-
-def read_rejects(out: str, shards: list[Shard], units: list[UnitResult]) -> Rejects:
-    """Gather the rejects of units that have any."""
+def read_rejects(out: str, shards: list[Shard], units: Iterable[tuple[int, int]]) -> Rejects:
+    """Gather the rejects of units, named by shard_id and block."""
     reasons: Counter[str] = Counter()
     breaks = []
-    for unit in units:
-        table = io.read_parquet(unit_path(out, "rejects", unit.shard_id, unit.block), ["row_index", "reason"])
+    for shard_id, block in units:
+        table = io.read_parquet(unit_path(out, "rejects", shard_id, block), ["row_index", "reason"])
         reasons.update(table["reason"].to_pylist())
         breaks += [
-            (shards[unit.shard_id].uri, row, reason)
+            (shards[shard_id].uri, row, reason)
             for row, reason in zip(table["row_index"].to_pylist(), table["reason"].to_pylist(), strict=True)
             if reason in BREAKS
         ]

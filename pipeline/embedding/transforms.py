@@ -4,8 +4,7 @@ Between reading a block and writing its rows nothing crosses a shuffle: the work
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,84 +14,14 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.seal import seal_of
-from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
-from cptsel.pipeline.corpus.shards import Block, Shard, inventory
+from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions
 from cptsel.pipeline.embedding.block import BlockEmbedder, EmbeddedBlock, RowOptions
-from cptsel.pipeline.embedding.units import RUN_KEY, UNIT_KEY, UnitResult, stored_unit, unit_path
+from cptsel.pipeline.embedding.units import RUN_KEY, UNIT_KEY, Unit, UnitResult, read_unit, stored_unit, unit_path
+from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.model.frozen import ModelSpec
 
 DONE = "done"
 _LESS_MEMORY = "run again with fewer --workers or smaller --block-bytes and --max-line-bytes, or leave the file out"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A block of a shard, or (``block`` None) a compressed shard that is read once, front to back."""
-
-    shard: Shard
-    block: Block | None
-
-
-@dataclass(eq=False)
-class InventoryShards(beam.PTransform):
-    """(shard_id, uri, path, bytes) → Shard, or (uri, error) for a file that can't be read."""
-
-    block_bytes: int
-    format: str | None
-    digests: str  # directory for the digests of the files
-
-    def expand(self, files: beam.PCollection) -> beam.PCollection:
-        """Wire: spread the files over the workers, read each once."""
-        return (
-            files
-            | "Spread" >> beam.Reshuffle()
-            | "Inventory" >> beam.ParDo(_InventoryDoFn(self.block_bytes, self.format, self.digests))
-        )
-
-
-class _InventoryDoFn(beam.DoFn):
-    def __init__(self, block_bytes: int, format: str | None, digests: str):
-        self.block_bytes, self.format, self.digests = block_bytes, format, digests
-
-    def process(self, element: tuple[int, str, str, int]) -> Iterator[Shard | tuple[str, str]]:
-        shard_id, uri, path, size = element
-        try:
-            digests = io.join(self.digests, f"{shard_id:06d}")
-            yield inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests)
-        except OSError as error:
-            yield uri, str(error)
-
-
-@dataclass(eq=False)
-class CountGroups(beam.PTransform):
-    """Units → a list of (group, bytes of text) each, by the only group column of the options."""
-
-    read: ReadOptions
-
-    def expand(self, units: beam.PCollection) -> beam.PCollection:
-        """Wire: spread the units, read each."""
-        return units | "Spread" >> beam.Reshuffle() | "Count" >> beam.ParDo(_CountGroupsDoFn(self.read))
-
-
-class _CountGroupsDoFn(beam.DoFn):
-    def __init__(self, options: ReadOptions):
-        self.options = options
-
-    def process(self, unit: Unit) -> Iterator[list[tuple[str | None, int]]]:
-        found: Counter[str | None] = Counter()
-        try:
-            for block in _read(unit, self.options):
-                for document in block.documents:
-                    found[document.groups[0]] += len(document.text.encode())
-        except OSError:  # the same is found when it is embedded, and told then
-            pass
-        yield sorted(found.items(), key=lambda item: (item[0] is not None, item[0]))
-
-
-def _read(unit: Unit, options: ReadOptions) -> Iterable[DocumentBlock]:
-    if unit.block is None:
-        return read_stream(unit.shard, options)
-    return [read_block(unit.shard, unit.block, options)]
 
 
 @dataclass(eq=False)
@@ -102,17 +31,13 @@ class EmbedGradients(beam.PTransform):
     out: str
     run: str
     spec: ModelSpec
-    rows: RowOptions
-    read: ReadOptions
+    rows: Handed[RowOptions]
+    read: Handed[ReadOptions]
 
     def expand(self, units: beam.PCollection) -> beam.PCollection:
-        """Wire: spread, read, embed, write."""
-        blocks = (
-            units
-            | "Spread" >> beam.Reshuffle()
-            | "ReadBlocks"
-            >> beam.ParDo(_ReadBlocksDoFn(self.out, self.run, self.read)).with_outputs(DONE, main="blocks")
-        )
+        """Wire: read, embed, write."""
+        reading = beam.ParDo(_ReadBlocksDoFn(self.out, self.run, self.read))
+        blocks = units | "ReadBlocks" >> reading.with_outputs(DONE, main="blocks")
         written = (
             blocks.blocks
             | "Embed" >> RunInference(HeadGradientHandler(self.spec, self.rows))
@@ -124,7 +49,7 @@ class EmbedGradients(beam.PTransform):
 class _ReadBlocksDoFn(beam.DoFn):
     """Unit → (path, DocumentBlock) for what is still to do; UnitResult under DONE for what is done or can't be read."""
 
-    def __init__(self, out: str, run: str, options: ReadOptions):
+    def __init__(self, out: str, run: str, options: Handed[ReadOptions]):
         self.out = out
         self.run = run
         self.options = options
@@ -139,7 +64,7 @@ class _ReadBlocksDoFn(beam.DoFn):
             if finished:
                 yield from (beam.pvalue.TaggedOutput(DONE, result) for result in done.values())
                 return
-            for block in _read(unit, self.options):
+            for block in read_unit(unit, self.options.value):
                 if block.block in done:
                     yield beam.pvalue.TaggedOutput(DONE, done[block.block])
                 else:
@@ -172,7 +97,7 @@ class LoadedModel:
 class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock | UnitResult, LoadedModel]):
     """RunInference over whole blocks: shares one model a process and counts batches, bytes and latency."""
 
-    def __init__(self, spec: ModelSpec, rows: RowOptions):
+    def __init__(self, spec: ModelSpec, rows: Handed[RowOptions]):
         super().__init__()
         self.spec = spec
         self.rows = rows
@@ -183,7 +108,7 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock 
         An error is kept, and raised with the first block: Beam's Spark runner waits for ever if a setup fails.
         """
         try:
-            return LoadedModel(BlockEmbedder(self.spec, self.rows))
+            return LoadedModel(BlockEmbedder(self.spec, self.rows.value))
         except Exception as error:
             return LoadedModel(None, error)
 
@@ -245,26 +170,3 @@ class _WriteBlockDoFn(beam.DoFn):
         ):
             counter.inc(more)
         yield UnitResult(done.shard_id, done.block, done.counts, fresh=True, seal=seal_of(embeddings, rejects))
-
-
-class CollectSorted(beam.PTransform):
-    """Everything in one list, sorted by a representation that does not depend on arrival order, written as JSON lines.
-
-    The driver of a remote runner can see a pipeline's output only by a file.
-    """
-
-    def __init__(self, path: str):
-        super().__init__()
-        self.path = path
-
-    def expand(self, elements: beam.PCollection) -> beam.PCollection:
-        """Wire: to JSON lines, gather, write one file."""
-        return elements | "Gather" >> beam.combiners.ToList() | "WriteList" >> beam.ParDo(_WriteLinesDoFn(self.path))
-
-
-class _WriteLinesDoFn(beam.DoFn):
-    def __init__(self, path: str):
-        self.path = path
-
-    def process(self, lines: list[str]) -> None:
-        io.write_bytes(self.path, "".join(f"{line}\n" for line in sorted(lines)).encode())

@@ -1,16 +1,34 @@
-"""The files of a unit, which is one block of a shard, and what became of it."""
+"""A unit, which is one block of a shard: how it is read, its files, and what became of it."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import unit_name
 from cptsel.pipeline.artifacts.seal import read_seal
+from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
+from cptsel.pipeline.corpus.shards import Block, Shard
 from cptsel.pipeline.errors import UsageError
 
 UNIT_KEY = "cptsel.unit"
 RUN_KEY = "cptsel.run"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block of a shard, or (``block`` None) a compressed shard that is read once, front to back."""
+
+    shard: Shard
+    block: Block | None
+
+
+def read_unit(unit: Unit, options: ReadOptions) -> Iterable[DocumentBlock]:
+    """The block, or the blocks of the stream one after another."""
+    if unit.block is None:
+        return read_stream(unit.shard, options)
+    return [read_block(unit.shard, unit.block, options)]
 
 
 @dataclass(frozen=True)

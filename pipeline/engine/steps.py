@@ -1,20 +1,21 @@
 """Running one plain function over many tasks by Beam; ``select``, ``export`` and ``verify`` use Beam in no other way.
 
-A step's function reads and writes files of its own and returns a few small values. They come back to the driver by a
-file, which works with remote runners too. So no vector crosses a shuffle, and a step can be tested as a function.
+A step's function reads and writes files of its own and returns a few small values. So no vector crosses a shuffle, and
+a step can be tested as a function. How tasks and values travel: ``tasks.py``.
 """
 
 import copy
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import apache_beam as beam
 import grpc
 
 from cptsel.pipeline import errors, io
-from cptsel.pipeline.engine.beam import make_pipeline, pipeline_options
+from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress, Watch
+from cptsel.pipeline.engine.tasks import call_on_tasks
 
 
 class Steps:
@@ -49,15 +50,24 @@ class Steps:
         Raises:
             PartialError: the runner or a worker failed, or files can't be read or written.
         """
-        if not tasks:
-            return []
-        path = io.join(self.work, f"{what}.jsonl")
+        return list(self.each(what, function, tasks, len(tasks))) if tasks else []
+
+    def each(
+        self, what: str, function: Callable[[Any], Any], tasks: Iterable[Any], total: int | None = None
+    ) -> Iterator[Any]:
+        """As ``run``, for more tasks or values than fit into memory: neither is ever held as a whole.
+
+        All tasks are done when this returns; the iterator reads their values.
+
+        Args:
+            what, function, tasks: as of ``run``.
+            total: how many tasks there are, for progress; None where that is not known.
+        """
+        folder = io.join(self.work, f"{what}.{uuid.uuid4().hex[:8]}")  # an attempt of an earlier call may still write
         written = io.join(self.work, what)
-        with Watch(self.progress, lambda: len(io.list_names(written)), len(tasks), what):
+        with Watch(self.progress, lambda: len(io.list_names(written)), total, what):
             try:
-                with make_pipeline(self.options) as pipeline:
-                    numbered = pipeline | "CreateTasks" >> beam.Create(list(enumerate(tasks)))
-                    _ = numbered | "RunTasks" >> RunTasks(function) | "GatherResults" >> GatherResults(path)
+                values = call_on_tasks(self.options, folder, _OnOneThread(function), tasks)
             except (RuntimeError, OSError, MemoryError, grpc.RpcError) as error:  # of the runner, or what it reads
                 cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
                 if cause[0].startswith("KeyboardInterrupt"):  # Beam may wrap it
@@ -66,69 +76,37 @@ class Steps:
                     f"the step {what!r} failed: {cause[0][:300]}; run the command again, with --debug to see more"
                 )
                 raise errors.PartialError(sentence) from error
-        if self.progress is not None:
-            self.progress(len(tasks), len(tasks), what)
-        lines = [json.loads(line) for line in io.read_bytes(path).splitlines()]
-        for _number, kind, value in lines:
-            if kind is not None:
-                raise getattr(errors, kind)(value)
-        return [value for _number, _kind, value in lines]
+        if self.progress is not None and total is not None:
+            self.progress(total, total, what)
+        return values
 
 
 class InlineSteps(Steps):
     """Steps in this process and without Beam, task by task: for tests, and for a debugger."""
 
-    def run(self, what: str, function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+    def each(
+        self, what: str, function: Callable[[Any], Any], tasks: Iterable[Any], total: int | None = None
+    ) -> Iterator[Any]:
         """Call ``function`` on every task; its values go through JSON, as they would with Beam."""
-        return [json.loads(json.dumps(function(task))) for task in tasks]
+        return iter([json.loads(json.dumps(function(task))) for task in tasks])
 
 
-class RunTasks(beam.PTransform):
-    """(number, task) → (number, None, value), or (number, class, sentence) of an error that is the user's to mend."""
+class _OnOneThread:
+    """A function that gives FAISS and BLAS one thread before its first call in a worker.
+
+    So bytes don't depend on a worker's cores; the runner is parallel.
+    """
 
     def __init__(self, function: Callable[[Any], Any]):
-        super().__init__()
         self.function = function
+        self.limited = False
 
-    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | "Spread" >> beam.Reshuffle() | "Call" >> beam.ParDo(_CallDoFn(self.function))
+    def __call__(self, task: Any) -> Any:
+        if not self.limited:
+            import faiss
+            from threadpoolctl import threadpool_limits
 
-
-class GatherResults(beam.PTransform):
-    """Results, in order of their numbers, as JSON lines of one file."""
-
-    def __init__(self, path: str):
-        super().__init__()
-        self.path = path
-
-    def expand(self, results: beam.PCollection) -> beam.PCollection:
-        return results | "Gather" >> beam.combiners.ToList() | "WriteResults" >> beam.ParDo(_WriteDoFn(self.path))
-
-
-class _CallDoFn(beam.DoFn):
-    def __init__(self, function: Callable[[Any], Any]):
-        self.function = function
-
-    def setup(self) -> None:
-        """Give FAISS and BLAS one thread, so that bytes don't depend on a worker's cores; the runner is parallel."""
-        import faiss
-        from threadpoolctl import threadpool_limits
-
-        faiss.omp_set_num_threads(1)
-        threadpool_limits(1, user_api="blas")
-
-    def process(self, element: tuple[int, Any]) -> Iterator[tuple[int, str | None, Any]]:
-        number, task = element
-        try:
-            yield number, None, self.function(task)
-        except errors.CptselError as error:
-            yield number, type(error).__name__, str(error)
-
-
-class _WriteDoFn(beam.DoFn):
-    def __init__(self, path: str):
-        self.path = path
-
-    def process(self, results: Iterable[tuple[int, str | None, Any]]) -> None:
-        ordered = sorted(results, key=lambda result: result[0])
-        io.write_bytes(self.path, "".join(json.dumps(list(result)) + "\n" for result in ordered).encode())
+            faiss.omp_set_num_threads(1)
+            threadpool_limits(1, user_api="blas")
+            self.limited = True
+        return self.function(task)
