@@ -54,7 +54,7 @@ from cptsel.pipeline.embedding.units import UnitResult
 from cptsel.pipeline.engine.beam import is_local, make_pipeline, pipeline_options
 from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.progress import Progress, Watch
-from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, read_lines, write_tasks
+from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, awaiting, read_lines, write_tasks
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.summary import Summary
 from cptsel.schemas.headers import RunHeader
@@ -185,7 +185,7 @@ def _run(
     tally = Tally(folder, expected)
     with Watch(progress, tally.look, expected, "blocks embedded", tally.detail), stopping():
         tasks = write_tasks(work, units_of(shards))
-        with make_pipeline(options) as pipeline:
+        with awaiting(options, tasks), make_pipeline(options) as pipeline:
             _ = (
                 pipeline
                 | "Units" >> ReadTasks(tasks)

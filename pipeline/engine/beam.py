@@ -24,10 +24,12 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from cptsel.pipeline import errors
 from cptsel.pipeline.engine.loopback import keep_to_loopback
+from cptsel.pipeline.engine.reach import check_reach
 from cptsel.pipeline.errors import CptselError, PartialError, UsageError
 
 _LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
 _OWN_ERROR = re.compile(r"cptsel\.pipeline\.errors\.(\w+): (.+?)(?: \[while running .*\])?$", re.MULTILINE)
+_NOT_INSTALLED = re.compile(r"No module named '(cptsel|torch|transformers)\b")
 
 
 def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
@@ -95,8 +97,12 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
 
     Left alone, Beam 2.77 tries Prism first, which downloads a binary. The pipeline is to be used in a ``with`` block,
     and raises in this process the CptselError that a worker raised.
+
+    Raises:
+        UsageError: another engine that this machine can't start or reach.
     """
     if not is_local(options):
+        check_reach(options)
         return _Pipeline(options=options)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     options = deepcopy(options)  # it is changed below, and the caller may run a second pipeline with it
@@ -212,5 +218,10 @@ def _own_error(error: Exception) -> CptselError | None:
     """The CptselError that a worker raised: Beam adds to its text, or brings back a traceback as text."""
     name = f"{type(error).__module__}.{type(error).__name__}: " if isinstance(error, CptselError) else ""
     found = _OWN_ERROR.findall(name + str(error))
+    if not found and _NOT_INSTALLED.search(str(error)):
+        return UsageError(
+            "a worker can't import cptsel; install the command's version of it, and of its packages, in the Python "
+            "that runs the workers"
+        )
     kind = getattr(errors, found[-1][0], None) if found else None
     return kind(found[-1][1]) if kind is not None else None

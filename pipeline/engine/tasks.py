@@ -7,11 +7,15 @@ many tasks there are; two attempts of a part write the same file.
 """
 
 import json
+import logging
 import pickle
+import socket
+import threading
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -21,14 +25,17 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.windowed_value import WindowedValue
 
 from cptsel.pipeline import errors, io
-from cptsel.pipeline.engine.beam import make_pipeline
+from cptsel.pipeline.engine.beam import is_local, make_pipeline
 from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.site import check_versions, missing_here, versions
 
 PARTS = 8192  # fewer tasks are a part each; there are fewer than twice as many parts
 LINES = 1000  # of a file of results that come in no order
 _AHEAD = 16  # files that the driver reads at once: on a remote store each takes a while
+PATIENCE_S = 300.0  # until a worker begins
 _NAMES = "names.json"
+
+_log = logging.getLogger("cptsel")
 
 Part = tuple[int, int, int]
 
@@ -55,6 +62,11 @@ class TaskFiles:
         """Byte at which each part begins, and the end of the last."""
         return io.join(self.folder, "parts.json")
 
+    @property
+    def began(self) -> str:
+        """Written by the first worker that begins."""
+        return io.join(self.folder, "began")
+
     def results(self, part: int) -> str:
         """Results of a part, a JSON line each."""
         return io.join(self.folder, "results", f"{part:06d}.jsonl")
@@ -78,6 +90,28 @@ def write_tasks(folder: str, tasks: Iterable[Any]) -> TaskFiles:
     bounds = [*starts[:: max(1, len(starts) // PARTS)], end]
     io.write_bytes(files.bounds, json.dumps(bounds).encode())
     return TaskFiles(folder, len(bounds) - 1)
+
+
+@contextmanager
+def awaiting(options: PipelineOptions, files: TaskFiles) -> Iterator[None]:
+    """While a pipeline runs on another engine: warn if no worker has begun after a while. Such a job waits for ever."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        if not ended.wait(PATIENCE_S) and not io.exists(files.began):
+            _log.warning(
+                "no worker has begun after %.0f s: the engine has none free, or workers do not come up; see that a "
+                "worker pool with cptsel's Python runs on every worker machine at --environment_config",
+                PATIENCE_S,
+            )
+
+    thread = threading.Thread(target=wait, daemon=True)
+    if not is_local(options):
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 class ListParts(beam.PTransform):
@@ -121,6 +155,8 @@ class _AtSite(beam.DoFn):
     def check(self) -> None:
         if not self.checked:
             check_versions(self.expected)
+            if not io.exists(self.files.began):
+                io.write_bytes(self.files.began, socket.gethostname().encode())
             self.checked = True
 
     def tasks_of(self, part: Part) -> Iterator[Any]:
@@ -186,7 +222,7 @@ def call_on_tasks(
     files = write_tasks(folder, tasks)
     if files.parts:
         call = _CallDoFn(files, Handed(io.join(folder, "function.pickle"), function), versions())
-        with make_pipeline(options) as pipeline:
+        with awaiting(options, files), make_pipeline(options) as pipeline:
             _ = pipeline | "Parts" >> ListParts(files) | "Call" >> beam.ParDo(call)
     return _values(files)
 

@@ -1,0 +1,94 @@
+"""What another engine needs of this machine, looked at before a job is handed over: Java, jars, ports that answer.
+
+Beam starts a job server that waits, for minutes or for ever, for what is not there.
+"""
+
+import os
+import re
+import shutil
+import socket
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    SparkRunnerOptions,
+    StandardOptions,
+)
+from apache_beam.utils.subprocess_server import JavaHelper
+
+from cptsel.pipeline.errors import UsageError
+
+WAIT_S = 5.0  # for a port to answer
+_LOCAL_MASTER = re.compile(r"local(\[.+\])?")
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def check_reach(options: PipelineOptions) -> None:
+    """Refuse options of an engine that this machine can't start or reach.
+
+    Raises:
+        UsageError: no Java or no jar for the job server; nothing listens where a master, a job server or, with all of
+            the engine on this machine, a worker pool is to be.
+    """
+    runner = (options.view_as(StandardOptions).runner or "").rpartition(".")[2].lower()
+    portable = options.view_as(PortableOptions)
+    endpoint = portable.job_endpoint
+    if endpoint and endpoint != "embed":
+        _check_port("--job_endpoint", endpoint, "start the job server there")
+        return
+    spark, flink = options.view_as(SparkRunnerOptions), options.view_as(FlinkRunnerOptions)
+    if runner == "sparkrunner" and not spark.spark_submit_uber_jar:
+        _check_java("SparkRunner")
+        if (jar := spark.spark_job_server_jar) and "://" not in jar and not os.path.exists(jar):
+            raise UsageError(
+                f"--spark_job_server_jar={jar}: there is no such file; name a jar, or leave the option out"
+            )
+        _check_spark(spark.spark_master_url, portable)
+    elif runner == "flinkrunner" and not flink.flink_submit_uber_jar:
+        _check_java("FlinkRunner")
+        if not flink.flink_master.startswith("["):
+            _check_port("--flink_master", flink.flink_master.rpartition("//")[2], "start Flink there")
+
+
+def _check_java(runner: str) -> None:
+    java = JavaHelper.get_java()
+    if shutil.which(java) is None:
+        where = f"JAVA_HOME={os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "PATH"
+        raise UsageError(
+            f"--runner={runner}: its job server needs Java and there is none by {where}; install Java 11 or 17, or "
+            "give --job_endpoint of a job server that runs elsewhere"
+        )
+
+
+def _check_spark(master: str, portable: PortableOptions) -> None:
+    """A standalone master answers; so does the pool, where executors are on this machine for certain."""
+    standalone = master.startswith("spark://")
+    masters = master.removeprefix("spark://").split(",") if standalone else []
+    for number, address in enumerate(masters):
+        try:
+            _check_port("--spark_master_url", address, "start Spark's master, or correct the address")
+            break
+        except UsageError:
+            if number == len(masters) - 1:  # of several one is enough
+                raise
+    near = _LOCAL_MASTER.fullmatch(master) or (standalone and all(_host(address) in _HERE for address in masters))
+    pool = portable.environment_config or ""
+    if near and portable.environment_type == "EXTERNAL" and _host(pool) in _HERE:
+        remedy = "start the pool (python -m apache_beam.runners.worker.worker_pool_main --service_port=PORT)"
+        _check_port("--environment_config", pool, f"{remedy}, or correct the address")
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]").lower()
+
+
+def _check_port(option: str, address: str, remedy: str) -> None:
+    host, port = _host(address), address.rpartition(":")[2]
+    if not host or not port.isdigit():
+        raise UsageError(f"{option}={address}: must be HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), WAIT_S).close()
+    except (OSError, OverflowError) as error:
+        detail = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{option}={address}: nothing answers there ({detail}); {remedy}") from error

@@ -1,0 +1,108 @@
+"""Mistakes of set-up of another engine end in a sentence before a job waits for what is not there."""
+
+import logging
+import socket
+import time
+
+import pytest
+
+from cptsel.pipeline.engine import tasks
+from cptsel.pipeline.engine.beam import _own_error, make_pipeline, pipeline_options
+from cptsel.pipeline.engine.tasks import TaskFiles, awaiting
+from cptsel.pipeline.errors import UsageError
+
+
+@pytest.fixture
+def closed():
+    """An address on this machine at which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def java(tmp_path, monkeypatch):
+    """A Java that is never run."""
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+
+
+def refused(*options):
+    with pytest.raises(UsageError) as caught:
+        make_pipeline(pipeline_options(list(options), 1))
+    return str(caught.value)
+
+
+def test_no_java(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for runner in ("SparkRunner", "FlinkRunner"):
+        assert refused(f"--runner={runner}").startswith(
+            f"--runner={runner}: its job server needs Java and there is none by PATH;"
+        )
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    assert f"none by JAVA_HOME={tmp_path}/jdk; install Java" in refused("--runner=SparkRunner")
+
+
+def test_no_jar(java, tmp_path):
+    sentence = refused("--runner=SparkRunner", f"--spark_job_server_jar={tmp_path}/no.jar")
+    assert sentence.startswith(f"--spark_job_server_jar={tmp_path}/no.jar: there is no such file;")
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (["--runner=SparkRunner", "--spark_master_url=spark://{}"], "spark_master_url"),
+        (["--runner=SparkRunner", "--spark_master_url=spark://{0},{0}"], "spark_master_url"),
+        (["--runner=SparkRunner", "--job_endpoint={}"], "job_endpoint"),
+        (["--runner=PortableRunner", "--job_endpoint={}"], "job_endpoint"),
+        (["--runner=FlinkRunner", "--flink_master={}"], "flink_master"),
+        (["--runner=FlinkRunner", "--flink_master=http://{}"], "flink_master"),
+        (["--runner=SparkRunner", "--environment_type=EXTERNAL", "--environment_config={}"], "environment_config"),
+    ],
+)
+def test_a_port_that_does_not_answer(java, closed, options, option):
+    sentence = refused(*(part.format(closed) for part in options))
+    assert sentence.startswith(f"--{option}={closed}: nothing answers there (Connection refused); ")
+
+
+def test_an_address_without_a_port(java):
+    assert refused("--runner=SparkRunner", "--spark_master_url=spark://master") == (
+        "--spark_master_url=master: must be HOST:PORT"
+    )
+
+
+def test_what_answers_is_let_through(java, closed):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        open_port = f"127.0.0.1:{server.getsockname()[1]}"
+        for master in (open_port, f"{closed},{open_port}"):
+            make_pipeline(pipeline_options(["--runner=SparkRunner", f"--spark_master_url=spark://{master}"], 1))
+
+
+def test_a_pool_on_other_machines_is_not_looked_for_here(java, closed, monkeypatch):
+    """``localhost`` is each executor's own."""
+    monkeypatch.setattr("socket.create_connection", lambda address, _: socket.socket())
+    pool = ["--environment_type=EXTERNAL", f"--environment_config={closed}"]
+    make_pipeline(pipeline_options(["--runner=SparkRunner", "--spark_master_url=spark://master:7077", *pool], 1))
+
+
+def test_a_worker_without_cptsel():
+    error = _own_error(RuntimeError("Traceback ...\nModuleNotFoundError: No module named 'cptsel'"))
+    assert isinstance(error, UsageError)
+    assert str(error).startswith("a worker can't import cptsel; install")
+    assert _own_error(RuntimeError("No module named 'cptselector'")) is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_waits_for_workers_says_so(tmp_path, monkeypatch, caplog, begun):
+    monkeypatch.setattr(tasks, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(tasks, "is_local", lambda options: False)
+    files = TaskFiles(str(tmp_path), 1)
+    if begun:
+        (tmp_path / "began").write_text("here")
+    with caplog.at_level(logging.WARNING), awaiting(pipeline_options([], 1), files):
+        time.sleep(0.5)
+    assert ("no worker has begun" in caplog.text) == (not begun)
