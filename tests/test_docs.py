@@ -26,7 +26,7 @@ CONFIGS = {
     "locate": cptsel.LocateConfig,
     "report": cptsel.ReportConfig,
 }
-FOLDERS = ("cli", "pipeline", "schemas", "src", "benchmarks", "docs", "tests")
+FOLDERS = ("cli", "pipeline", "schemas", "src", "benchmarks", "docs", "examples", "tests")
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",

@@ -1,18 +1,17 @@
 """The pipelines on Beam's Spark runner write the bytes that the local runner writes, and end when they fail.
 
-Needs Java, pyspark and the jars of a job server for Beam (CPTSEL_SHARED), but for the last test, which needs no Spark.
+Needs Java, pyspark and the jars of a job server for Beam (CPTSEL_SHARED); the last two tests need none of these.
 docs/engines.md says what else was tried.
 """
 
 import gzip
 import importlib.util
-import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import safetensors.torch
@@ -23,6 +22,8 @@ from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import plan_model
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.export import export
+from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
@@ -34,46 +35,52 @@ SELECT = [
     {"method": "gradmatch", "budget": "20%", "scope": "global", "partition": "cluster", "partitions": 2},
     {"method": "mix-review", "budget": "20%", "phases": 2, "explore": 0.5},
 ]
-LIMIT_S = 600  # of one command, which takes half a minute: a Spark job whose workers do not come up waits for ever
+LIMIT_S = 600  # of one command, which takes a minute or two: a Spark job whose workers do not come up waits for ever
 
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture(scope="module")
-def spark(shared, tmp_path_factory) -> Run:
-    """A function that runs a command of cptsel on a local Spark cluster of two cores: its exit code and stderr."""
-    maker = shared / "jars" / "make_job_server.py"
-    if shutil.which("java") is None:
-        pytest.skip("no java")
-    if importlib.util.find_spec("pyspark") is None:
-        pytest.skip("no pyspark: pip install 'cptsel[spark]'")
+def _example(repository: Path) -> ModuleType:
+    """``examples/spark_cluster.py`` as a module."""
+    spec = importlib.util.spec_from_file_location("spark_cluster", repository / "examples" / "spark_cluster.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["local[2]", "standalone cluster"])
+def spark(request, repository, shared, tmp_path_factory) -> Iterator[Run]:
+    """A function that runs a command of cptsel on Spark on this machine: its exit code and stderr.
+
+    With two threads in one process, and on a master with two workers and a pool.
+    """
+    maker, example = shared / "jars" / "make_job_server.py", _example(repository)
+    if sentence := example.missing():
+        pytest.skip(sentence)
     if not maker.exists():
         pytest.skip(f"no jars of Beam's Spark job server at {maker.parent}")
     folder = tmp_path_factory.mktemp("spark")
     jar = folder / "job-server.jar"
     subprocess.run([sys.executable, maker, jar], check=True, capture_output=True)
-    engine = ["--", "--runner=SparkRunner", f"--spark_job_server_jar={jar}", "--spark_master_url=local[2]"]
 
-    def run(*arguments: object) -> tuple[int, str]:
-        command = [sys.executable, "-m", "cptsel", *map(str, arguments), *engine]
-        return _run_limited(command, folder / "stderr", os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"})
+    def runner(engine: list[str]) -> Run:
+        def run(*arguments: object) -> tuple[int, str]:
+            log = folder / "stderr"
+            with open(log, "wb") as stderr:
+                command = [sys.executable, "-m", "cptsel", *map(str, arguments), "--", *engine]
+                try:
+                    code = example.run(command, LIMIT_S, stdout=subprocess.DEVNULL, stderr=stderr)
+                except TimeoutError as error:
+                    pytest.fail(f"{error}: {log.read_text()[-3000:]}")
+            return code, log.read_text()
 
-    return run
+        return run
 
-
-def _run_limited(command: list[str], log: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a command in a process group of its own, so that its job server, a Java process, ends with it."""
-    with open(log, "wb") as stderr:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True, env=environment
-        )
-    try:
-        code = process.wait(timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        pytest.fail(f"still running after {LIMIT_S} s: {log.read_text()[-3000:]}")
-    return code, log.read_text()
+    if request.param == "local[2]":
+        yield runner(["--runner=SparkRunner", f"--spark_job_server_jar={jar}", "--spark_master_url=local[2]"])
+    else:
+        with example.cluster(str(jar), folder) as engine:
+            yield runner(engine)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,20 @@ def test_select_writes_the_same_bytes(spark, local_run, tmp_path, options):
 
 
 @pytest.mark.spark
+def test_export_writes_the_same_bytes_and_verify_finds_both_whole(spark, local_run, tmp_path):
+    """Of a manifest whose pieces are merged, and with token ids."""
+    replay, here, there = (tmp_path / name for name in ("replay", "here", "there"))
+    select(SelectConfig(runs=(str(local_run),), out=str(replay), budget="20%", method="uniform"))
+    export(ExportConfig(replay=str(replay), out=str(here), to="olmo"))
+    code, log = spark("export", replay, "--out", there, "--to=olmo")
+    assert code == 0, log[-3000:]
+    assert _contents(there) == _contents(here)
+    for arguments in ((local_run,), (replay, "--sources")):
+        code, log = spark("verify", *arguments)
+        assert code == 0, log[-3000:]
+
+
+@pytest.mark.spark
 def test_a_model_that_workers_can_not_use_ends_the_job(spark, corpus, tiny_lm, tmp_path):
     model = shutil.copytree(tiny_lm, tmp_path / "model")
     weights = safetensors.torch.load_file(model / "model.safetensors")
@@ -134,6 +155,14 @@ def test_a_model_that_workers_can_not_use_ends_the_job(spark, corpus, tiny_lm, t
     (sentence,) = [line for line in log.splitlines() if line.startswith("cptsel: error:")]
     assert sentence.startswith(f"cptsel: error: --model {model}: ")
     assert not (tmp_path / "run" / "_SUCCESS").exists()
+
+
+def test_a_command_that_takes_too_long_ends_with_all_that_it_started(repository, tmp_path):
+    script = f"sleep 300 & echo $! > {tmp_path}/child; wait"
+    with pytest.raises(TimeoutError, match="still running after 2 s"):
+        _example(repository).run(["sh", "-c", script], 2)
+    status = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that is to be missing")

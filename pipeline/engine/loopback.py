@@ -4,6 +4,7 @@ Beam lets them listen on all interfaces, without credentials, its artifact servi
 that this process may read. Workers of this machine need no more than loopback.
 """
 
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -13,9 +14,9 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 _EVERYWHERE = ("[::]:", "0.0.0.0:")
 
 
-def keep_to_loopback() -> None:
-    """From now on every service that the local runner starts in this process listens on loopback."""
-    for module in (worker_handlers, local_job_service):
+def keep_to_loopback(*modules: ModuleType) -> None:
+    """From now on every service that the local runner, or one of Beam's modules, starts here listens on loopback."""
+    for module in (worker_handlers, local_job_service, *modules):
         if not isinstance(module.grpc, _Grpc):
             module.grpc = _Grpc()
 
