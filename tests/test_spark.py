@@ -30,7 +30,7 @@ from cptsel.pipeline.selection.config import SelectConfig
 
 EMBED = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 10_000, "group_by": ("source",)}
 SELECT = [
-    {"method": "craig", "budget": "20%", "neighbours": 16},
+    {"method": "craig", "budget": "20%", "neighbours": 16, "scope": "shard"},
     {"method": "craig", "budget": "20%", "neighbours": 16, "scope": "global"},
     {"method": "gradmatch", "budget": "20%", "scope": "global", "partition": "cluster", "partitions": 2},
     {"method": "mix-review", "budget": "20%", "phases": 2, "explore": 0.5},
