@@ -29,7 +29,8 @@ for path in sorted(pathlib.Path("pipeline").rglob("*.py")):
     print(json.dumps({"text": path.read_text()}))' > "$new2"
 "$bin/cptsel" embed "$old" "$new1" --model "$out/model-1" --lookahead "$new2" $common --out "$out/run-2"
 "$bin/cptsel" select "$out/run-2" --budget '25000 tokens' --history "$out/replay-1" --out "$out/replay-2"
-"$bin/cptsel" compare "$out/replay-1" "$out/replay-2"
+"$bin/cptsel" select "$out/run-2" --budget '25000 tokens' --out "$out/forgetful-2"
+"$bin/cptsel" compare "$out/forgetful-2" "$out/replay-2"
 "$bin/cptsel" export "$out/replay-2" --to parquet --ids --out "$out/export-2"
 "$bin/python" examples/hf_trainer.py "$new2" --model "$out/model-1" --replay "$out/export-2" \
     --fraction 0.1 --steps 60 --out "$out/model-2"
