@@ -78,12 +78,12 @@ def nearest(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
     if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1] or not len(base):
         raise ValueError(f"queries {queries.shape} and base {base.shape} must be matrices of one width, base not empty")
     centre = base.mean(axis=0, dtype=np.float64).astype(np.float32)
-    queries, base = _centred(queries, centre), _centred(base, centre)
+    base = _centred(base, centre)
     k = _checked_k(k, len(base))
     classes = equal_rows(base)
     if len(classes.first) == len(base):
-        return _scan(queries, base, k)
-    return _expand(_scan(queries, base[classes.first], min(k, len(classes.first))), classes, k)
+        return _scan(queries, base, k, centre)
+    return _expand(_scan(queries, base[classes.first], min(k, len(classes.first)), centre), classes, k)
 
 
 def equal_rows(x: np.ndarray) -> Classes:
@@ -117,14 +117,15 @@ def _classes_by_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(first), rank[inverse.reshape(len(keys))]
 
 
-def _centred(x: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
+def _centred(x: np.ndarray, centre: np.ndarray | None = None, first: int = 0) -> np.ndarray:
+    """``x`` less a centre, by default its mean; ``first`` is what its first row is called where one isn't finite."""
     if x.ndim != 2 or not x.shape[1]:
         raise ValueError(f"rows must be a matrix (n, d) with d >= 1, not of shape {x.shape}")
     if centre is None:
         centre = x.mean(axis=0, dtype=np.float64) if len(x) else np.zeros(x.shape[1])
     x = np.ascontiguousarray(x, np.float32) - centre.astype(np.float32)
     if not np.isfinite(x).all():
-        raise ValueError(f"row {int(np.argmin(np.isfinite(x).all(axis=1)))} holds a value that is not finite")
+        raise ValueError(f"row {first + int(np.argmin(np.isfinite(x).all(axis=1)))} holds a value that is not finite")
     return x
 
 
@@ -134,12 +135,17 @@ def _checked_k(k: int, rows: int) -> int:
     return min(k, rows)
 
 
-def _scan(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
-    """Compare every query with every row of ``base``, both centred and ``base`` without equal rows."""
+def _scan(queries: np.ndarray, base: np.ndarray, k: int, centre: np.ndarray | None = None) -> Links:
+    """Compare every query with every row of ``base``, which is centred and without equal rows.
+
+    Queries are centred already, or are from ``centre``, block by block: a centred copy of all would be as large as x.
+    """
     links = Links(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
     lengths = np.einsum("ij,ij->i", base, base)
     for start in range(0, len(queries), _BLOCK):
         rows = queries[start : start + _BLOCK]
+        if centre is not None:
+            rows = _centred(rows, centre, start)
         squares, found = faiss.knn(rows, base, k)
         scale = np.einsum("ij,ij->i", rows, rows)[:, None] + lengths[found]
         at_row, at_link = np.nonzero(squares <= _LOST_DIGITS * scale)

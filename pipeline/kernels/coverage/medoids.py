@@ -21,6 +21,7 @@ from cptsel.pipeline.kernels.neighbours import Links, nearest
 EXACT_MEMBERS, NEAR = 512, 256
 
 _BLOCK = 4_096
+_OFFERED = 65_536  # rows that are copied at a time to be compared with picks
 _LESS = 1 - 1e-9  # a swap must lower the cost by more than rounding, or passes could swap equals for ever
 _PAIRS, _CLOSE = 4_096, 1 + 1e-4  # above so many pairs float32 rules out all but members within this of the best
 
@@ -94,12 +95,14 @@ def _offer(x: np.ndarray, rows: np.ndarray, picks: np.ndarray, some: np.ndarray,
     if not len(rows) or not len(some):
         return
     some = some[np.argsort(picks[some])]
-    links = nearest(x[rows], x[picks[some]], 1)
-    offered, distance = some[links.indices[:, 0]], links.distances[:, 0]
-    old, old_distance = into.owner[rows], into.distance[rows]
-    lower = (old >= 0) & (distance == old_distance) & (picks[offered] < picks[old])
-    better = (distance < old_distance) | lower
-    into.owner[rows[better]], into.distance[rows[better]] = offered[better], distance[better]
+    for start in range(0, len(rows), _OFFERED):
+        block = rows[start : start + _OFFERED]
+        links = nearest(x[block], x[picks[some]], 1)
+        offered, distance = some[links.indices[:, 0]], links.distances[:, 0]
+        old, old_distance = into.owner[block], into.distance[block]
+        lower = (old >= 0) & (distance == old_distance) & (picks[offered] < picks[old])
+        better = (distance < old_distance) | lower
+        into.owner[block[better]], into.distance[block[better]] = offered[better], distance[better]
 
 
 def _reassign(
