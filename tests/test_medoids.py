@@ -28,6 +28,15 @@ def test_assignment_is_brute_force(neighbours: int | None) -> None:
     np.testing.assert_allclose(distance, distances.min(axis=1), rtol=1e-4)
 
 
+def test_blocks_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, picks = rows(250, seed=1), np.random.default_rng(0).permutation(250)[:30]
+    whole = assign(x, picks)
+    monkeypatch.setattr(medoids, "_OFFERED", 60)
+    parts = assign(x, picks)
+    np.testing.assert_array_equal(parts.owner, whole.owner)
+    np.testing.assert_allclose(parts.distance, whole.distance, rtol=1e-5)
+
+
 @pytest.mark.parametrize("use_graph", [False, True])
 def test_equal_distances_go_to_the_lowest_row_and_picks_own_themselves(use_graph: bool) -> None:
     x = np.array([[0], [2], [1], [2], [0], [3]], np.float32)

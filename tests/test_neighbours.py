@@ -93,6 +93,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = knn_graph(x, 30)
     np.testing.assert_array_equal(whole.indices, parts.indices)
     np.testing.assert_allclose(whole.distances, parts.distances, rtol=1e-5)
+    check(nearest(x, x[:90], 7), x, x[:90])  # queries are centred block by block
 
 
 def test_rows_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,4 +124,8 @@ def test_bad_arguments_are_refused() -> None:
     x[3, 1] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         knn_graph(x, 2)
+    queries = np.ones((8200, 2), np.float32)  # more than a block
+    queries[8195, 0] = np.inf
+    with pytest.raises(ValueError, match="row 8195 holds"):
+        nearest(queries, x[:3], 1)
     assert knn_graph(x[:0], 3).indices.shape == (0, 0)

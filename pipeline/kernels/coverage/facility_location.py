@@ -57,10 +57,13 @@ def cover(links: Links, mass: np.ndarray, candidates: int, reach: np.ndarray | N
         reach = links.distances[:, -1] if k else np.zeros(n, np.float32)
     values = reach[:, None] - links.distances
     values *= mass.astype(np.float32)[:, None]
-    entries = np.flatnonzero(values > 0)
+    entries = np.flatnonzero(values > 0).astype(np.int32 if values.size < 2**31 else np.int64)
     listed = links.indices.reshape(-1)[entries]
     starts = np.concatenate([[0], np.cumsum(np.bincount(listed, minlength=candidates))])
-    entries = entries[np.argsort(listed, kind="stable")]
+    order = np.argsort(listed, kind="stable")
+    del listed
+    entries = entries[order]
+    del order  # the largest array by far, of no use any more
     return Coverage(starts, (entries // max(k, 1)).astype(np.int32), values.reshape(-1)[entries], n)
 
 

@@ -9,6 +9,10 @@ heavy-tailed lengths into one cell, and is quadratic there.
 
 All rows are clients. Greedy on a sample of them would be cheaper, but picks serve themselves and few others then, and
 much of the gain is lost on gradients of text.
+
+Every row is compared with every candidate. To compare the rows of a cell with those candidates alone that some of its
+rows find near costs less, but rows whose nearest candidates are missed ask for more than they need: of the gain over
+random, 3 to 12 % was lost on gradients of text that were multiplied with noise to 40,000.
 """
 
 from __future__ import annotations
