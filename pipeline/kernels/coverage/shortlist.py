@@ -10,7 +10,7 @@ heavy-tailed lengths into one cell, and is quadratic there.
 All rows are clients. Greedy on a sample of them would be cheaper, but picks serve themselves and few others then, and
 much of the gain is lost on gradients of text.
 
-Every row is compared with every candidate. Comparing the rows of a cell with those candidates alone that 128 of its rows
+Every row is compared with every candidate. Comparing the rows of a cell with only the candidates that 128 of its rows
 find near was tried. Rows whose nearest candidates are missed then ask for more than they need: of the gain over random,
 8 to 12 % was lost on 10,000 gradients of text and noisy copies of them, 40,000 rows in all, and 4 % on synthetic rows.
 Asking 1,000 rows of each cell lost 3 to 4 %, and cost more than comparing all.
