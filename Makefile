@@ -28,7 +28,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-demo: $(VENV)/.installed  ## embed, select, order and verify the sample data; results in demo-out/
+demo: $(VENV)/.installed  ## embed, select, order, verify and export the sample data; results in demo-out/
 	$(BIN)/cptsel embed 'sample_data/old/*/*.jsonl.gz' --model sample_data/tiny-lm \
 		--lookahead 'sample_data/new/*/*.jsonl.gz' --group-by source --max-tokens 256 --pool 20% \
 		--workers 2 --overwrite --out $(OUT)/run
@@ -36,7 +36,10 @@ demo: $(VENV)/.installed  ## embed, select, order and verify the sample data; re
 	$(BIN)/cptsel order $(OUT)/replay --epochs 2 --world-size 2 --overwrite --out $(OUT)/ordered
 	$(BIN)/cptsel verify $(OUT)/ordered --sources
 	$(BIN)/cptsel inspect $(OUT)/ordered
-	@echo; echo "The replay manifest is in $(OUT)/ordered; CONSUMING.md there tells a trainer how to read it."
+	$(BIN)/cptsel export $(OUT)/ordered --to parquet --ids --overwrite --out $(OUT)/export
+	$(BIN)/cptsel verify $(OUT)/export --replay $(OUT)/ordered
+	@echo; echo "The replay manifest is in $(OUT)/ordered; CONSUMING.md there tells a trainer how to read it,"
+	@echo "and TRAINING.md in $(OUT)/export how to train on the texts themselves."
 
 lint: $(VENV)/.installed-dev  ## style, types and the order of imports
 	$(BIN)/ruff check .
