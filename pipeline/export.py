@@ -94,9 +94,10 @@ def _check_format(config: ExportConfig, manifest: Manifest) -> None:
         raise UsageError(f"--to {format.name} holds no token ids; leave out --ids, or use one of {able}")
     if config.tokenizer and format.writes_text and not config.ids:
         raise UsageError(f"--to {format.name} writes text; leave out --tokenizer, or add --ids")
-    if not format.weighs and manifest.realisation in ("loss", "sampling"):
+    if manifest.realisation in {"loss", "sampling"}.difference(format.weighs):
+        able = "no weight a sample" if not format.weighs else "a loss weight a sample, and do not draw by weights"
         raise UsageError(
-            f"--to {format.name}: its trainers take no weight a sample, and {manifest.directory} realises weights by "
+            f"--to {format.name}: its trainers take {able}, and {manifest.directory} realises weights by "
             f"{manifest.realisation!r}; select with --realisation repeat or none, or export another format"
         )
 

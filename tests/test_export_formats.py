@@ -87,6 +87,42 @@ def test_ranks_are_joined_in_their_common_order(tmp_path, to):
     assert "common order" in (out / "TRAINING.md").read_text()
 
 
+LINES = {
+    "ms-swift": ("messages", lambda text, weight: [{"role": "assistant", "content": text, "loss_scale": weight}]),
+    "llamafactory-v1": (
+        "messages",
+        lambda text, weight: [
+            {"role": "assistant", "content": [{"type": "text", "value": text}], "loss_weight": weight}
+        ],
+    ),
+    "llamafactory": ("text", lambda text, weight: text),
+}
+
+
+@pytest.mark.parametrize("realisation", ["repeat", "loss"])
+@pytest.mark.parametrize("to", LINES)
+def test_lines_of_trainers_that_take_messages(tmp_path, to, realisation):
+    built = build_replay(tmp_path, shards=4, phases=2, realisation=realisation, curriculum=True, keep=0.9)
+    if realisation not in ("repeat", *EXPORTS[to].weighs):
+        with pytest.raises(UsageError, match="take no weight a sample"):
+            exported(built.replay, tmp_path / "out", to)
+        return
+    out, (field, content) = exported(built.replay, tmp_path / "out", to), LINES[to]
+    for phase in (0, 1):
+        lines = (out / f"data/phase-{phase:03d}/replay.jsonl").read_text().splitlines()
+        found = [(line["sample_id"], line["repeat"], line[field]) for line in map(json.loads, lines)]
+        assert found == [
+            (name, number, content(text, loss_weight))
+            for name, text, number, _, _, loss_weight in expected(built, phase)
+        ]
+
+
+def test_draws_are_refused_where_a_trainer_only_weighs(tmp_path):
+    built = build_replay(tmp_path, realisation="sampling")
+    with pytest.raises(UsageError, match="a loss weight a sample, and do not draw by weights"):
+        exported(built.replay, tmp_path / "out", "ms-swift")
+
+
 @pytest.mark.parametrize("to", ["hf", "megatron"])
 def test_equal_bytes_with_two_workers(embedded, tmp_path, to):
     config = ExportConfig(replay=str(embedded.replay), out=str(tmp_path / "2"), to=to, workers=2)
@@ -165,7 +201,8 @@ def test_the_page_tells_what_to_do_and_what_is_lost(embedded, tmp_path, to):
     assert header["parent"] in page
     assert header["instructions"] in page
     assert all(sentence in page for sentence in header["loses"])
-    assert "{" + "folder}" not in page
+    assert not any("{" + field + "}" in page for field in ("folder", "new", "share", "rest", "file"))
+    assert all(f"## {trainer.name}" in page for trainer in EXPORTS[to].trainers)
     assert f"{len(embedded.plays):,}" in page
 
 

@@ -214,7 +214,7 @@ def test_help_and_documentation_list_what_is_new(repository):
     )
     printed = " ".join(found.stdout.split())
     assert "shortest covers the shortest." in printed
-    assert "--to [jsonl|parquet|hf|megatron|olmo|mds|webdataset|texts]" in printed
+    assert f"--to [{'|'.join(EXPORTS)}|texts]" in printed
     assert "texts is a text a line." in printed
     assert "--format [jsonl|parquet|arrow|mds|webdataset|toy]" in printed
     assert "| `shortest` | coverage | covers the shortest | A. Toy 2026 |" in printed

@@ -1,13 +1,16 @@
 """Exports read, and corpora written, by trainers' own libraries, in environments of tests/trainers/environments.py."""
 
 import json
+import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from corpus_builders import read_corpus
 from manifest_builder import build_replay
+from transformers import AutoTokenizer
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.token_ids import token_ids
@@ -37,9 +40,13 @@ def by_library(repository, name, script, kind, folder, given=""):
 
 
 def read_by(repository, name, kind, folder):
-    """What a library yields, and its version."""
+    """What a library yields; its version goes into the file that CPTSEL_PROVED names, where that is set."""
     *plays, found = map(json.loads, by_library(repository, name, "read.py", kind, folder))
-    return plays, found
+    if os.environ.get("CPTSEL_PROVED"):
+        proved = Path(os.environ["CPTSEL_PROVED"])
+        versions = json.loads(proved.read_text()) | found
+        proved.write_text(json.dumps(dict(sorted(versions.items())), indent=2) + "\n")
+    return plays
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_plays_are_those_of_the_manifest_in_its_order(repository, tmp_path, monk
     built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
     out = tmp_path / "out"
     export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)
-    plays, _ = read_by(repository, name, kind, out if kind in ("grain", "torchdata") else out / "data")
+    plays = read_by(repository, name, kind, out if kind in ("grain", "torchdata") else out / "data")
     found = [tuple(play[name] for name in FIELDS) for play in plays]
     assert found == [
         (s["sample_id"], s["text"], number, s["group"], s["weight"], 1.0) for _, s, number in built.sequence()
@@ -71,8 +78,50 @@ def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded
     export(ExportConfig(replay=str(embedded.replay), out=str(out), to=to), make_steps=InlineSteps)
     vocabulary = token_ids(load_manifest(str(embedded.replay)), None).vocabulary
     (out / "facts.json").write_text(json.dumps({"size": vocabulary.size, "eos": vocabulary.eos}))
-    documents, _ = read_by(repository, name, kind, out / "data")
+    documents = read_by(repository, name, kind, out / "data")
     assert documents == [[*ids, vocabulary.eos] for _, ids in embedded.plays]
+
+
+def test_ms_swift_weighs_the_tokens_of_a_sample(repository, tmp_path, tiny_lm):
+    """In order, by the weight of the manifest; EOS, which it adds, weighs 1."""
+    built, plays = read_weighed(repository, tmp_path, tiny_lm, "ms-swift", "swift", "swift")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    for (_, sample, _), play in zip(built.sequence(), plays, strict=True):
+        ids = tokenizer(sample["text"])["input_ids"]
+        assert play["text"] == sample["text"]
+        assert play["input_ids"] == [*ids, tokenizer.eos_token_id]
+        assert play["loss_scale"][1:-1] == pytest.approx([sample["loss_weight"]] * (len(ids) - 1))
+        assert play["loss_scale"][-1] == 1.0
+        assert play["labels"][1:] == play["input_ids"][1:]
+
+
+def test_llamafactory_v1_weighs_the_tokens_of_a_sample(repository, tmp_path, tiny_lm):
+    """All of them, those of the template as well, which it puts around the text."""
+    built, plays = read_weighed(repository, tmp_path, tiny_lm, "llamafactory-v1", "llamafactory", "llamafactory_v1")
+    for (_, sample, _), play in zip(built.sequence(), plays, strict=True):
+        assert play["text"] == sample["text"]
+        assert play["loss_weights"] == [sample["loss_weight"]] * len(play["input_ids"])
+        assert play["labels"] == play["input_ids"]
+
+
+def read_weighed(repository, folder, tiny_lm, to, name, kind):
+    """A manifest whose weights multiply losses, and what a library makes of its export."""
+    built = build_replay(folder, shards=4, documents=8, realisation="loss", keep=0.9)
+    assert len({sample["loss_weight"] for sample in built.samples}) > 1
+    out = folder / "out"
+    export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)
+    (out / "model.txt").write_text(str(tiny_lm))
+    return built, read_by(repository, name, kind, out / "data")
+
+
+def test_llamafactory_reads_plays_in_order(repository, tmp_path, tiny_lm):
+    built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
+    out = tmp_path / "out"
+    export(ExportConfig(replay=str(built.replay), out=str(out), to="llamafactory"), make_steps=InlineSteps)
+    (out / "model.txt").write_text(str(tiny_lm))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    texts = [sample["text"] + tokenizer.eos_token for _, sample, _ in built.sequence()]
+    assert read_by(repository, "llamafactory", "llamafactory", out / "data") == tokenizer(texts)["input_ids"]
 
 
 def test_the_hugging_face_trainer_plays_the_manifest_and_resumes_after_a_kill(

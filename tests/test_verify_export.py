@@ -108,6 +108,8 @@ def test_a_format_reads_what_it_wrote(embedded, exports, tmp_path, name):
 @pytest.mark.parametrize("curriculum", [False, True])
 def test_phases_curricula_and_realisations_pass(tmp_path, monkeypatch, to, realisation, curriculum):
     """In several parts."""
+    if realisation not in ("repeat", "none", *EXPORTS[to].weighs):
+        pytest.skip("the format refuses it")
     for module in (plan, pieces):
         monkeypatch.setattr(module, "PART_PLAYS", 9)
     built = build_replay(
@@ -115,7 +117,7 @@ def test_phases_curricula_and_realisations_pass(tmp_path, monkeypatch, to, reali
     )
     make(built.replay, tmp_path / "out", to)
     assert check(tmp_path / "out", built.replay)["status"] == "verified"
-    assert len(plays_files(tmp_path / "out")) > 4
+    assert len(plays_files(tmp_path / "out")) > 4 or EXPORTS[to].layout == "whole"
 
 
 @pytest.mark.parametrize("to", ["jsonl", "hf"])

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from cptsel.pipeline.exports.trainers import EXAMPLE, Mix, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
@@ -54,8 +55,10 @@ class ExportFormat(ABC):
         writes_text: whether it can hold text.
         writes_ids: whether it can hold token ids.
         keeps: the fields of a play that can be read from its files again; of input_ids, where they are written.
-        weighs: whether a play's weights reach the trainer.
+        weighs: the realisations by weights of which its trainers are capable; weights are no matter to repeats or none.
         shuffles: whether its trainers put plays into an order of their own.
+        mixes: whether its files are mixed with a new corpus as they are.
+        trainers: who reads it, and how.
     """
 
     name: ClassVar[str]
@@ -67,8 +70,10 @@ class ExportFormat(ABC):
     writes_text: ClassVar[bool] = True
     writes_ids: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = FIELDS
-    weighs: ClassVar[bool] = True
+    weighs: ClassVar[tuple[str, ...]] = ("loss", "sampling")
     shuffles: ClassVar[bool] = False
+    mixes: ClassVar[bool] = True
+    trainers: ClassVar[tuple[Trainer, ...]] = ()
 
     @abstractmethod
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
@@ -141,10 +146,21 @@ class ExportFormat(ABC):
             lost.append("The trainer shuffles: the order is its own, and there is one epoch of files for all epochs.")
         return lost
 
-    def recipe(self, folders: Sequence[str]) -> str:
-        """How to train on it, in Markdown: what to paste into the trainer's configuration.
+    def recipe(self, folders: Sequence[str], mixes: Mapping[str, Mix] | None = None) -> str:
+        """How each of its trainers trains on it, in Markdown: what to paste into the trainer's configuration.
 
         Args:
-            folders: of the datasets, relative to the export, such as ``data``.
+            folders: of the datasets, relative to the export, such as ``data``; the recipe shows the first.
+            mixes: how each is mixed with the new corpus, where that is known.
         """
-        return ""
+        folder, known = folders[0], mixes is not None
+        mix = mixes[folder] if mixes is not None else EXAMPLE
+        return "".join(f"\n## {trainer.name}\n{trainer.section(folder, mix, known)}" for trainer in self.trainers)
+
+    def blends(self) -> dict[str, Trainer]:
+        """Names of the files by which trainers mix a dataset with another corpus, and one that reads each."""
+        return {trainer.blend.name: trainer for trainer in reversed(self.trainers) if trainer.blend is not None}
+
+    def ends(self) -> tuple[str, ...]:
+        """Ends of the names of all files that it writes below ``data/``."""
+        return (self.suffix, *self.beside, *(f"/{name}" for name in self.blends()))

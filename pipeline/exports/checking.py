@@ -190,7 +190,7 @@ def _check_files(format: ExportFormat, header: ExportHeader, problems: Problems)
     """Every file has a name of the format, and only files of plays have plays."""
     for name, entry in sorted(header["files"].items()):
         plays, inside = name.endswith(format.suffix), name.startswith("data/") and ".." not in name.split("/")
-        if not inside or not name.endswith((format.suffix, *format.beside)):
+        if not inside or not name.endswith(format.ends()):
             problems.add(EXPORT, None, f"lists {name}, which is no file of a {format.name} export")
         elif not plays and (entry["lines"] or entry["tokens"]):
             problems.add(EXPORT, None, f"says that {name} holds plays")

@@ -8,22 +8,49 @@ import pyarrow as pa
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.tables import check_columns, schema_of, tables
+from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream
 
-_RECIPE = """
+_DATASETS = Trainer(
+    name="Hugging Face datasets",
+    recipe="""
 ```python
 from datasets import load_from_disk
 
 replay = load_from_disk("EXPORT/{folder}")  # a row a play, in order
 ```
 
-The Hugging Face `Trainer` shuffles unless it is told not to: `TrainingArguments(train_sampling_strategy="sequential")`
-(transformers 5.2 or newer). TRL's trainers inherit that. axolotl: `path: EXPORT/{folder}` under `datasets` with
-`shuffle_merged_datasets: false` and `curriculum_sampling: true`.
-"""
+Mixed with a new corpus, plays of replay in their order: `interleave_datasets([new, replay], probabilities=[{rest},
+{share}], seed=SEED)`.
+""",
+    order="kept",
+    weights="a column, for a loss of your own",
+    proved=("datasets",),
+)
+_TRL = Trainer(
+    name="Hugging Face Trainer, TRL",
+    recipe="""
+They shuffle unless told not to: `TrainingArguments(train_sampling_strategy="sequential")` (transformers 5.2 or newer).
+""",
+    order="kept, with `sequential`",
+    weights="a column, for a loss of your own",
+)
+_AXOLOTL = Trainer(
+    name="axolotl",
+    recipe="""
+```yaml
+datasets:
+  - {path: "EXPORT/{folder}", type: completion, field: text}
+shuffle_merged_datasets: false
+curriculum_sampling: true
+```
+""",
+    order="kept, with both options",
+    weights="do not reach it",
+)
 
 
 class HuggingFace(ExportFormat):
@@ -36,6 +63,7 @@ class HuggingFace(ExportFormat):
     unit: ClassVar[str] = "row"
     layout: ClassVar = "parts"
     writes_ids: ClassVar[bool] = True
+    trainers: ClassVar[tuple[Trainer, ...]] = (_DATASETS, _TRL, _AXOLOTL)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
@@ -73,6 +101,3 @@ class HuggingFace(ExportFormat):
         }
         info = {"citation": "", "description": "", "homepage": "", "license": ""}
         return {"dataset_info.json": info, "state.json": state}
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])

@@ -5,14 +5,20 @@ from typing import ClassVar
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import parse_line, stream_lines, to_line, write_lines
+from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
-_RECIPE = """
-Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. axolotl: each file under `datasets` with
-`ds_type: json` and `type: completion`, `shuffle_merged_datasets: false` and `curriculum_sampling: true`.
-LLaMA-Factory: an entry of `dataset_info.json` with `"columns": {"prompt": "text"}`, `stage: pt` and
-`mix_strategy: interleave_under` with `interleave_probs`.
-"""
+_LINES = Trainer(
+    name="A reader of your own",
+    recipe="""
+Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. A line is a JSON object: `text`, `sample_id`,
+`group`, `weight`, `loss_weight` and where the play is from.
+""",
+    order="kept; by rank, where the manifest has ranks",
+    weights="fields, for a loss or draws of your own",
+    samples="text, or text and token ids",
+    proved=("zstandard",),
+)
 
 
 class Jsonl(ExportFormat):
@@ -23,6 +29,7 @@ class Jsonl(ExportFormat):
     suffix: ClassVar[str] = ".jsonl.zst"
 
     writes_ids: ClassVar[bool] = True
+    trainers: ClassVar[tuple[Trainer, ...]] = (_LINES,)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         write_lines(path, map(to_line, records))
@@ -30,6 +37,3 @@ class Jsonl(ExportFormat):
 
     def read(self, path: str) -> Iterator[Record]:
         return map(parse_line, stream_lines(path))
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])

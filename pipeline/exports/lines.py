@@ -53,16 +53,25 @@ def stream_lines(path: str) -> Iterator[bytes]:
     from cptsel.pipeline.corpus.streams import decompress
     from cptsel.pipeline.corpus.types import Damage
 
-    left: list[bytes] = []
     with io.open_read(path) as handle:
         try:
-            for chunk in decompress(handle, "zstd"):
-                first, *others = chunk.split(b"\n")
-                left.append(first)
-                for other in others:
-                    yield b"".join(left)
-                    left = [other]
+            yield from split_lines(decompress(handle, "zstd"))
         except Damage as error:
             raise ValueError(f"is no whole zstd stream ({error})") from error
+
+
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of bytes that come in pieces, without their ends.
+
+    Raises:
+        ValueError: the last line has no end.
+    """
+    left: list[bytes] = []
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        left.append(first)
+        for other in others:
+            yield b"".join(left)
+            left = [other]
     if any(left):
         raise ValueError("ends inside a line")

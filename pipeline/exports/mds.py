@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.trainers import Blend, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
@@ -26,25 +27,38 @@ _COLUMNS = {  # by name, as MDSWriter sorts them: encoding, bytes where all valu
 }
 _NUMBERS = {"float64": "<d", "int32": "<i", "int64": "<q"}
 
-_RECIPE = """
+_STREAMING = Trainer(
+    name="MosaicML streaming",
+    recipe="""
 ```python
 from streaming import StreamingDataset
 
 replay = StreamingDataset(local="EXPORT/{folder}", shuffle=False, num_canonical_nodes=1, batch_size=BATCH)
 ```
-
-llm-foundry, beside the new corpus, under `train_loader.dataset`:
-
-```yaml
-streams:
-  new: {local: /data/new, proportion: 0.95}
-  replay: {local: EXPORT/{folder}, proportion: 0.05}
+""",
+    order="kept, with both options",
+    weights="columns, for a loss of your own",
+    proved=("mosaicml-streaming",),
+)
+_FOUNDRY = Trainer(
+    name="llm-foundry",
+    recipe="""
+`text` is tokenised there. A `proportion` draws samples from a stream as often as it takes; `repeat: 1` plays it once.
+""",
+    order="kept, with both options, while one stream is read",
+    weights="do not reach it",
+    blend=Blend(
+        name="streams.yaml",
+        language="yaml",
+        text="""streams:
+  new: {local: "{new}", proportion: {rest}}
+  replay: {local: "EXPORT/{folder}", proportion: {share}}
 shuffle: false
 num_canonical_nodes: 1
-```
-
-A `proportion` draws from a stream as often as it takes; `repeat: 1` plays it once. `text` is tokenised there.
-"""
+""",
+        use="Mixed with the new corpus, an MDS folder as well, under `train_loader.dataset` ({file}):",
+    ),
+)
 
 
 class Mds(ExportFormat):
@@ -56,6 +70,7 @@ class Mds(ExportFormat):
     beside: ClassVar[tuple[str, ...]] = ("/index.json",)
     unit: ClassVar[str] = "sample"
     layout: ClassVar = "parts"
+    trainers: ClassVar[tuple[Trainer, ...]] = (_STREAMING, _FOUNDRY)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
@@ -101,9 +116,6 @@ class Mds(ExportFormat):
             for name, entry in files.items()
         ]
         return {"index.json": {"version": 2, "shards": shards}}
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])
 
 
 def _facts() -> dict[str, Any]:

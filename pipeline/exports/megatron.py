@@ -8,6 +8,7 @@ import numpy as np
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.id_files import read_ids, write_ids
+from cptsel.pipeline.exports.trainers import Blend, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
@@ -15,18 +16,37 @@ _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
 _CODES: dict[np.dtype, int] = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 _LEAST_WIDE = 65_500  # from this size of a vocabulary on, ids take four bytes, as in DType.optimal_dtype
 
-_RECIPE = """
-Megatron-LM and Megatron-core, blended with the new corpus, here with a twentieth of replay:
-
-```sh
---data-path 0.95 /data/new/corpus_text_document 0.05 EXPORT/{folder}/replay
-```
-
-Megatron takes weights of a blend as shares of sequences. It cuts the documents of a path into sequences, shuffles
-them, and plays a path again once all of it is played: give `--train-samples` such that this does not happen, or happens
-as often as you want. NeMo: the same list under `data.paths`. GPT-NeoX: `"train-data-paths"` and `"train-data-weights"`.
-Phases are paths of their own: train one after another.
-"""
+_BLEND = Blend(
+    name="blend.txt",
+    language="sh",
+    text="{rest} {new} {share} EXPORT/{folder}/replay\n",
+    use="""Blended with the new corpus, a path without `.bin` as well, by `--data-args-path` with {file}, or on the
+command line after `--data-path`:""",
+)
+_MEGATRON = Trainer(
+    name="Megatron-LM, Megatron-core",
+    recipe="""
+Weights of a blend are shares of sequences. Megatron cuts the documents of a path into sequences, shuffles them, and
+plays a path again once all of it is played: give `--train-samples` such that this does not happen, or happens as often
+as you want. Phases are paths of their own: train one after another.
+""",
+    order="lost: documents and sequences are shuffled",
+    weights="refused: realise them as repeats",
+    samples="token ids that were embedded",
+    repeats="in the files",
+    proved=("megatron-core",),
+    blend=_BLEND,
+)
+_NEMO = Trainer(
+    name="NeMo, GPT-NeoX",
+    recipe="""
+NeMo takes the same list under `data.paths`; GPT-NeoX `"train-data-paths": ["{new}", "EXPORT/{folder}/replay"]` and
+`"train-data-weights": [{rest}, {share}]`.
+""",
+    order="lost: documents and sequences are shuffled",
+    weights="refused: realise them as repeats",
+    samples="token ids that were embedded",
+)
 
 
 class Megatron(ExportFormat):
@@ -41,8 +61,9 @@ class Megatron(ExportFormat):
     writes_text: ClassVar[bool] = False
     writes_ids: ClassVar[bool] = True
     keeps: ClassVar[tuple[str, ...]] = ()  # the ids alone: neither which sample it is nor what it weighs
-    weighs: ClassVar[bool] = False
+    weighs: ClassVar[tuple[str, ...]] = ()
     shuffles: ClassVar[bool] = True
+    trainers: ClassVar[tuple[Trainer, ...]] = (_MEGATRON, _NEMO)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
@@ -69,9 +90,6 @@ class Megatron(ExportFormat):
         if b"".join(_index(lengths, dtype)) != data:
             raise ValueError("has an .idx that is not one of its plays")
         return ({"input_ids": ids} for ids in read_ids(path, lengths, dtype))
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])
 
 
 def _index(lengths: np.ndarray, dtype: np.dtype) -> Iterator[bytes]:

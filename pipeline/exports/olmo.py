@@ -10,11 +10,14 @@ import numpy as np
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.id_files import read_ids, write_ids
+from cptsel.pipeline.exports.trainers import Blend, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _KINDS = (np.uint8, np.uint16, np.uint32)  # the first that holds all ids, as NumpyDatasetDType is chosen
 
-_RECIPE = """
+_OLMO = Trainer(
+    name="OLMo-core",
+    recipe="""
 OLMo-core finds the ends of plays by the EOS of its tokenizer. A play an instance, in order:
 
 ```python
@@ -27,8 +30,23 @@ dataset = NumpyPaddedFSLDatasetConfig(
 ```
 
 with `shuffle=False` in the data loader. `NumpyFSLDatasetConfig` joins plays and cuts them into sequences instead, and
-`NumpyPackedFSLDatasetConfig` packs them. To mix: `SourceMixtureDatasetConfig` with a `target_ratio` for each source.
-"""
+`NumpyPackedFSLDatasetConfig` packs them.
+""",
+    order="kept, with `shuffle=False`",
+    weights="refused: realise them as repeats",
+    samples="token ids that were embedded",
+    proved=("ai2-olmo-core",),
+    blend=Blend(
+        name="mixture.yaml",
+        language="yaml",
+        text="""sources:
+  - {source_name: new, target_ratio: {rest}, paths: ["{new}"]}
+  - {source_name: replay, target_ratio: {share}, paths: ["EXPORT/{folder}/replay.npy"]}
+""",
+        use="""Mixed with the new corpus, flat `.npy` files (a path or a glob), by tokens:
+`SourceMixtureDatasetConfig` with `source_list=SourceMixtureList(...)` of {file}:""",
+    ),
+)
 
 
 class Olmo(ExportFormat):
@@ -43,7 +61,8 @@ class Olmo(ExportFormat):
     writes_text: ClassVar[bool] = False
     writes_ids: ClassVar[bool] = True
     keeps: ClassVar[tuple[str, ...]] = ("sample_id", "shard", "row")  # which sample it is, but not what it weighs
-    weighs: ClassVar[bool] = False
+    weighs: ClassVar[tuple[str, ...]] = ()
+    trainers: ClassVar[tuple[Trainer, ...]] = (_OLMO,)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
@@ -70,9 +89,6 @@ class Olmo(ExportFormat):
         kind = next((kind for kind in _KINDS if np.dtype(kind).itemsize == width), _KINDS[-1])
         ids = read_ids(path, lengths, kind)
         return ({**play, "input_ids": mine} for play, mine in zip(plays, ids, strict=True))
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])
 
 
 def _table(lengths: np.ndarray, plays: Iterable[Record]) -> bytes:

@@ -7,20 +7,54 @@ import pyarrow.parquet as pq
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.tables import ROWS, check_columns, schema_of, tables
+from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
-_RECIPE = """
-In PyTorch, with [`replay_dataset.py`](https://pypi.org/project/cptsel/), one file that needs pyarrow and torch alone:
+_PYTORCH = Trainer(
+    name="PyTorch, with replay_dataset.py",
+    recipe="""
+[`replay_dataset.py`](https://pypi.org/project/cptsel/) is one file that needs pyarrow and torch alone:
 
 ```python
-from replay_dataset import ReplayDataset, ReplayStream
+from replay_dataset import Mixed, ReplayDataset, ReplayStream
 
 replay = ReplayDataset("EXPORT", epoch=0, rank=0)      # plays by index, in their order
 stream = ReplayStream(replay, batch_size=8)            # in order for any number of loader workers; resumes
+batches = Mixed(new_batches, replay_batches, fraction={share})
 ```
 
-With Hugging Face `datasets`: `load_dataset("parquet", data_files=sorted(glob("EXPORT/{folder}/**/*.parquet")))`.
-"""
+It is a source of grain (`MapDataset.source(replay)`) and of torchdata (`MapStyleWrapper`) as it is.
+""",
+    order="kept, by rank and epoch",
+    weights="columns, for a loss or draws of your own",
+    samples="text, or text and token ids",
+    proved=("torch", "grain", "torchdata"),
+)
+_LITDATA = Trainer(
+    name="LitData",
+    recipe="""
+```python
+from litdata import StreamingDataset, index_parquet_dataset
+from litdata.streaming.item_loader import ParquetLoader
+
+index_parquet_dataset("EXPORT/{folder}", "CACHE")  # then sort `chunks` of CACHE/index.json by filename
+replay = StreamingDataset("EXPORT/{folder}", item_loader=ParquetLoader(), index_path="CACHE", shuffle=False)
+```
+""",
+    order="kept, once the index is sorted",
+    weights="columns, for a loss of your own",
+    proved=("litdata",),
+)
+_FILES = Trainer(
+    name="Hugging Face datasets, from Parquet",
+    recipe="""
+`load_dataset("parquet", data_files=sorted(glob("EXPORT/{folder}/**/*.parquet", recursive=True)))`
+""",
+    order="kept",
+    weights="columns, for a loss of your own",
+    samples="text, or text and token ids",
+    proved=("datasets",),
+)
 
 
 class Parquet(ExportFormat):
@@ -31,6 +65,7 @@ class Parquet(ExportFormat):
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
     writes_ids: ClassVar[bool] = True
+    trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _LITDATA, _FILES)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
@@ -50,6 +85,3 @@ class Parquet(ExportFormat):
             check_columns(file.schema_arrow)
             for batch in file.iter_batches(ROWS, use_threads=False):  # as in io.read_parquet
                 yield from batch.to_pylist()
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])

@@ -5,18 +5,31 @@ import re
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.hf import HuggingFace
 from cptsel.pipeline.exports.jsonl import Jsonl
+from cptsel.pipeline.exports.llamafactory import LlamaFactory
+from cptsel.pipeline.exports.llamafactory_v1 import LlamaFactoryV1
 from cptsel.pipeline.exports.mds import Mds
 from cptsel.pipeline.exports.megatron import Megatron
+from cptsel.pipeline.exports.ms_swift import MsSwift
 from cptsel.pipeline.exports.olmo import Olmo
 from cptsel.pipeline.exports.parquet import Parquet
 from cptsel.pipeline.exports.webdataset import WebDataset
 
-EXPORTS: dict[str, ExportFormat] = {
-    format.name: format for format in (Jsonl(), Parquet(), HuggingFace(), Megatron(), Olmo(), Mds(), WebDataset())
-}
+_FORMATS = (
+    Jsonl(),
+    Parquet(),
+    HuggingFace(),
+    Megatron(),
+    Olmo(),
+    Mds(),
+    WebDataset(),
+    MsSwift(),
+    LlamaFactory(),
+    LlamaFactoryV1(),
+)
+EXPORTS: dict[str, ExportFormat] = {format.name: format for format in _FORMATS}
 
 
 def data_pattern() -> str:
     """Regular expression of the files that exports write below their directory, but for those of all commands."""
-    ends = [end for format in EXPORTS.values() for end in (format.suffix, *format.beside)]
+    ends = [end for format in EXPORTS.values() for end in format.ends()]
     return rf"TRAINING\.md|data(/.+)?({'|'.join(re.escape(end) for end in ends)})"

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
-_RECIPE = """
+_WEBDATASET = Trainer(
+    name="WebDataset",
+    recipe="""
 ```python
 import json, webdataset
 
@@ -20,11 +23,15 @@ index = json.load(open("EXPORT/{folder}/shards.json"))
 urls = ["EXPORT/{folder}/" + shard["url"] for shard in index["shardlist"]]
 replay = webdataset.WebDataset(urls, shardshuffle=False).decode().to_tuple("txt", "json")  # in order, on one node
 
-mixed = webdataset.RandomMix([new, replay], probs=[0.95, 0.05])
+mixed = webdataset.RandomMix([new, replay], probs=[{rest}, {share}])
 ```
 
 By number, for samplers: `wids.ShardListDataset("EXPORT/{folder}/shards.json")`.
-"""
+""",
+    order="kept, on one node",
+    weights="in `json`, for a loss of your own",
+    proved=("webdataset", "wids"),
+)
 
 
 class WebDataset(ExportFormat):
@@ -36,6 +43,7 @@ class WebDataset(ExportFormat):
     beside: ClassVar[tuple[str, ...]] = ("/shards.json",)
     unit: ClassVar[str] = "sample"
     layout: ClassVar = "parts"
+    trainers: ClassVar[tuple[Trainer, ...]] = (_WEBDATASET,)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
@@ -83,9 +91,6 @@ class WebDataset(ExportFormat):
             sizes = {"nsamples": entry["lines"], "filesize": entry["bytes"]}
             shards.append({"url": url, "md5sum": md5.hexdigest(), **sizes})
         return {"shards.json": {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards}}
-
-    def recipe(self, folders: Sequence[str]) -> str:
-        return _RECIPE.replace("{folder}", folders[0])
 
 
 def _member(number: int, end: str, size: int) -> tarfile.TarInfo:

@@ -1,4 +1,4 @@
-"""Read an export by a trainer's own library, and print what it yields: a line of JSON a play, then the version.
+"""Read an export by a trainer's own library, and print what it yields: a line of JSON a play, then its version.
 
     ENVIRONMENT/bin/python tests/trainers/read.py KIND FOLDER
 
@@ -6,10 +6,12 @@ Run by tests/test_trainers.py, in an environment that environments.py made. Of c
 """
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.machinery
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import types
@@ -42,16 +44,14 @@ def wids(folder: str) -> Iterator[Any]:
 
 def import_streaming() -> Any:
     """MosaicML's library, without the images that it imports at load."""
-    for name, members in {
-        "torchvision": {},
-        "torchvision.datasets": {"VisionDataset": object, "CIFAR10": object},
-        "torchvision.transforms": {},
-        "torchvision.transforms.functional": {"to_tensor": None},
-    }.items():
-        module = types.ModuleType(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        module.__dict__.update(members)
-        sys.modules[name] = module
+    stand_in(
+        {
+            "torchvision": {},
+            "torchvision.datasets": {"VisionDataset": object, "CIFAR10": object},
+            "torchvision.transforms": {},
+            "torchvision.transforms.functional": {"to_tensor": None},
+        }
+    )
     return importlib.import_module("streaming")
 
 
@@ -129,6 +129,89 @@ def litdata(folder: str) -> Iterator[Any]:
         yield from StreamingDataset(folder, item_loader=ParquetLoader(), index_path=cache, shuffle=False)
 
 
+def swift(folder: str) -> Iterator[Any]:
+    """Texts, and what each token of the pre-training stage weighs, as its data loader reads them."""
+    from swift.arguments import PretrainArguments
+    from swift.dataset import load_dataset
+    from swift.model import get_processor
+    from swift.template import get_template
+
+    model = Path(folder).parent.joinpath("model.txt").read_text()
+    declared = {field.name: field.default for field in dataclasses.fields(PretrainArguments)}
+    for name in ("dataset_shuffle", "train_dataloader_shuffle", "is_binary_loss_scale"):
+        assert name in declared
+    found, _ = load_dataset(f"{folder}/replay.jsonl", shuffle=False)
+    processor = get_processor(model, model_type="llama")
+    template = get_template(
+        processor,
+        template_type="dummy",
+        use_chat_template=declared["use_chat_template"],
+        loss_scale=declared["loss_scale"],
+        is_binary_loss_scale=False,
+        max_length=64,
+    )
+    template.set_mode("train")
+    for row in found:
+        encoded = template.encode(row)
+        yield {
+            "text": row["messages"][0]["content"],
+            **{name: encoded[name] for name in ("input_ids", "labels", "loss_scale")},
+        }
+
+
+def llamafactory(folder: str) -> Iterator[Any]:
+    """Token ids of the pre-training stage; it imports what reads sound, and wants an older transformers."""
+    os.environ["DISABLE_VERSION_CHECK"] = "1"
+    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedModel, Seq2SeqTrainingArguments
+
+    assert DataCollatorForSeq2Seq
+    assert PreTrainedModel  # before the stand-in, which transformers must not find
+    stand_in({"torchaudio": {}})
+    from llamafactory.data.loader import get_dataset
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments
+
+    model = Path(folder).parent.joinpath("model.txt").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    assert FinetuningArguments(stage="pt", disable_shuffling=True).disable_shuffling
+    data = DataArguments(dataset_dir=folder, dataset="replay", packing=False, cutoff_len=64, overwrite_cache=True)
+    training = Seq2SeqTrainingArguments(output_dir=str(Path(folder).parent / "trained"), use_cpu=True, do_train=True)
+    template = get_template_and_fix_tokenizer(tokenizer, data)
+    found = get_dataset(
+        template, ModelArguments(model_name_or_path=model), data, training, stage="pt", tokenizer=tokenizer
+    )
+    for row in found["train_dataset"]:
+        yield row["input_ids"]
+
+
+def llamafactory_v1(folder: str) -> Iterator[Any]:
+    """Texts, and what each token weighs."""
+    from llamafactory.v1.core.data_engine import DataEngine
+    from llamafactory.v1.core.utils.rendering import Renderer
+    from transformers import AutoTokenizer
+
+    model = Path(folder).parent.joinpath("model.txt").read_text()
+    table = Path(folder).parent / "datasets.yaml"
+    table.write_text(json.dumps({"replay": {"path": f"{folder}/replay.jsonl", "source": "local"}}))
+    found = DataEngine(str(table))
+    renderer = Renderer("chatml", AutoTokenizer.from_pretrained(model))
+    for number in range(len(found)):
+        (encoded,) = renderer.process_samples([found[number]])
+        yield {
+            "text": found[number]["messages"][0]["content"][0]["value"],
+            **{name: encoded[name] for name in ("input_ids", "labels", "loss_weights")},
+        }
+
+
+def stand_in(modules: dict[str, dict[str, Any]]) -> None:
+    """Put empty modules in place of what a library imports at load and text does not need."""
+    for name, members in modules.items():
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__dict__.update(members)
+        sys.modules[name] = module
+
+
 def replay_dataset() -> Any:
     """The file that a trainer may copy, by its path, as where there is no cptsel."""
     path = Path(__file__).parents[2] / "src/cptsel/replay_dataset.py"
@@ -140,11 +223,18 @@ def replay_dataset() -> Any:
     return module
 
 
-PACKAGES = {"streaming": "mosaicml-streaming", "megatron": "megatron-core", "olmo": "ai2-olmo-core"}
+PACKAGES = {
+    "streaming": "mosaicml-streaming",
+    "megatron": "megatron-core",
+    "olmo": "ai2-olmo-core",
+    "swift": "ms-swift",
+    "llamafactory_v1": "llamafactory",
+}
 
 if __name__ == "__main__":
     kind, where = sys.argv[1:]
     with contextlib.redirect_stdout(sys.stderr):  # some show their progress
-        found = [*globals()[kind](where), version(PACKAGES.get(kind, kind))]
+        package = PACKAGES.get(kind, kind)
+        found = [*globals()[kind](where), {package: version(package)}]
     for item in found:
         print(json.dumps(item))

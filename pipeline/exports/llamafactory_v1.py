@@ -1,0 +1,66 @@
+"""LLaMA-Factory v1: JSON lines with a message a play, which carries the weight of its loss."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.json_files import Line, facts, facts_read, read_json_lines, write_json_lines
+from cptsel.pipeline.exports.trainers import Trainer
+from cptsel.pipeline.model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from cptsel.pipeline.artifacts.manifest import Manifest
+
+_FACTORY = Trainer(
+    name="LLaMA-Factory v1",
+    recipe="""
+`USE_V1=1 llamafactory-cli sft config.yaml`, with a file of datasets as `train_dataset: datasets.yaml`:
+
+```yaml
+replay: {path: "EXPORT/{folder}/replay.jsonl", source: local}
+new: {path: "{new}", source: local, size: SAMPLES}
+```
+
+`size` and `weight` draw samples with replacement: give them to the new corpus alone.
+""",
+    order="lost: its sampler shuffles",
+    weights="multiply losses, over their sum in a batch: `loss_weight`, a float a message",
+    proved=("llamafactory",),
+)
+
+
+class LlamaFactoryV1(ExportFormat):
+    """``replay.jsonl``: ``messages`` with one of the assistant, whose ``loss_weight`` weighs all its tokens."""
+
+    name: ClassVar[str] = "llamafactory-v1"
+    summary: ClassVar[str] = "JSON lines of LLaMA-Factory v1, which takes loss weights"
+    suffix: ClassVar[str] = ".jsonl"
+    layout: ClassVar = "whole"
+    weighs: ClassVar[tuple[str, ...]] = ("loss",)
+    shuffles: ClassVar[bool] = True
+    trainers: ClassVar[tuple[Trainer, ...]] = (_FACTORY,)
+
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+        return write_json_lines(path, map(_line, records))
+
+    def read(self, path: str) -> Iterator[Record]:
+        return read_json_lines(path, _record, _line)
+
+    def loses(self, manifest: "Manifest") -> list[str]:
+        lost = [*super().loses(manifest), "Every text is put into the markup of a chat template, which is trained on."]
+        if manifest.realisation == "loss":
+            lost.append("A batch's loss is divided by the sum of its weights, so weights count within a batch alone.")
+        return lost
+
+
+def _line(record: Record) -> Line:
+    content = [{"type": "text", "value": record["text"]}]
+    message = {"role": "assistant", "content": content, "loss_weight": record["loss_weight"]}
+    return {"messages": [message], **facts(record)}
+
+
+def _record(line: Line) -> Record:
+    """The record that ``_line`` made into an object."""
+    (message,) = line["messages"]
+    (content,) = message["content"]
+    return {"text": content["value"], "loss_weight": message["loss_weight"], **facts_read(line)}
