@@ -322,7 +322,7 @@ class ExportHeader(TypedDict):
 
     format: str
     spec_version: int
-    tool: NotRequired[dict[str, str]]
+    tool: NotRequired[Tool]
     parent: str
     to: str
     realisation: str
