@@ -20,14 +20,18 @@ class Embedded:
 
 
 def build_embedded(folder: Path, tiny_lm: Path) -> Embedded:
-    """Embed two small shards, some windows of which begin or end inside a word, and choose from them with repeats."""
+    """Embed two small shards, some windows of which begin or end inside a word, and choose from them with repeats.
+
+    Documents have ids of 32 hex digits.
+    """
     texts = [
         f"Übung {i}: naïve 🙂 text, </s> written out, and the {'many ' * (i * 7)}words of a document."
         for i in range(12)
     ]
     (folder / "corpus").mkdir()
     for shard in range(2):
-        lines = [json.dumps({"text": text}) + "\n" for text in texts[shard * 6 : shard * 6 + 6]]
+        rows = [{"text": text, "id": f"{0xA0 + number:032X}"} for number, text in enumerate(texts)]
+        lines = [json.dumps(row) + "\n" for row in rows[shard * 6 : shard * 6 + 6]]
         (folder / "corpus" / f"{shard}.jsonl").write_text("".join(lines))
     run, replay = str(folder / "run"), folder / "replay"
     options = ["--model", str(tiny_lm), "--max-tokens", "16", "--split-special-tokens", "--sketch-dim", "64"]

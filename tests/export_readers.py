@@ -73,3 +73,11 @@ def read_olmo(folder: Path, dtype: type = np.uint16) -> list[tuple[str, list[int
     with gzip.open(folder / "replay.csv.gz", "rt") as lines:
         rows = list(csv.reader(lines))
     return [(name, data[int(begin) : int(end)].tolist()) for begin, end, name, *_ in rows]
+
+
+def read_datatrove(folder: Path, dtype: type = np.uint16) -> list[list[int]]:
+    """Token ids of every document."""
+    ends = np.fromfile(folder / "replay.ds.index", "<u8").astype(np.int64)
+    data = np.fromfile(folder / "replay.ds", dtype)
+    assert len(data) == ends[-1]
+    return [part.tolist() for part in np.split(data, ends[:-1])]

@@ -60,12 +60,14 @@ def build_replay(
     phases: int = 1,
     realisation: str = "repeat",
     curriculum: bool = False,
+    uids: bool = False,
 ) -> Built:
     """Write a corpus (formats in turn), choose windows at random, and finish a manifest over them.
 
     Shard ``i`` has ``documents * (1 + i % 3)`` documents, so shards differ in size. Weights add up to each group's
     target mass; repeats play 1.4 times the chosen tokens, draws as many. Every phase has a choice of its own; a
-    curriculum orders every second one, the first included, by falling norm a token, in four buckets.
+    curriculum orders every second one, the first included, by falling norm a token, in four buckets. With ``uids`` the
+    manifest names documents by 32 hex digits.
     """
     rng = random.Random(seed)
     corpus, replay = directory / "corpus", directory / "replay"
@@ -80,6 +82,9 @@ def build_replay(
         shard_rows[-1]["rows"] = texts_rows(texts)[-1][0] + 1
         for (row, text), (offset, length) in zip(texts_rows(texts), offsets, strict=True):
             population += _windows(rng, shard, path.name, row, text, offset, length)
+    if uids:
+        for s in population:
+            s["doc_id"] = f"{s['shard_id']:016x}{s['row_index']:016x}"
     chosen = []
     for phase in range(phases):
         picked = [{**s, "phase": phase} for s in population if rng.random() < keep or s["first_of_group"]]

@@ -3,17 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
-from export_readers import read_mds, read_megatron, read_olmo, read_webdataset
+from export_readers import read_datatrove, read_mds, read_megatron, read_olmo, read_webdataset
 from manifest_builder import build_replay
 from transformers import AutoTokenizer
 
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.engine.steps import InlineSteps
-from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports import plan as export_plan
 from cptsel.pipeline.exports.config import ExportConfig
@@ -144,6 +145,7 @@ def test_token_ids_are_those_of_the_whole_document(embedded, tiny_lm, tmp_path):
     eos = AutoTokenizer.from_pretrained(tiny_lm).eos_token_id
     ended = [[*ids, eos] for _, ids in embedded.plays]
     assert read_megatron(exported(embedded.replay, tmp_path / "megatron", "megatron") / "data") == ended
+    assert read_datatrove(exported(embedded.replay, tmp_path / "nanotron", "nanotron") / "data") == ended
     names = [name for name, _ in embedded.plays]
     assert read_olmo(exported(embedded.replay, tmp_path / "olmo", "olmo") / "data") == list(
         zip(names, ended, strict=True)
@@ -192,6 +194,27 @@ def test_a_changed_document_stops_token_ids(embedded, tmp_path):
         (moved / path.name).write_text(path.read_text().replace("words of a document", "words of a documenT"))
     with pytest.raises(VerificationError, match=r"is not the text that was embedded|becomes other tokens"):
         exported(embedded.replay, tmp_path / "out", "megatron", root=str(moved))
+
+
+def test_uids_are_sorted_pairs_of_64_bits(tmp_path):
+    """As DataComp makes them: np.array([(int(uid[:16], 16), int(uid[16:32], 16)) ...], "u8,u8"), sorted."""
+    path, names = tmp_path / "replay.npy", ["ff" * 16, "0" * 15 + "a" + "f" * 16, "0A" * 16, "ff" * 16]
+    records = [{"id": name, "shard": "a.jsonl", "row": row} for row, name in enumerate(names)]
+    assert EXPORTS["uids"].write(str(path), records, None) == [str(path)]
+    found = np.load(path)
+    made = np.array([(int(uid[:16], 16), int(uid[16:32], 16)) for uid in set(names)], np.dtype("u8,u8"))
+    made.sort()
+    assert found.dtype == made.dtype
+    assert (found == made).all()
+    assert len(found) == 3
+
+
+def test_uids_that_are_none_are_refused(tmp_path):
+    built = build_replay(tmp_path)
+    with pytest.raises(
+        BadInputError, match=r"part-00\.jsonl: row 0 has the doc_id 'part-00/0', and --to uids takes 32 hex"
+    ):
+        exported(built.replay, tmp_path / "out", "uids")
 
 
 @pytest.mark.parametrize("to", EXPORTS)

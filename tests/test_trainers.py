@@ -72,7 +72,10 @@ def test_plays_are_those_of_the_manifest_in_its_order(repository, tmp_path, monk
     ]
 
 
-@pytest.mark.parametrize(("to", "name", "kind"), [("megatron", "pytorch", "megatron"), ("olmo", "olmo", "olmo")])
+@pytest.mark.parametrize(
+    ("to", "name", "kind"),
+    [("megatron", "pytorch", "megatron"), ("olmo", "olmo", "olmo"), ("nanotron", "pytorch", "datatrove")],
+)
 def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded, to, name, kind):
     out = tmp_path / "out"
     export(ExportConfig(replay=str(embedded.replay), out=str(out), to=to), make_steps=InlineSteps)

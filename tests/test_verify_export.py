@@ -89,10 +89,11 @@ def test_a_format_reads_what_it_wrote(embedded, exports, tmp_path, name):
     format = EXPORTS[name.removesuffix("-ids")]
     texts = ["", "plain", 'two\nlines\r\n"quoted", \\ and \u2028', "🙂 naïve \x00 \x1f", "𝔘" * 3000]
     ids = name.endswith("-ids") or not format.writes_text
+    named = "{:032X}" if format.joins else "d,{}\n"
     records = [
         {
-            "text": text, "id": None if number % 2 else f"d,{number}\n", "sample_id": f"{number:032x}",
-            "group": "ünï", "weight": 0.1 * number, "loss_weight": 1e-300, "repeat": 1 + number,
+            "text": text, "id": None if number % 2 and not format.joins else named.format(number // 2),
+            "sample_id": f"{number:032x}", "group": "ünï", "weight": 0.1 * number, "loss_weight": 1e-300, "repeat": 1 + number,
             "shard": 'a "b", c.jsonl', "row": number * 2**33, **({"input_ids": [number, 5]} if ids else {}),
         }
         for number, text in enumerate(texts)
@@ -100,7 +101,7 @@ def test_a_format_reads_what_it_wrote(embedded, exports, tmp_path, name):
     for count in (0, 1, len(records)):
         path = str(tmp_path / f"{count}{format.suffix}")
         format.write(path, records[:count], Vocabulary(300, 2) if ids else None)
-        assert list(format.read(path)) == [format.kept(record) for record in records[:count]]
+        assert list(format.read(path)) == [format.kept(record) for record in format.held(records[:count])]
 
 
 @pytest.mark.parametrize("to", [to for to, format in EXPORTS.items() if format.writes_text])
@@ -113,8 +114,9 @@ def test_phases_curricula_and_realisations_pass(tmp_path, monkeypatch, to, reali
     for module in (plan, pieces):
         monkeypatch.setattr(module, "PART_PLAYS", 9)
     built = build_replay(
-        tmp_path, shards=3, documents=4, phases=2, realisation=realisation, curriculum=curriculum, keep=0.9
-    )
+        tmp_path, shards=3, documents=4, phases=2, realisation=realisation, curriculum=curriculum, keep=0.9,
+        uids=EXPORTS[to].joins,
+    )  # fmt: skip
     make(built.replay, tmp_path / "out", to)
     assert check(tmp_path / "out", built.replay)["status"] == "verified"
     assert len(plays_files(tmp_path / "out")) > 4 or EXPORTS[to].layout == "whole"
@@ -234,7 +236,7 @@ KINDS = {
     "group": (set_field("group", "another"), 2, "group"),
     "shard": (set_field("shard", "another"), 2, "shard"),
     "row": (set_field("row", 77), 2, "row"),
-    "id": (set_field("id", "another"), 2, "id"),
+    "id": (set_field("id", "f" * 32), 2, "id"),
     "sample_id": (set_field("sample_id", "0" * 32), 2, "sample_id"),
     "text": (set_field("text", "other words"), 2, "text"),
     "a token": (drop_token, 2, "input_ids"),
@@ -250,6 +252,8 @@ def test_a_forger_is_found_by_the_manifest(copied, embedded, name, kind):
     records = list(EXPORTS[header_of(out)["to"]].read(str(out / file)))
     if field is not None and field not in records[0]:
         pytest.skip("the format does not keep it")
+    if EXPORTS[header_of(out)["to"]].joins and kind in ("two swapped", "one doubled"):
+        pytest.skip("its writer sorts documents, each once")
     rewrite(out, file, change)
     reseal_export(out)
     if kind == "one doubled" and "repeat" in records[0]:
@@ -269,7 +273,7 @@ def test_a_file_that_a_forger_took_out_is_named(copied, embedded, name):
     out = copied(name)
     file = plays_files(out)[-1]
     (out / file).unlink()
-    for end in (".idx", ".csv.gz"):
+    for end in (".idx", ".csv.gz", ".ds.index"):
         (out / file).with_suffix("").with_suffix(end).unlink(missing_ok=True)
     for index in ("index.json", "shards.json", "state.json", "dataset_info.json"):
         (out / "data" / index).unlink(missing_ok=True)

@@ -85,7 +85,7 @@ class CompareFile:
     def __call__(self, task: MergeTask) -> list[Any]:
         problems = Problems()
         found = read_checked(self.format, self.directory, task.name, problems)
-        expected = read_pieces(task.parts)
+        expected = iter(self.format.held(read_pieces(task.parts)))
         before: Record | None = None
         for number, (play, wanted) in enumerate(zip_longest(found, expected)):
             if play is None and problems.total:

@@ -55,6 +55,7 @@ class ExportFormat(ABC):
         writes_text: whether it can hold text.
         writes_ids: whether it can hold token ids.
         keeps: the fields of a play that can be read from its files again; of input_ids, where they are written.
+        joins: whether a file holds each document once, and not its plays.
         weighs: the realisations by weights of which its trainers are capable; weights are no matter to repeats or none.
         shuffles: whether its trainers put plays into an order of their own.
         mixes: whether its files are mixed with a new corpus as they are.
@@ -70,6 +71,7 @@ class ExportFormat(ABC):
     writes_text: ClassVar[bool] = True
     writes_ids: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = FIELDS
+    joins: ClassVar[bool] = False
     weighs: ClassVar[tuple[str, ...]] = ("loss", "sampling")
     shuffles: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
@@ -104,8 +106,12 @@ class ExportFormat(ABC):
         """
 
     def kept(self, record: Record) -> Record:
-        """What the files keep of a play: ``read`` gives ``kept`` of every record that was written."""
+        """What the files keep of a play: ``read`` gives ``kept`` of every record that is ``held`` of those written."""
         return {name: record[name] for name in (*self.keeps, "input_ids") if name in record}
+
+    def held(self, records: Iterable[Record]) -> Iterable[Record]:
+        """Of the plays of a file in their order, those that it holds, in its own."""
+        return records
 
     def index(self, folder: str, files: Mapping[str, ExportFile]) -> Mapping[str, Any]:
         """What a trainer reads first of a dataset, such as a list of its files.

@@ -19,7 +19,7 @@ class ExportConfig:
     )
     ids: bool = option(
         False,
-        "Write the token ids that were embedded as well, as input_ids; megatron and olmo hold nothing else.",
+        "Write the token ids that were embedded as well, as input_ids; megatron, olmo and nanotron hold nothing else.",
         section="What is written",
     )
     tokenizer: str | None = option(

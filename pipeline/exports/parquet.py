@@ -45,6 +45,25 @@ replay = StreamingDataset("EXPORT/{folder}", item_loader=ParquetLoader(), index_
     weights="columns, for a loss of your own",
     proved=("litdata",),
 )
+_TORCHTITAN = Trainer(
+    name="torchtitan",
+    recipe="""
+With its data sets on grain, the files sorted by name, which is rank after rank:
+
+```python
+HuggingFaceRandomAccessSource.Config(
+    path="parquet",
+    split="train",
+    load_dataset_kwargs={"data_files": sorted(glob("EXPORT/{folder}/**/*.parquet", recursive=True))},
+)
+```
+
+without shuffling. How plays are dealt to ranks, by slices or in turns, changed between its versions. A mix with a new
+corpus: weights {rest} and {share}.
+""",
+    order="kept on one rank without shuffling; else dealt anew to ranks",
+    weights="do not reach it",
+)
 _FILES = Trainer(
     name="Hugging Face datasets, from Parquet",
     recipe="""
@@ -65,7 +84,7 @@ class Parquet(ExportFormat):
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
     writes_ids: ClassVar[bool] = True
-    trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _LITDATA, _FILES)
+    trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _LITDATA, _TORCHTITAN, _FILES)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io

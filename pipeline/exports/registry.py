@@ -10,8 +10,10 @@ from cptsel.pipeline.exports.llamafactory_v1 import LlamaFactoryV1
 from cptsel.pipeline.exports.mds import Mds
 from cptsel.pipeline.exports.megatron import Megatron
 from cptsel.pipeline.exports.ms_swift import MsSwift
+from cptsel.pipeline.exports.nanotron import Nanotron
 from cptsel.pipeline.exports.olmo import Olmo
 from cptsel.pipeline.exports.parquet import Parquet
+from cptsel.pipeline.exports.uids import Uids
 from cptsel.pipeline.exports.webdataset import WebDataset
 
 _FORMATS = (
@@ -25,6 +27,8 @@ _FORMATS = (
     MsSwift(),
     LlamaFactory(),
     LlamaFactoryV1(),
+    Nanotron(),
+    Uids(),
 )
 EXPORTS: dict[str, ExportFormat] = {format.name: format for format in _FORMATS}
 

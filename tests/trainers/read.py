@@ -72,6 +72,22 @@ def megatron(folder: str) -> Iterator[Any]:
         yield mapped[number].tolist()
 
 
+def datatrove(folder: str) -> Iterator[Any]:
+    """Tokens one by one, each after its place in its document; they begin anew where a document ends."""
+    from datatrove.utils.dataset import DatatroveFolderDataset
+
+    found = DatatroveFolderDataset(folder, seq_len=0, token_size=2, return_positions=True)
+    document: list[int] = []
+    window = DatatroveFolderDataset(folder, seq_len=len(found) - 1, token_size=2, return_positions=True)[0]
+    assert [found[number]["input_ids"].item() for number in range(len(found))] == window["input_ids"].tolist()
+    for place, token in zip(window["positions"].tolist(), window["input_ids"].tolist(), strict=True):
+        if place == 0 and document:
+            yield document
+            document = []
+        document.append(token)
+    yield document
+
+
 def olmo(folder: str) -> Iterator[Any]:
     """An instance a play, without its padding."""
     from olmo_core.data import NumpyPaddedFSLDatasetConfig, TokenizerConfig
