@@ -54,9 +54,10 @@ test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark 
 	$(BIN)/python tests/trainers/environments.py
 	$(BIN)/pytest -m 'slow or spark or trainers' $(PYTEST_ARGS)
 
-docs: $(VENV)/.installed-dev  ## write docs/cli.md and the table of docs/methods.md anew
+docs: $(VENV)/.installed-dev  ## write docs/cli.md, docs/trainers.md and the tables of docs/methods.md and README.md anew
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_methods.py
+	$(BIN)/python docs/generate_trainers.py
 
 clean:  ## remove what make made, the virtual environment too
 	rm -rf $(VENV) .trainers $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ import pytest
 
 import cptsel
 from cptsel.cli.main import COMMANDS, cli
+from cptsel.pipeline.exports.registry import EXPORTS
 
 CONFIGS = {
     "embed": cptsel.EmbedConfig,
@@ -38,6 +39,7 @@ PAGES = [
     "docs/evidence.md",
     "docs/methods.md",
     "docs/python.md",
+    "docs/trainers.md",
 ]
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
 
@@ -58,6 +60,23 @@ def test_the_table_of_methods_is_the_registry(repository):
     written = (repository / "docs" / "methods.md").read_text(encoding="utf-8")
     made = load_generator(repository, "generate_methods").page(written)
     assert written == made, "docs/methods.md is out of date: run make docs"
+
+
+def test_the_pages_of_trainers_are_the_registry(repository):
+    generator = load_generator(repository, "generate_trainers")
+    for path, made in ((generator.PAGE, generator.page), (generator.README, generator.readme)):
+        written = path.read_text(encoding="utf-8")
+        assert written == made(written), f"{path.name} is out of date: run make docs"
+
+
+def test_every_format_names_its_trainers(repository):
+    """A trainer that is said to be proved has a version that a test has read with."""
+    found = load_generator(repository, "generate_trainers").versions()
+    for format in EXPORTS.values():
+        assert format.trainers
+        assert {name for trainer in format.trainers for name in trainer.proved} <= set(found)
+    names = [trainer.name for format in EXPORTS.values() for trainer in format.trainers]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("command", COMMAND_LIST, ids=lambda command: command.name)

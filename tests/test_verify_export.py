@@ -93,8 +93,9 @@ def test_a_format_reads_what_it_wrote(embedded, exports, tmp_path, name):
     records = [
         {
             "text": text, "id": None if number % 2 and not format.joins else named.format(number // 2),
-            "sample_id": f"{number:032x}", "group": "ünï", "weight": 0.1 * number, "loss_weight": 1e-300, "repeat": 1 + number,
-            "shard": 'a "b", c.jsonl', "row": number * 2**33, **({"input_ids": [number, 5]} if ids else {}),
+            "sample_id": f"{number:032x}", "group": "ünï", "weight": 0.1 * number, "loss_weight": 1e-300,
+            "repeat": 1 + number, "shard": 'a "b", c.jsonl', "row": number * 2**33,
+            **({"input_ids": [number, 5]} if ids else {}),
         }
         for number, text in enumerate(texts)
     ]  # fmt: skip

@@ -28,6 +28,7 @@ Mixed with a new corpus, plays of replay in their order: `interleave_datasets([n
 """,
     order="kept",
     weights="a column, for a loss of your own",
+    samples="text, or text and token ids",
     proved=("datasets",),
 )
 _TRL = Trainer(

@@ -30,6 +30,17 @@ It is a source of grain (`MapDataset.source(replay)`) and of torchdata (`MapStyl
     samples="text, or text and token ids",
     proved=("torch", "grain", "torchdata"),
 )
+_EXAMPLE = Trainer(
+    name="Hugging Face Trainer, from Parquet",
+    recipe="""
+`examples/hf_trainer.py` of cptsel trains on an export with `--ids`, mixes by index, and resumes where it was killed:
+`--replay EXPORT --fraction {share}`.
+""",
+    order="kept, through a kill and resumption",
+    weights="columns, for a loss of your own",
+    samples="token ids that were embedded",
+    proved=("transformers",),
+)
 _LITDATA = Trainer(
     name="LitData",
     recipe="""
@@ -84,7 +95,7 @@ class Parquet(ExportFormat):
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
     writes_ids: ClassVar[bool] = True
-    trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _LITDATA, _TORCHTITAN, _FILES)
+    trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _EXAMPLE, _LITDATA, _TORCHTITAN, _FILES)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io
