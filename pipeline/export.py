@@ -20,18 +20,20 @@ from cptsel.pipeline.artifacts.texts import check_shards
 from cptsel.pipeline.artifacts.token_ids import TokenIds, token_ids
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
-from cptsel.pipeline.config import check_values, to_yaml
+from cptsel.pipeline.config import check_read, check_values, to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
-from cptsel.pipeline.exports.datasets import EXPORT, FORMAT, datasets
+from cptsel.pipeline.exports.datasets import EXPORT, FORMAT, datasets, recipe_folders
 from cptsel.pipeline.exports.merge import merge_pieces
+from cptsel.pipeline.exports.mixing import folder_mixes, phase_mixes, write_blends
 from cptsel.pipeline.exports.plan import ExportTask, epochs_of, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
 from cptsel.pipeline.exports.shard import STEP, WriteShard, described
+from cptsel.pipeline.exports.trainers import Mix
 from cptsel.pipeline.hashing import fingerprint
 from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas.arrow import SPEC_VERSION
@@ -55,9 +57,11 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
     """
     started = time.monotonic()
     check_values(config)
+    check_read(config)
     format = EXPORTS[config.to]
     manifest = load_manifest(config.replay)
     _check_format(config, manifest)
+    mixes = phase_mixes(config, manifest, format)
     exclude = read_exclusions(config.exclude) if config.exclude else frozenset()
     tokens = token_ids(manifest, config.tokenizer) if config.ids or not format.writes_text else None
     _check_eos(format, tokens)
@@ -80,7 +84,12 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
         vocabulary = None if tokens is None else tokens.vocabulary
         files = merge_pieces(format, vocabulary, out, [file for result in results for file in result["files"]], steps)
         files += _finish_datasets(format, out, files)
-        header = _header(manifest, format, exclude if config.exclude else None, files, results)
+        mixed = None
+        if mixes is not None:
+            mixed = folder_mixes(mixes, recipe_folders(format, [file["name"] for file in files]))
+            for path in write_blends(format, out, mixed):
+                files += described(out, [path], 0, 0)
+        header = _header(manifest, format, exclude if config.exclude else None, files, results, mixed)
         _check_totals(manifest, format, header)
         _finish(out, format, header, config, {"seconds": time.monotonic() - started})
     return _summary(config, manifest, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
@@ -143,6 +152,7 @@ def _header(
     exclude: frozenset[str] | None,
     files: list[dict[str, Any]],
     results: list[dict[str, Any]],
+    mixed: dict[str, Mix] | None,
 ) -> ExportHeader:
     """``export.json``."""
     by_name = {file["name"]: file for file in files}
@@ -165,6 +175,8 @@ def _header(
         },
         "excluded": {"entries_sha256": None if exclude is None else fingerprint(sorted(exclude)), **excluded},
     }
+    if mixed is not None:
+        header["mix"] = {folder: {"new_corpus": mix.new, "fraction": mix.fraction} for folder, mix in mixed.items()}
     return validate(header, "export")
 
 

@@ -317,6 +317,13 @@ class Excluded(TypedDict):
     tokens: int
 
 
+class ExportMix(TypedDict):
+    """With what a dataset of an export is mixed."""
+
+    new_corpus: str
+    fraction: float
+
+
 class ExportHeader(TypedDict):
     """``export.json``."""
 
@@ -332,6 +339,7 @@ class ExportHeader(TypedDict):
     files: dict[str, ExportFile]
     totals: dict[str, int]
     excluded: Excluded
+    mix: NotRequired[dict[str, ExportMix]]
 
 
 #: The model that targets or a Fisher information are of; ``of_manifest``: whether the manifest names it by fingerprint.

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,17 @@ def build_replay(
         chosen += picked
     header = _write(replay, shard_rows, population, chosen, max_repeats, corpus, realisation, curriculum)
     return Built(corpus, replay, header, chosen)
+
+
+def recommending(built: Built, folder: Path, *fractions: float) -> Path:
+    """The same manifest in another folder, with a share of replay for each phase."""
+    shutil.copytree(built.replay, folder)
+    header = json.loads((folder / "manifest.json").read_text())
+    for entry, fraction in zip(header["phases"], fractions, strict=True):
+        entry["mix_fraction"] = fraction
+    header["manifest_id"] = manifest_id(header)
+    (folder / "manifest.json").write_text(json.dumps(header))
+    return folder
 
 
 def texts_rows(texts: list[str]) -> list[tuple[int, str]]:

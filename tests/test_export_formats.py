@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import load_from_disk
 from export_readers import read_datatrove, read_mds, read_megatron, read_olmo, read_webdataset
-from manifest_builder import build_replay
+from manifest_builder import build_replay, recommending
 from transformers import AutoTokenizer
 
 from cptsel.pipeline.artifacts import outputs
@@ -235,3 +236,65 @@ def test_another_format_replaces_an_export_whole(embedded, tmp_path, to):
     exported(embedded.replay, out, to, overwrite=True)
     assert not list(out.rglob("*.mds"))
     assert not (out / "data/index.json").exists()
+
+
+@pytest.fixture(scope="module")
+def phased(tmp_path_factory):
+    """Two phases, with repeats."""
+    return build_replay(tmp_path_factory.mktemp("phased"), shards=3, documents=4, phases=2)
+
+
+def test_a_blend_is_a_file_that_the_trainer_reads(phased, tmp_path):
+    """In each phase's folder, by the phase's own share, with the paths of the two."""
+    replay = recommending(phased, tmp_path / "replay", 0.1, 0.25)
+    out = exported(replay, tmp_path / "out", "mds", new_corpus="/EXPORT/new")
+    for phase, share in ((0, 0.1), (1, 0.25)):
+        folder = out / f"data/phase-{phase:03d}"
+        assert yaml.safe_load((folder / "streams.yaml").read_text())["streams"] == {
+            "new": {"local": "/EXPORT/new", "proportion": 1 - share},
+            "replay": {"local": str(folder), "proportion": share},
+        }
+    header = json.loads((out / "export.json").read_text())
+    assert header["mix"]["data/phase-001"] == {"new_corpus": "/EXPORT/new", "fraction": 0.25}
+    assert header["files"]["data/phase-000/streams.yaml"]["lines"] == 0
+    page = (out / "TRAINING.md").read_text()
+    assert "| mixed in `data/phase-001` | 0.25 of replay with `/EXPORT/new` |" in page
+    assert "`EXPORT/data/phase-000/streams.yaml`" in page
+    exported(phased.replay, out, "hf", overwrite=True)
+    assert not list(out.rglob("streams.yaml"))
+
+
+@pytest.mark.parametrize("to", ["megatron", "olmo", "nanotron"])
+def test_a_blend_of_token_ids(embedded, tmp_path, to):
+    out = exported(embedded.replay, tmp_path / "out", to, new_corpus="/data/new", mix_fraction=0.125)
+    data = f"{out}/data"
+    if to == "megatron":
+        assert (out / "data/blend.txt").read_text() == f"0.875 /data/new 0.125 {data}/replay\n"
+    elif to == "olmo":
+        new, replay = yaml.safe_load((out / "data/mixture.yaml").read_text())["sources"]
+        assert new == {"source_name": "new", "target_ratio": 0.875, "paths": ["/data/new"]}
+        assert replay == {"source_name": "replay", "target_ratio": 0.125, "paths": [f"{data}/replay.npy"]}
+    else:
+        (stage,) = yaml.safe_load((out / "data/data_stages.yaml").read_text())["data_stages"]
+        assert stage["data"]["dataset"] == {"dataset_folder": ["/data/new", data], "dataset_weights": [0.875, 0.125]}
+
+
+def test_a_mix_without_a_share_or_a_place_is_refused(phased, tmp_path):
+    refused = [
+        ({"to": "mds", "new_corpus": "/new"}, "says no share of replay for phase 0; give it by --mix-fraction"),
+        ({"to": "mds", "mix_fraction": 0.1}, "--mix-fraction is read with --new-corpus; leave it out"),
+        ({"to": "mds", "new_corpus": "/new", "mix_fraction": 1.0}, "leaves nothing to mix; give one below 1"),
+        ({"to": "mds", "new_corpus": "/a b", "mix_fraction": 0.1}, "--new-corpus '/a b': is empty or has a blank"),
+        ({"to": "uids", "new_corpus": "/new", "mix_fraction": 0.1}, "--to uids is not mixed with another corpus"),
+    ]
+    for options, words in refused:
+        with pytest.raises(UsageError, match=words):
+            exported(phased.replay, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shares_reach_the_recipes_of_trainers_without_a_file(phased, tmp_path):
+    page = (
+        exported(phased.replay, tmp_path / "out", "ms-swift", new_corpus="/new.jsonl", mix_fraction=0.2)
+    ) / "TRAINING.md"
+    assert "--dataset /new.jsonl EXPORT/data/phase-000/replay.jsonl --interleave_prob 0.8 0.2" in page.read_text()

@@ -85,6 +85,19 @@ def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded
     assert documents == [[*ids, vocabulary.eos] for _, ids in embedded.plays]
 
 
+@pytest.mark.parametrize(
+    ("to", "name", "kind", "end"),
+    [("megatron", "pytorch", "megatron_blend", ""), ("olmo", "olmo", "olmo_mixture", ".npy")],
+)
+def test_blends_are_what_trainers_parse(repository, tmp_path, embedded, to, name, kind, end):
+    options = {"new_corpus": "/data/new", "mix_fraction": 0.125}
+    export(
+        ExportConfig(replay=str(embedded.replay), out=str(tmp_path / "out"), to=to, **options), make_steps=InlineSteps
+    )
+    (blend,) = read_by(repository, name, kind, tmp_path / "out/data")
+    assert blend == [["/data/new", f"{tmp_path}/out/data/replay{end}"], [0.875, 0.125]]
+
+
 def test_ms_swift_weighs_the_tokens_of_a_sample(repository, tmp_path, tiny_lm):
     """In order, by the weight of the manifest; EOS, which it adds, weighs 1."""
     built, plays = read_weighed(repository, tmp_path, tiny_lm, "ms-swift", "swift", "swift")

@@ -20,6 +20,7 @@ from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.checking import MEND, hash_of, read_checked, samples_read
 from cptsel.pipeline.exports.datasets import EXPORT
+from cptsel.pipeline.exports.mixing import mixes_of, phase_of
 from cptsel.pipeline.exports.pieces import (
     MergeTask,
     extent,
@@ -190,6 +191,12 @@ def _check_words(format: ExportFormat, header: ExportHeader, manifest: Manifest,
     expected: dict[str, Any] = {"realisation": manifest.realisation, "fidelity": format.fidelity(manifest)}
     if header.get("tool", {}).get("version") == __version__:
         expected |= {"instructions": format.instructions(manifest), "loses": format.loses(manifest)}
+    fractions = {folder: mix.fraction for folder, mix in (mixes_of(header) or {}).items()}
+    shares = {entry["phase"]: entry["mix_fraction"] for entry in manifest.header["phases"]}
+    if len(set(fractions.values())) > 1:  # one for all may be that of --mix-fraction
+        for folder, fraction in fractions.items():
+            if fraction != (share := shares.get(phase_of(folder, min(shares)))):
+                problems.add(EXPORT, None, f"mixes {folder} by {fraction}, but the manifest gives {share}", MEND)
     for key, value in expected.items():
         if dict(header)[key] != value:
             problems.add(EXPORT, None, f"{key} is {dict(header)[key]!r}, but the manifest gives {value!r}", MEND)

@@ -22,6 +22,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.datasets import EXPORT, FORMAT, datasets
+from cptsel.pipeline.exports.mixing import is_blend, mixed_paths, mixes_of, wrong_mix
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.hashing import content_hash
 from cptsel.schemas.arrow import SPEC_VERSION
@@ -194,6 +195,8 @@ def _check_files(format: ExportFormat, header: ExportHeader, problems: Problems)
             problems.add(EXPORT, None, f"lists {name}, which is no file of a {format.name} export")
         elif not plays and (entry["lines"] or entry["tokens"]):
             problems.add(EXPORT, None, f"says that {name} holds plays")
+    if wrong := wrong_mix(format, header):
+        problems.add(EXPORT, None, wrong, MEND)
 
 
 def _check_page(directory: str, header: ExportHeader, problems: Problems) -> None:
@@ -219,8 +222,21 @@ def check_indexes(directory: str, header: ExportHeader, problems: Problems) -> s
                 problems.add(EXPORT, None, f"does not list {path}")
             elif io.exists(io.join(directory, path)) and not _is_json(io.join(directory, path), value):
                 problems.add(path, None, "is not the index of the files beside it", MEND)
-    _check_page(directory, header, problems)
+    if wrong_mix(format, header) is None:  # else it was told
+        count += _check_blends(directory, header, problems)
+        _check_page(directory, header, problems)
     return f"{count + 1:,} files"
+
+
+def _check_blends(directory: str, header: ExportHeader, problems: Problems) -> int:
+    """Trainers mix each dataset as ``export.json`` says. Returns the number of files that are to tell them so."""
+    format, mixes = EXPORTS[header["to"]], mixes_of(header) or {}
+    names = mixed_paths(format, mixes)
+    for name in names:
+        path = io.join(directory, name)
+        if io.exists(path) and not is_blend(format, mixes, name, io.read_bytes(path)):
+            problems.add(name, None, f"does not mix as {EXPORT} says", MEND)
+    return len(names)
 
 
 def _is_json(path: str, value: Any) -> bool:

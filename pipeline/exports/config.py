@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import argument, option
+from cptsel.pipeline.config import ReadBy, argument, option
 from cptsel.pipeline.exports.registry import EXPORTS
 
 
@@ -39,6 +39,23 @@ class ExportConfig:
         "File of doc_ids, doc_keys, sample_ids or hex content hashes, one a line, to leave out.",
         section="What is written",
         metavar="FILE",
+    )
+    new_corpus: str | None = option(
+        None,
+        "The new corpus as the trainer is to read it: TRAINING.md, and a file beside the data where a trainer takes "
+        "one, then mix the two.",
+        section="Mixing",
+        metavar="PATH",
+    )
+    mix_fraction: float | None = option(
+        None,
+        "Share of training that is replay, as the trainer counts it (sequences, samples or tokens); by default what "
+        "the manifest says for each phase.",
+        section="Mixing",
+        metavar="F",
+        above=0,
+        most=1,
+        read=ReadBy("with --new-corpus", lambda config: config.new_corpus is not None),
     )
     out: str = option(help="Directory to write.", section="Running", metavar="DIR")
     overwrite: bool = option(False, "Replace the directory if it is there.", section="Running")

@@ -5,6 +5,7 @@ from string import Template
 
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.datasets import recipe_folders
+from cptsel.pipeline.exports.mixing import mixes_of
 from cptsel.schemas.headers import ExportHeader
 
 NAME = "TRAINING.md"
@@ -19,7 +20,11 @@ _NEARNESS = {
 
 def training_page(format: ExportFormat, header: ExportHeader) -> str:
     """The page that belongs to ``export.json``."""
-    folders = recipe_folders(format, header["files"])
+    folders, mixes = recipe_folders(format, header["files"]), mixes_of(header)
+    mixed = "".join(
+        f"| mixed in `{folder}` | {mix.fraction:.12g} of replay with `{mix.new}` |\n"
+        for folder, mix in (mixes or {}).items()
+    )
     return Template(files("cptsel.schemas").joinpath(NAME).read_text(encoding="utf-8")).substitute(
         to=header["to"],
         parent=header["parent"],
@@ -29,5 +34,6 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
         fidelity=_NEARNESS[header["fidelity"]],
         instructions=header["instructions"],
         lost="\n".join(f"- {sentence}" for sentence in header["loses"]),
-        recipe=format.recipe(folders) if folders else "",
+        mixed=mixed,
+        recipe=format.recipe(folders, mixes) if folders else "",
     )

@@ -1,5 +1,6 @@
 """Trainers that read an export: what to paste into each, and what of a manifest reaches it."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -87,6 +88,4 @@ def fill(template: str, folder: str, mix: Mix, export: str = "EXPORT") -> str:
         "{rest}": f"{1 - mix.fraction:.12g}",
         "EXPORT": export,
     }
-    for field, value in fields.items():
-        template = template.replace(field, value)
-    return template
+    return re.sub(r"\{(folder|new|share|rest)\}|EXPORT", lambda match: fields[match[0]], template)

@@ -72,6 +72,22 @@ def megatron(folder: str) -> Iterator[Any]:
         yield mapped[number].tolist()
 
 
+def megatron_blend(folder: str) -> Iterator[Any]:
+    """Paths and weights of a file of --data-args-path."""
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    yield get_blend_from_list(Path(folder, "blend.txt").read_text().split())
+
+
+def olmo_mixture(folder: str) -> Iterator[Any]:
+    """Sources and ratios."""
+    from olmo_core.data.source_mixture import SourceMixtureList
+
+    found = SourceMixtureList.from_yaml(f"{folder}/mixture.yaml")
+    found.validate()
+    yield [[path for source in found.sources for path in source.paths], [s.target_ratio for s in found.sources]]
+
+
 def datatrove(folder: str) -> Iterator[Any]:
     """Tokens one by one, each after its place in its document; they begin anew where a document ends."""
     from datatrove.utils.dataset import DatatroveFolderDataset
@@ -245,6 +261,8 @@ PACKAGES = {
     "olmo": "ai2-olmo-core",
     "swift": "ms-swift",
     "llamafactory_v1": "llamafactory",
+    "megatron_blend": "megatron-core",
+    "olmo_mixture": "ai2-olmo-core",
 }
 
 if __name__ == "__main__":
