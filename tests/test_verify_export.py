@@ -107,6 +107,50 @@ def test_a_format_reads_what_it_wrote(embedded, exports, tmp_path, name):
         assert list(format.read(path)) == [format.kept(record) for record in format.held(records[:count])]
 
 
+@pytest.mark.parametrize(
+    ("to", "file", "change"),
+    [
+        ("llamafactory", "replay.jsonl", lambda data: data.replace(b'", "', b'","', 1)),
+        ("llamafactory", "replay.jsonl", lambda data: data.replace(b'{"text"', b'{"text": "", "text"', 1)),
+        ("llamafactory", "replay.jsonl", lambda data: b"[" + data.replace(b"\n", b"]\n", 1)),
+        ("ms-swift", "replay.jsonl", lambda data: data[:-1]),
+        ("ms-swift", "replay.jsonl", lambda data: data + b"\n"),
+        ("ms-swift", "replay.jsonl", lambda data: data.replace(b'"assistant"', b'"user"', 1)),
+        ("ms-swift", "replay.jsonl", lambda data: data.replace(b'"row"', b'"more": 1, "row"', 1)),
+        ("llamafactory-v1", "replay.jsonl", lambda data: data.replace(b'"type": "text"', b'"type": "image"', 1)),
+        ("nanotron", "replay.ds", lambda data: data + data[-2:]),
+        ("nanotron", "replay.ds.index", lambda data: data[:-4]),
+        ("nanotron", "replay.ds.index", lambda data: data + b"\xff" * 8),
+        ("nanotron", "replay.ds.index", lambda data: bytes(8) + data),
+        ("nanotron", "replay.ds.index", lambda data: data[8:16] + data[:8] + data[16:]),
+        ("uids", "replay.npy", lambda data: data[:128] + data[144:160] + data[128:144] + data[160:]),
+        ("uids", "replay.npy", lambda data: data[:144] + data[128:144] + data[160:]),
+        ("uids", "replay.npy", lambda data: data.replace(b"<u8", b"<i8")),
+        ("uids", "replay.npy", lambda data: data[:-16]),
+        ("uids", "replay.npy", lambda data: data[:100]),
+    ],
+)
+def test_what_no_writer_writes_is_refused(tmp_path, to, file, change):
+    ids = None if EXPORTS[to].writes_text else Vocabulary(300, 2)
+    path = tmp_path / f"replay{EXPORTS[to].suffix}"
+    records = [
+        {
+            "text": "a text", "id": f"{number:032x}", "sample_id": f"{number:032x}", "group": "g", "weight": 1.0,
+            "loss_weight": 1.0, "repeat": 1, "shard": "s", "row": number, "input_ids": [7] * (number + 1),
+        }
+        for number in range(3)
+    ]  # fmt: skip
+    if ids is None:
+        records = [{name: value for name, value in record.items() if name != "input_ids"} for record in records]
+    EXPORTS[to].write(str(path), records, ids)
+    assert len(list(EXPORTS[to].read(str(path)))) == 3
+    data = (tmp_path / file).read_bytes()
+    assert change(data) != data
+    (tmp_path / file).write_bytes(change(data))
+    with pytest.raises((ValueError, LookupError)):
+        list(EXPORTS[to].read(str(path)))
+
+
 @pytest.mark.parametrize("to", [to for to, format in EXPORTS.items() if format.writes_text])
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
 @pytest.mark.parametrize("curriculum", [False, True])
