@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import zstandard
 from embedded_builder import build_embedded
 from export_tampering import header_of, plays_files, reseal_export, rewrite
 from manifest_builder import build_replay, recommending
@@ -110,6 +111,10 @@ def test_a_format_reads_what_it_wrote(embedded, exports, tmp_path, name):
 @pytest.mark.parametrize(
     ("to", "file", "change"),
     [
+        ("jsonl", "replay.jsonl.zst", lambda data: data + data),
+        ("jsonl", "replay.jsonl.zst", lambda data: data + zstandard.compress(b"")),
+        ("jsonl", "replay.jsonl.zst", lambda data: data + b"more"),
+        ("jsonl", "replay.jsonl.zst", lambda data: data[:-1]),
         ("llamafactory", "replay.jsonl", lambda data: data.replace(b'", "', b'","', 1)),
         ("llamafactory", "replay.jsonl", lambda data: data.replace(b'{"text"', b'{"text": "", "text"', 1)),
         ("llamafactory", "replay.jsonl", lambda data: b"[" + data.replace(b"\n", b"]\n", 1)),

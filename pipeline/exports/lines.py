@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import zstandard
 
 from cptsel.pipeline.exports.base import Record
 
 LEVEL = 9  # of zstd, one thread: equal lines give equal bytes
+
+_CHUNK = 1 << 20
 
 
 def to_line(record: Record) -> bytes:
@@ -50,14 +53,25 @@ def stream_lines(path: str) -> Iterator[bytes]:
         ValueError: the stream breaks off or is corrupt, something follows it, or the last line has no end.
     """
     from cptsel.pipeline import io
-    from cptsel.pipeline.corpus.streams import decompress
-    from cptsel.pipeline.corpus.types import Damage
 
     with io.open_read(path) as handle:
-        try:
-            yield from split_lines(decompress(handle, "zstd"))
-        except Damage as error:
-            raise ValueError(f"is no whole zstd stream ({error})") from error
+        yield from split_lines(_one_frame(handle))
+
+
+def _one_frame(handle: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a zstd stream of one frame."""
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        while chunk := handle.read(_CHUNK):
+            if decoder.eof:
+                raise ValueError("has bytes after its zstd stream")
+            yield decoder.decompress(chunk)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"is no whole zstd stream ({error})") from error
+    if not decoder.eof:
+        raise ValueError("is no whole zstd stream (it breaks off)")
+    if decoder.unused_data:
+        raise ValueError("has bytes after its zstd stream")
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
