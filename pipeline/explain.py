@@ -5,9 +5,10 @@ from typing import Any
 
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, source_uri
-from cptsel.pipeline.config import ExplainConfig, check_read, check_values
+from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.lookup.config import ExplainConfig
 from cptsel.pipeline.lookup.facts import facts, finite, location
 from cptsel.pipeline.lookup.finding import Found, by_name, by_text
 from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, open_origin, surroundings

@@ -2,9 +2,10 @@
 
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import load_manifest, source_uri
-from cptsel.pipeline.config import LocateConfig, check_values
+from cptsel.pipeline.config import check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.lookup.config import LocateConfig
 from cptsel.pipeline.lookup.facts import facts
 from cptsel.pipeline.lookup.order import play_at, unordered
 from cptsel.pipeline.lookup.reading import Reader

@@ -4,6 +4,7 @@ Nothing is written, and nothing is computed but sums. What is read is held again
 """
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -52,11 +53,12 @@ def open_replay(path: str) -> "Replay":
     return Replay(load_manifest(path))
 
 
-class _Shown:
+class _Shown(ABC):
     """What prints itself as a heading and a few facts, in a terminal and in a notebook."""
 
+    @abstractmethod
     def _facts(self) -> tuple[str, dict[str, Any]]:
-        raise NotImplementedError
+        """Heading and facts by name."""
 
     def _table(self) -> pa.Table | None:
         """What a notebook shows below the facts."""

@@ -10,10 +10,10 @@ from run_builder import ROWS, build_run
 from selection_builder import candidates, choose, read_samples
 
 from cptsel.cli.main import main
-from cptsel.pipeline.config import ExplainConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.explain import explain
 from cptsel.pipeline.lookup import neighbours
+from cptsel.pipeline.lookup.config import ExplainConfig
 from cptsel.pipeline.lookup.texts import EXCERPT, excerpt
 
 

@@ -1,0 +1,76 @@
+"""The options of ``cptsel explain`` and ``cptsel locate``, each declared once."""
+
+from dataclasses import dataclass
+
+from cptsel.pipeline.config import ReadBy, argument, option
+
+_WITH_RUN = ReadBy("with --run", lambda config: bool(config.run))
+
+
+def parse_phrase(value: str) -> str:
+    """A phrase to look for. Raises ValueError where it is empty."""
+    if not value:
+        raise ValueError("the phrase is empty; give at least a letter of the text")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Options of ``cptsel explain``."""
+
+    replay: str = argument("Manifest written by cptsel select or order.", metavar="REPLAY")
+    sample: str | None = argument(
+        "A sample_id; or a doc_key or doc_id, for all chosen samples of that document.",
+        metavar="[SAMPLE]",
+        default=None,
+    )
+    text: str | None = option(
+        None,
+        "In place of SAMPLE: the chosen samples whose text has this phrase, letter by letter. Reads the corpus.",
+        section="What is explained",
+        metavar="PHRASE",
+        parse=parse_phrase,
+    )
+    most: int = option(
+        20,
+        "Samples that are explained; how many others there are is said.",
+        section="What is explained",
+        metavar="N",
+        least=1,
+        most=10_000,
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now; by default where it was embedded.",
+        section="What is explained",
+        metavar="DIR",
+    )
+    run: tuple[str, ...] = option(
+        (),
+        "Embedding run from which the manifest was selected: tell also what lies nearest to each sample by the sketch, "
+        "and what it stands for, of its group in its shard; repeatable, in the order of select.",
+        section="Neighbours",
+        metavar="RUN",
+    )
+    neighbours: int = option(
+        5, "Neighbours of each kind.", section="Neighbours", metavar="K", least=1, most=1000, read=_WITH_RUN
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateConfig:
+    """Options of ``cptsel locate``."""
+
+    replay: str = argument("Manifest written by cptsel select or order.", metavar="REPLAY")
+    phase: int = option(0, "Phase of the training.", section="Place", metavar="P", least=0)
+    epoch: int = option(0, "Epoch of the phase.", section="Place", metavar="E", least=0)
+    rank: int = option(0, "Rank that plays.", section="Place", metavar="R", least=0)
+    position: int = option(
+        help="Number of the play among those of its rank in the epoch, from 0.", section="Place", metavar="N", least=0
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now; by default where it was embedded.",
+        section="Text",
+        metavar="DIR",
+    )
