@@ -38,7 +38,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from continual import Recipe, Replay, Texts, bits_per_byte, pack, read_held_out, read_manifest, read_texts, train
-from forgetting_arms import ARMS, RUNS, Arm
+from forgetting_arms import ARMS, ONLY, RUNS, Arm, arm_of
 from forgetting_tries import Pool
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -59,6 +59,7 @@ class Setting:
     held_out_old: str
     held_out_new: str
     related: str | None
+    shares: str | None
     pool: str
     share: float
     recipe: Recipe
@@ -85,12 +86,13 @@ def main() -> None:
     parser.add_argument("--new", help="glob of the new domain; by default all below new/")
     parser.add_argument("--held-out-new", help="its held-out file; by default the one in heldout/new")
     parser.add_argument("--related", help="held-out file of a domain that is related to the new one")
+    parser.add_argument("--shares", help="file of shares of the domains, for the arms that end in -fitted")
     parser.add_argument("--pool", default="2000000 tokens", help="of the old corpus, as cptsel embed takes it")
     parser.add_argument("--share", type=float, default=0.05, help="tokens of the replay, as a share of the new ones")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--lr", type=float, default=Recipe.lr)
     parser.add_argument("--held-out-bytes", type=int, default=40_000, help="of each domain that are measured")
-    parser.add_argument("--arms", nargs="*", help=f"of: none, {', '.join(ARMS)}")
+    parser.add_argument("--arms", nargs="*", help=f"of: none, {', '.join(ARMS)}, {ONLY}DOMAIN")
     parser.add_argument("--skip", nargs="*", default=(), help="arms to leave out")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -111,6 +113,7 @@ def main() -> None:
         held_out_old=f"{args.corpus}/heldout/old/*.jsonl*",
         held_out_new=held_out_new,
         related=args.related,
+        shares=args.shares,
         pool=args.pool,
         share=args.share,
         recipe=Recipe(steps=args.steps, lr=args.lr, mixed=args.mixed),
@@ -119,7 +122,7 @@ def main() -> None:
         threads=max(1, (os.cpu_count() or 1) // args.jobs),
     )
     chosen = [name for name in args.arms or ("none", *ARMS) if name not in args.skip]
-    if unknown := sorted(set(chosen) - {"none", *ARMS}):
+    if unknown := sorted(name for name in {*chosen} - {"none", *ARMS} if not name.startswith(ONLY)):
         parser.error(f"no arms of these names: {', '.join(unknown)}")
     run_all(setting, chosen, range(args.first_seed, args.first_seed + args.seeds), args.jobs)
 
@@ -192,13 +195,14 @@ def facts(setting: Setting) -> dict[str, Any]:
 
 def runs_of(name: str) -> tuple[str, ...]:
     """Embedding runs that an arm needs."""
-    return () if name == "none" or ARMS[name].generated else ARMS[name].runs
+    return () if name == "none" or arm_of(name).generated else arm_of(name).runs
 
 
 def embed(setting: Setting, seed: int, run: str) -> None:
     """Make an embedding run, unless it is there."""
     out = Path(setting.out) / "runs" / str(seed) / run
-    options = [option.format(new=setting.new) for option in RUNS[run]]
+    mixed = replay_beside(setting, seed) if "{mixed}" in RUNS[run] else ""
+    options = [option.format(new=setting.new, mixed=mixed) for option in RUNS[run]]
     corpus = [setting.old, "--pool", setting.pool]
     common = ["--group-by", "source", "--id-field", "id"]
     if "--max-tokens" not in options:
@@ -216,6 +220,22 @@ def embed(setting: Setting, seed: int, run: str) -> None:
         str(out),
     ]
     cptsel("embed", *corpus, "--model", setting.model, *common, *options, *where)
+
+
+def replay_beside(setting: Setting, seed: int) -> str:
+    """A file of old documents, drawn at random, as large beside the new domain's as the replay will be."""
+    path = Path(setting.out) / "mixed" / f"{seed}.jsonl"
+    if not path.exists():
+        left = setting.share * sum(len(text.encode()) for name in glob.glob(setting.new) for text in read_texts(name))
+        texts = [text for name in sorted(glob.glob(setting.old)) for text in read_texts(name)]
+        drawn = []
+        for i in np.random.default_rng([seed, 3]).permutation(len(texts)):
+            drawn.append(texts[i])
+            if (left := left - len(texts[i].encode())) <= 0:
+                break
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in drawn))
+    return str(path)
 
 
 def cptsel(*arguments: str) -> None:
@@ -292,7 +312,7 @@ def one_run(setting: Setting, seed: int, name: str) -> dict[str, Any]:
     recipe, replay = setting.recipe, Replay()
     chosen: dict[str, Any] = {}
     if name != "none":
-        replay, chosen = replay_of(setting, seed, name, ARMS[name], texts)
+        replay, chosen = replay_of(setting, seed, name, arm_of(name), texts)
     selected = time.monotonic()
     model = load(setting.model, setting.device)
     losses = train(model, new_rows(setting.model, setting.new, recipe.length), replay, prefix, recipe, seed)
@@ -312,14 +332,17 @@ def one_run(setting: Setting, seed: int, name: str) -> dict[str, Any]:
     return line
 
 
-def replay_of(setting: Setting, seed: int, name: str, arm: Arm, texts: Texts) -> tuple[Replay, dict[str, Any]]:
-    """What an arm replays, and what its manifest says of it."""
+def replay_of(
+    setting: Setting, seed: int, name: str, arm: Arm, texts: Texts, history: Sequence[str] = ()
+) -> tuple[Replay, dict[str, Any]]:
+    """What an arm replays, and what its manifest says of it; ``history``: manifests of the rounds before."""
     budget = setting.budget(arm)
     if arm.generated:
         return generated(setting, budget), {}
     runs = [str(Path(setting.out) / "runs" / str(seed) / run) for run in arm.runs]
     out = Path(setting.out) / "replays" / str(seed) / name
-    options = [word.replace("_", " ") for word in arm.select.split()]
+    options = [word.replace("_", " ").format(shares=setting.shares) for word in arm.select.split()]
+    options += [word for before in history for word in ("--history", before)]
     if arm.pick is None:
         options += ["--budget", f"{budget} tokens"]
     else:

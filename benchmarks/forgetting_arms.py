@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from forgetting_tries import TRIES, Pick
+from forgetting_tries import TRIES, Pick, one_domain
 
 # Embedding runs of the old corpus: options of ``cptsel embed`` beside model, corpus and pool.
 AHEAD = ("--lookahead", "{new}")
-FAR = (*AHEAD, "--lookahead-optimizer", "adamw", "--lookahead-lr", "3e-4", "--lookahead-tokens", "4096")
+FAR = (*AHEAD, "--lookahead-optimizer", "adamw", "--lookahead-lr", "3e-4", "--lookahead-tokens", "4096")  # 50 steps
 ONE_STEP = ("--lookahead-lr", "0.1", "--lookahead-tokens", "32768", "--lookahead-steps", "1")
 RUNS: dict[str, tuple[str, ...]] = {
     "base": (),
     "ahead-1": (*AHEAD, "--lookahead-optimizer", "sgd", *ONE_STEP),
-    "ahead-10": (*FAR, "--lookahead-steps", "10"),
-    "ahead-50": (*FAR, "--lookahead-steps", "50"),
-    "ahead-50-128": (*FAR, "--lookahead-steps", "50", "--max-tokens", "128"),
-    "ahead-50-64": (*FAR, "--lookahead-steps", "50", "--max-tokens", "64"),
+    **{f"ahead-{steps}": (*FAR, "--lookahead-steps", str(steps)) for steps in (10, 25, 50, 100)},
+    "ahead-50-mixed": (*FAR, "--lookahead", "{mixed}"),  # with a random replay beside the new text
+    "ahead-50-128": (*FAR, "--max-tokens", "128"),
+    "ahead-50-64": (*FAR, "--max-tokens", "64"),
+    "ahead-50-body": (*FAR, "--gradient", "body"),
+    "ahead-50-both": (*FAR, "--gradient", "head+body"),
+    "ahead-50-k256": (*FAR, "--sketch-dim", "256"),
+    "ahead-50-k4096": (*FAR, "--sketch-dim", "4096"),
     "body": ("--gradient", "body"),
     "k256": ("--sketch-dim", "256"),
     "k4096": ("--sketch-dim", "4096"),
@@ -28,7 +32,8 @@ class Arm:
     """One way to replay.
 
     Attributes:
-        select: options of ``cptsel select`` beside runs, budget, seed and --out; _ stands for a space inside a value.
+        select: options of ``cptsel select`` beside runs, budget, seed and --out; _ stands for a space inside a value,
+            {shares} for the file of shares that the benchmark was given.
         runs: names of RUNS, in the order in which they are given.
         budget: times the budget of the benchmark; None for as many tokens as there are of the new domain.
         pick: chooses in place of any method of cptsel.
@@ -53,6 +58,8 @@ SPLITS = {
         "root": "--group-alpha 0.5",
         "equal": "--group-alpha 0",
         "rise": "--group-mass interference",
+        "rise-root": "--group-mass interference --interference-beta 0.5",
+        "fitted": "--group-mass {shares}",
     }.items()
 }
 
@@ -75,6 +82,7 @@ ARMS: dict[str, Arm] = {
     "cover-repeat": Arm(COVER.replace("none", "repeat")),
     "cover-loss": Arm(COVER.replace("none", "loss")),
     "kmedoids": Arm(COVER.replace("craig", "kmedoids")),
+    "kmedoids-demand": Arm(DEMAND.replace("craig", "kmedoids"), ("ahead-50",)),
     "cover-body": Arm(COVER, ("body",)),
     "cover-k256": Arm(COVER, ("k256",)),
     "cover-k4096": Arm(COVER, ("k4096",)),
@@ -83,30 +91,55 @@ ARMS: dict[str, Arm] = {
     "cover-change": Arm(f"{COVER} --combine difference", ("base", "ahead-50")),
     "demand": Arm(DEMAND, ("ahead-50",)),
     "demand-1": Arm(DEMAND, ("ahead-1",)),
-    "demand-10": Arm(DEMAND, ("ahead-10",)),
+    **{f"demand-{name}": Arm(DEMAND, (f"ahead-{name}",)) for name in ("10", "25", "100")},
+    **{
+        f"demand-{name}": Arm(DEMAND, (f"ahead-50-{name}",))
+        for name in ("mixed", "body", "both", "k256", "k4096", "128", "64")
+    },
+    "demand-euclidean": Arm(DEMAND.replace("cosine", "euclidean"), ("ahead-50",)),
     "demand-change": Arm(f"{DEMAND} --combine difference", ("base", "ahead-50")),
     "demand-repeat": Arm(DEMAND.replace("none", "repeat"), ("ahead-50",)),
+    "demand-loss": Arm(DEMAND.replace("none", "loss"), ("ahead-50",)),
+    **{
+        f"demand-repeat-{most}": Arm(DEMAND.replace("none", f"repeat --max-repeats {most}"), ("ahead-50",))
+        for most in (2, 4, 8)
+    },
     "demand-root-rise": Arm(f"{DEMAND} --interference-beta 0.5", ("ahead-50",)),
     "demand-squared-rise": Arm(f"{DEMAND} --interference-beta 2", ("ahead-50",)),
     **{f"demand-{name}": Arm(f"{DEMAND} {split}", ("ahead-50",)) for name, split in SPLITS.items()},
     # shorter windows: more of them, from more documents
     "random-128": Arm(UNIFORM, ("ahead-50-128",)),
     "random-64": Arm(UNIFORM, ("ahead-50-64",)),
-    "demand-128": Arm(DEMAND, ("ahead-50-128",)),
-    "demand-64": Arm(DEMAND, ("ahead-50-64",)),
     "gradmatch": Arm(f"--method gradmatch {ONCE}"),
     "gradmatch-ahead": Arm(f"--method gradmatch {ONCE}", ("ahead-50",)),
     "gradmatch-ahead-root": Arm(f"--method gradmatch {ONCE} {SPLITS['root']}", ("ahead-50",)),
     "gradmatch-demand": Arm(f"--method gradmatch --mass interference {ONCE}", ("ahead-50",)),
     "gradient-coreset": Arm(f"--method gradient-coreset {ONCE}"),
     "coreset-ahead": Arm(f"--method gradient-coreset {ONCE}", ("ahead-50",)),
+    "coreset-demand": Arm(f"--method gradient-coreset --mass interference {ONCE}", ("ahead-50",)),
 }
 
 ARMS |= {name: Arm(pick=pick, runs=runs) for name, (pick, runs) in TRIES.items()}
 
+ONLY = "only-"  # and the name of a domain: all of the budget is drawn from it; what shares are fitted to
+
+
+def arm_of(name: str) -> Arm:
+    """The arm of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name.startswith(ONLY):
+        return Arm(pick=one_domain(name.removeprefix(ONLY)), runs=DRAWN)
+    return ARMS[name]
+
+
 #: The arm that draws at random under the same split over groups.
 SAME_SPLIT = {"demand-own": "random-own", "demand-root": "random-root", "demand-equal": "random-equal"} | {
     "demand-rise": "random-rise",
+    "demand-rise-root": "random-rise-root",
+    "demand-fitted": "random-fitted",
     "gradmatch-ahead-root": "random-root",
 }
 #: Smaller and larger budgets of the arms that are followed over budgets.

@@ -127,6 +127,16 @@ def split(alpha: float, beta: float) -> Pick:
     return pick
 
 
+def one_domain(name: str) -> Pick:
+    """At random, from one domain alone."""
+
+    def pick(pool: Pool, budget: int, rng: np.random.Generator) -> Sequence[int]:
+        mine = np.flatnonzero(pool.rows["source"] == name)
+        return take(rng.permutation(mine), pool.n_tokens, budget)
+
+    return pick
+
+
 def one_a_document(pool: Pool, budget: int, rng: np.random.Generator) -> Sequence[int]:
     """At random, a window of every document at most."""
     order = rng.permutation(len(pool.n_tokens))
