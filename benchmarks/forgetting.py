@@ -148,17 +148,24 @@ def run_all(setting: Setting, arms: Sequence[str], seeds: Sequence[int], jobs: i
     embeddings = {(seed, run): None for seed, name in wanted for run in runs_of(name)}
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # glibc then keeps the memory of large tensors
         os.environ.setdefault(name, str(1 << 32))
+    failed: list[str] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(embed, setting, seed, run) for seed, run in embeddings]):
-            future.result()
+            if error := future.exception():
+                failed.append(str(error))
         results = Path(setting.out) / RESULTS
         for future in as_completed([pool.submit(one_run, setting, seed, name) for seed, name in wanted]):
+            if error := future.exception():
+                failed.append(str(error))
+                continue
             line = future.result()
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             rise = np.mean([line["after"][domain] - line["before"][domain] for domain in line["before"]])
             learnt = line["new_before"] - line["new_after"]
             print(f"{line['arm']:<28}{line['seed']:>3}{rise:>9.4f} forgotten{learnt:>9.4f} learnt", flush=True)
+    if failed:
+        raise SystemExit("\n".join([*failed, f"{len(failed)} of {len(embeddings) + len(wanted)} tasks failed"]))
 
 
 def read_results(setting: Setting) -> set[tuple[int, str]]:
@@ -355,8 +362,18 @@ def replay_of(
         options = ["--method", "full", "--budget", "100%", "--realisation", "none", "--exclude", str(left_out)]
     cptsel("select", *runs, *options, "--seed", str(seed), "--overwrite", "--out", str(out))
     header = json.loads((out / "manifest.json").read_text())
-    groups = {group["group"]: group["selected_tokens"] for group in header["groups"]}
-    return read_manifest(str(out), texts), {"tokens": header["totals"]["selected_tokens"], "groups": groups}
+    chosen = {"tokens": header["totals"]["selected_tokens"], "domains": tokens_by_domain(out)}
+    return read_manifest(str(out), texts), chosen
+
+
+def tokens_by_domain(replay: Path) -> dict[str, int]:
+    """Tokens that a manifest plays of each domain, the folder that a shard lies in."""
+    uris = {shard["shard_id"]: shard["uri"] for shard in pq.read_table(replay / "shards.parquet").to_pylist()}
+    found: dict[str, int] = {}
+    for row in pq.read_table(replay / "samples", columns=["shard_id", "token_count", "repeat"]).to_pylist():
+        domain = Path(uris[row["shard_id"]]).parent.name
+        found[domain] = found.get(domain, 0) + row["token_count"] * row["repeat"]
+    return dict(sorted(found.items()))
 
 
 def open_pool(setting: Setting, runs: Sequence[str], texts: Texts) -> tuple[list[str], Pool]:
