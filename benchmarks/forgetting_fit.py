@@ -78,7 +78,7 @@ def read(paths: Sequence[str]) -> Runs:
         raise SystemExit(f"{', '.join(paths)}: no run of the arm random")
     domains = list(lines[0]["before"])
     size = np.array([lines[0]["corpus_bytes"][name] for name in domains], np.float64)
-    tokens = [[line["chosen"].get("groups", {}).get(name, 0) for name in domains] for line in lines]
+    tokens = [[line["chosen"].get("domains", {}).get(name, 0) for name in domains] for line in lines]
     rise = [[line["after"][name] - line["before"][name] for name in domains] for line in lines]
     return Runs(
         [line["arm"] for line in lines],
