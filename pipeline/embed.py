@@ -31,6 +31,7 @@ from cptsel.pipeline.embedding.plan import (
     ModelPlan,
     check_config,
     first_difference,
+    holds_ids,
     plan_model,
     run_header,
     with_base,
@@ -78,14 +79,15 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
     options = pipeline_options(config.beam_args, config.workers)
     root, files = list_inputs(config.inputs, config.root, config.format)
     _check_out_is_apart(config, files)
-    model = plan_model(config, here=config.dry_run or bool(config.time_budget) or is_local(options))
+    ids = holds_ids(files, config.format)
+    model = plan_model(config, config.dry_run or bool(config.time_budget) or is_local(options), text=not ids)
     earlier = open_earlier(config)
     if config.dry_run:
         return estimate(config, model, files, earlier and earlier[1])
     with writing(config.out, "embed", overwrite=config.overwrite, resumes=True) as output:
         if output.is_new:  # mark it as ours before anything else is in it
             outputs.write_config(config.out, "embed", to_yaml(config))
-        shards = take_inventory(config, files, options)
+        shards = take_inventory(config, files, model.tokens, options)
         before = earlier and earlier[1]
         pool = recorded_pool(config, before) or plan_pool(config, model, files, shards, before, options)
         model, steps, base = with_mixing(config, model, files), None, None
@@ -93,7 +95,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
             model, steps = ahead(config, model, is_local(options))
         elif config.base:
             model, base = with_base(config, model, is_local(options))
-        header = run_header(config, model, root, shards, pool_header(config, pool), steps, base)
+        header = run_header(config, model, root, shards, pool_header(config, pool), steps, base, ids)
         grown = check_earlier(config, earlier, header)
         status = begin(config, output, header, shards)
         if status == "already done":
@@ -178,6 +180,7 @@ def _run(
         storage=config.storage,
         groups=config.group_by,
         exclude=config.exclude,
+        ids=not model.has_tokenizer,
         earlier=grown,
     )
     folder = io.join(config.out, "embeddings")
@@ -195,7 +198,7 @@ def _run(
                     run=run_fingerprint(header),
                     spec=model.spec,
                     rows=Handed(io.join(work, "rows.pickle"), rows),
-                    read=Handed(io.join(work, "read.pickle"), read_options(config, pool)),
+                    read=Handed(io.join(work, "read.pickle"), read_options(config, model, pool)),
                 )
                 | "ToJson" >> beam.Map(_result_line)
                 | "Collect" >> WriteLines(listing)

@@ -101,6 +101,15 @@ def _check_format(config: ExportConfig, manifest: Manifest) -> None:
     if config.ids and not format.writes_ids:
         able = ", ".join(name for name, other in EXPORTS.items() if other.writes_ids)
         raise UsageError(f"--to {format.name} holds no token ids; leave out --ids, or use one of {able}")
+    if manifest.of_ids and not config.ids and format.writes_text:
+        alone = ", ".join(name for name, other in EXPORTS.items() if not other.writes_text)
+        both = ", ".join(name for name, other in EXPORTS.items() if other.writes_ids and other.writes_text)
+        raise UsageError(
+            f"--to {format.name} writes text, and the corpus of {manifest.directory} is of token ids; use {alone}, or "
+            f"--ids with {both}"
+        )
+    if config.tokenizer and manifest.of_ids:
+        raise UsageError(f"--tokenizer: the corpus of {manifest.directory} is of token ids; leave it out")
     if config.tokenizer and format.writes_text and not config.ids:
         raise UsageError(f"--to {format.name} writes text; leave out --tokenizer, or add --ids")
     if manifest.realisation in {"loss", "sampling"}.difference(format.weighs):
@@ -114,10 +123,8 @@ def _check_format(config: ExportConfig, manifest: Manifest) -> None:
 def _check_eos(format: ExportFormat, tokens: TokenIds | None) -> None:
     """Raise UsageError where documents could not be told apart."""
     if not format.writes_text and tokens is not None and tokens.vocabulary.eos is None:
-        raise UsageError(
-            f"--to {format.name} ends every play with EOS, and the tokenizer {tokens.tokenizer} has none; "
-            "use --to parquet --ids"
-        )
+        where = f"the tokenizer {tokens.tokenizer}" if tokens.tokenizer else "the run (--eod-token-id of embed)"
+        raise UsageError(f"--to {format.name} ends every play with EOS, and {where} has none; use --to parquet --ids")
 
 
 def _finish_datasets(format: ExportFormat, out: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from cptsel.pipeline.config import check_values, to_yaml
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
 from cptsel.pipeline.embedding.lookahead import make_lookahead, steps_of, summary_totals
-from cptsel.pipeline.embedding.plan import plan_model
+from cptsel.pipeline.embedding.plan import holds_ids, plan_model
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
@@ -53,7 +53,7 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summ
         seed=config.seed,
         out=out,
     )
-    plan = plan_model(here)
+    plan = plan_model(here, text=not holds_ids(files, config.format))
     steps = steps_of(config.steps, config.optimizer, config.lr, config.tokens, config.seed)
     with writing(out, "lookahead", overwrite=config.overwrite, dry_run=config.dry_run, data=_MODEL_FILES) as output:
         if config.dry_run:
@@ -63,7 +63,7 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summ
             outputs.write_config(out, "lookahead", to_yaml(config))
         # Made beside what is there, so that text that does not suffice costs no older checkpoint.
         made = io.join(out, outputs.WORK, "model")
-        facts = make_lookahead(made, steps, plan, files, read_options(here), config.format)
+        facts = make_lookahead(made, steps, plan, files, read_options(here, plan), config.format)
         output.begin(to_yaml(config))
         for name in sorted(os.listdir(made)):
             os.replace(io.join(made, name), io.join(out, name))

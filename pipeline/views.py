@@ -18,6 +18,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
 from cptsel.pipeline.artifacts.manifest import SHARDS, Manifest, load_manifest, source_uri
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.lookup.texts import windows
 from cptsel.schemas.arrow import SAMPLES
@@ -25,6 +26,7 @@ from cptsel.schemas.headers import ManifestHeader, RunHeader
 
 _ROWS_SHOWN = 20
 _PLACE = ["shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "content_hash"]
+_PLACE_OF_IDS = [*_PLACE, "token_start", "token_count"]
 
 
 def open_run(path: str) -> "Run":
@@ -278,9 +280,12 @@ class Replay(_Shown):
             raise UsageError(f"{self.path} has no schedule of phase {phase} and epoch {epoch}; {remedy}")
         return self._manifest.table(files[phase, epoch])
 
-    def texts(self, samples: pa.Table | None = None, root: str | None = None) -> Iterator[tuple[dict[str, Any], str]]:
+    def texts(
+        self, samples: pa.Table | None = None, root: str | None = None
+    ) -> Iterator[tuple[dict[str, Any], Content]]:
         """Chosen samples with their texts, read from the corpus and held against their hashes.
 
+        Those of a corpus of token ids are int32 arrays of ids.
         A document is held at a time, and the rows of a shard.
 
         Args:
@@ -288,7 +293,7 @@ class Replay(_Shown):
             root: where the corpus lies now; where it was embedded by default.
 
         Yields:
-            The row, as a dict of the table's columns, and its text: by shard, and by row of the corpus.
+            The row, as a dict of the table's columns, and its text or ids: by shard, and by row of the corpus.
 
         Raises:
             UsageError: ``samples`` lacks a column.
@@ -296,7 +301,7 @@ class Replay(_Shown):
             VerificationError: a text is not the one that was embedded.
         """
         if samples is not None:
-            _named(_PLACE, samples.column_names)
+            _named(_PLACE_OF_IDS if self._manifest.of_ids else _PLACE, samples.column_names)
         shards = {row["shard_id"]: row for row in self.shards.to_pylist()}
         numbers = pc.unique(samples["shard_id"]).to_pylist() if samples is not None else self._manifest.sample_files()
         for number in sorted(numbers):

@@ -6,10 +6,14 @@ A schema here is the *required* part of a file. Readers ignore unknown columns; 
 dictionary-encoded group columns of the run. ``check_schema`` is how a reader holds a file against its schema.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pyarrow as pa
 
 SPEC_VERSION = 1
 RUN_VERSION = 2  # of run.json and what stands beside it; 2 has checksums
+RUN_VERSION_OF_IDS = 3  # of a corpus of token ids, whose windows have no place in a text
 
 GROUP_TYPE = pa.dictionary(pa.int32(), pa.string())
 HASH_TYPE = pa.binary(16)
@@ -126,6 +130,19 @@ RUN_SHARDS = pa.schema(
     ]
 )
 
+# Behind RUN_SHARDS and REPLAY_SHARDS where a shard can't be read without a file beside it, such as the .idx of a .bin.
+COMPANION_FIELDS: list[pa.Field] = [
+    pa.field("companion_bytes", pa.int64()),
+    pa.field("companion_sha256", pa.string()),
+]
+
+
+def with_companions(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Schema of ``shards.parquet`` with these rows: RUN_SHARDS or REPLAY_SHARDS, and companions where there are any."""
+    there = any(row.get("companion_sha256") is not None for row in rows)
+    return pa.schema([*schema, *COMPANION_FIELDS]) if there else schema
+
+
 # samples/<shard>.parquet of a replay manifest: locator columns and what was decided about the sample.
 SAMPLES = pa.schema(
     [
@@ -182,8 +199,9 @@ PLAYS = pa.schema(
     ]
 )
 
-# The same with the token ids that were embedded.
+# The same with the token ids that were embedded, and these alone where the corpus has no texts.
 PLAYS_WITH_IDS = PLAYS.append(pa.field("input_ids", pa.list_(pa.field("element", pa.int32())), nullable=False))
+PLAYS_OF_IDS = PLAYS_WITH_IDS.remove(PLAYS_WITH_IDS.get_field_index("text"))
 
 
 def targets_schema(kind: str, width: int) -> pa.Schema:

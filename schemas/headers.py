@@ -238,6 +238,13 @@ class Damage(TypedDict):
     bytes: int
 
 
+class CorpusTokens(TypedDict):
+    """Of a corpus of token ids: the id that ends a document and is no part of it, and how many ids the model has."""
+
+    eod: int | None
+    vocabulary: int
+
+
 class ManifestCorpus(TypedDict):
     """Where the samples lie, and in what tokens they are counted."""
 
@@ -247,6 +254,7 @@ class ManifestCorpus(TypedDict):
     id_field: str | None
     tokenizer: str
     split_special_tokens: NotRequired[bool]
+    tokens: NotRequired[CorpusTokens]
     max_tokens: int
     damage: NotRequired[Damage]
 

@@ -45,7 +45,7 @@ def expected(rows=ROWS):
 
 
 def found(documents):
-    return [(d.row_index, d.doc_id, d.text, d.groups) for d in documents]
+    return [(d.row_index, d.doc_id, d.content, d.groups) for d in documents]
 
 
 def test_what_datasets_saves_is_read(tmp_path):
@@ -127,7 +127,7 @@ def test_damage_costs_what_it_must(tmp_path):
     with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
         writer.write_table(table)
     documents, rejects, _ = read(tmp_path / "a.arrow")
-    assert [d.text for d in documents] == ["good", "fine"]
+    assert [d.content for d in documents] == ["good", "fine"]
     assert [(r.row_index, r.reason) for r in rejects] == [(1, "bad_utf8")]
     (tmp_path / "b.arrow").write_bytes(b"{}" * 30)
     assert [r.reason for r in read(tmp_path / "b.arrow")[1]] == ["wrong_format"]

@@ -120,7 +120,7 @@ def test_truncated_stream(tmp_path, suffix):
     assert rejects[0].bytes_lost == len(whole) - 1 - first  # the member without an end; the one before it is whole
     path.write_bytes(whole[: len(PACK[suffix](GOOD + b"\n")) + 40])
     documents, rejects = read(path)
-    assert documents[0].text == "good"
+    assert documents[0].content == "good"
     assert [(reject.row_index, reject.reason) for reject in rejects] == [(len(documents), "truncated_stream")]
 
 
@@ -195,7 +195,7 @@ def test_members_frames_and_skippable_frames_are_one_stream(tmp_path):
         path = tmp_path / ("a.jsonl" + suffix)
         path.write_bytes(data)
         documents, rejects = read(path)
-        assert ([document.text for document in documents.values()], rejects) == (["good", "good"], [])
+        assert ([document.content for document in documents.values()], rejects) == (["good", "good"], [])
 
 
 def test_zstd_with_a_window_of_512_mib(tmp_path):

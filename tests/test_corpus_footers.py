@@ -44,7 +44,7 @@ def read(path):
     blocks = [read_block(shard, block, OPTIONS) for block in shard.blocks]
     return (
         sum(block.rows_read for block in blocks),
-        {document.row_index: document.text for block in blocks for document in block.documents},
+        {document.row_index: document.content for block in blocks for document in block.documents},
         [reject for block in blocks for reject in block.rejects],
     )
 

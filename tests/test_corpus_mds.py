@@ -39,7 +39,7 @@ def read(path, **options):
 
 
 def found(documents):
-    return [(d.row_index, d.doc_id, d.text, d.groups) for d in documents]
+    return [(d.row_index, d.doc_id, d.content, d.groups) for d in documents]
 
 
 def expected(rows=None):
@@ -133,7 +133,7 @@ def test_an_offset_that_points_back_past_what_a_stream_keeps(tmp_path, suffix):
     struct.pack_into("<I", data, 4 + 4 * 300, struct.unpack_from("<I", data, 4 + 4 * 2)[0])
     path = write(tmp_path / f"a.mds{suffix}", bytes(data))
     documents, rejects, _ = read_corpus(path)
-    assert [d.text for d in documents] == [text for i, text in enumerate(texts) if i not in (299, 300)]
+    assert [d.content for d in documents] == [text for i, text in enumerate(texts) if i not in (299, 300)]
     assert [(r.row_index, r.reason) for r in rejects] == [(299, "unreadable_sample"), (300, "unreadable_sample")]
 
 
@@ -188,7 +188,7 @@ def test_columns_that_are_not_there_and_texts_over_the_cap(tmp_path):
     assert {(r.row_index, r.reason) for r in rejects} == {
         (i, "document_too_long") for i, row in enumerate(ROWS) if len(row["text"].encode()) > 20
     }
-    assert [d.text for d in read(path, text_field="meta.lang")[0][:3]] == ["a", "b", "a"]
+    assert [d.content for d in read(path, text_field="meta.lang")[0][:3]] == ["a", "b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +232,6 @@ def test_shards_go_all_the_way_and_what_export_writes_is_embedded(tiny_lm, tmp_p
     (path,) = (tmp_path / "out" / "data").glob("*.mds")
     documents, rejects, _ = read_corpus(path, id_field="sample_id", group_by=("group", "repeat"))
     assert rejects == []
-    assert {d.text for d in documents} <= {row["text"] for row in rows}
+    assert {d.content for d in documents} <= {row["text"] for row in rows}
     assert {d.groups for d in documents} == {("all", "1")}
     assert len(documents) == 12

@@ -49,7 +49,7 @@ def test_every_kind_of_string_is_text(tmp_path, type):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": pa.array(["one", None, "größe", ""], pa.string()).cast(type)}), path)
     documents, rejects = read(path)
-    assert [(d.row_index, d.text, d.byte_offset, d.byte_length) for d in documents] == [
+    assert [(d.row_index, d.content, d.byte_offset, d.byte_length) for d in documents] == [
         (0, "one", None, None),
         (2, "größe", None, None),
     ]
@@ -90,7 +90,7 @@ def test_bad_utf8_costs_its_own_row_only(tmp_path, type):
     texts = broken_strings([b"one", b"\xc3(", None, "größe".encode()], type)
     pq.write_table(pa.table({"text": texts, "lang": broken_strings([b"\xff", b"de", b"de", b"de"])}), path)
     documents, rejects = read(path)
-    assert [d.text for d in documents] == ["one", "größe"]
+    assert [d.content for d in documents] == ["one", "größe"]
     assert [(r.row_index, r.reason) for r in rejects] == [(1, "bad_utf8"), (2, "null_text")]
     documents, rejects = read(path, group_by=("lang",))
     assert [d.groups for d in documents] == [("de",)]
@@ -151,7 +151,7 @@ def test_nested_text_by_its_dots(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"meta": [{"body": "x"}, {"body": None}, None], "other": [1, 2, 3]}), path)
     documents, rejects = read(path, text_field="meta.body")
-    assert [d.text for d in documents] == ["x"]
+    assert [d.content for d in documents] == ["x"]
     assert [r.reason for r in rejects] == ["null_text", "missing_text"]
     assert list(read_texts(str(path), "parquet", "none", "meta.body", [(0, None, None)])) == [(0, "x")]
 
@@ -198,7 +198,7 @@ def test_a_large_row_group_is_read_in_batches(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [str(i) for i in range(5000)]}), path)
     documents, rejects = read(path)
-    assert [(d.row_index, d.text) for d in documents] == [(i, str(i)) for i in range(5000)]
+    assert [(d.row_index, d.content) for d in documents] == [(i, str(i)) for i in range(5000)]
     assert rejects == []
 
 

@@ -100,7 +100,7 @@ def read(path, options):
 
 def outcome(blocks):
     """What was read, without the blocks: {row: text or reason}."""
-    found = {document.row_index: ("text", document.text) for block in blocks for document in block.documents}
+    found = {document.row_index: ("text", document.content) for block in blocks for document in block.documents}
     found.update({reject.row_index: ("reject", reject.reason) for block in blocks for reject in block.rejects})
     return dict(sorted(found.items()))
 
@@ -129,7 +129,7 @@ def test_lines(tmp_path, compression, data):
         assert line == rows[document.row_index][0]
     wanted = [(document.row_index, document.byte_offset, document.byte_length) for document in documents]
     found = list(read_texts(str(path), "jsonl", compression, "text", wanted))
-    assert found == [(document.row_index, document.text) for document in documents]
+    assert found == [(document.row_index, document.content) for document in documents]
 
 
 def naive_prefix(data: bytes, compression: str) -> tuple[bytes, bool]:

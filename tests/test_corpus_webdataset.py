@@ -39,7 +39,7 @@ def read(path, **options):
 
 
 def found(documents):
-    return [(d.row_index, d.doc_id, d.text, d.groups) for d in documents]
+    return [(d.row_index, d.doc_id, d.content, d.groups) for d in documents]
 
 
 def expected(rows=None):
@@ -64,7 +64,7 @@ def test_names_of_any_tar(tmp_path, format, folder):
     data = tar_bytes(members(ROWS[:9], folder), format)
     documents, rejects, _ = read(write(tmp_path / "a.tar", data), id_field="__key__", block_bytes=3000)
     assert rejects == []
-    assert [(d.doc_id, d.text) for d in documents] == [(f"{folder}{i:05d}", ROWS[i]["text"]) for i in range(9)]
+    assert [(d.doc_id, d.content) for d in documents] == [(f"{folder}{i:05d}", ROWS[i]["text"]) for i in range(9)]
 
 
 def test_members_that_belong_to_no_sample_are_passed_over(tmp_path):
@@ -80,7 +80,7 @@ def test_members_that_belong_to_no_sample_are_passed_over(tmp_path):
             tar.addfile(member, io.BytesIO(name.encode()))
     documents, rejects, _ = read(write(tmp_path / "a.tar", sink.getvalue()), block_bytes=1)
     assert rejects == []
-    assert [(d.doc_id, d.text) for d in documents] == [("0", "0.TXT"), ("1", "1.txt")]
+    assert [(d.doc_id, d.content) for d in documents] == [("0", "0.TXT"), ("1", "1.txt")]
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_where_the_text_stands(tmp_path, field, text):
     data = tar_bytes([("0.en.txt", b"of en"), ("0.json", facts), ("0.txt", b"of txt"), ("0.cls", b"7")])
     path = write(tmp_path / "a.tar", data)
     (document,), _, _ = read(path, text_field=field, id_field="cls", group_by=("n", "none", "__key__"))
-    assert (document.text, document.doc_id, document.groups) == (text, "7", ("4", None, "0"))
+    assert (document.content, document.doc_id, document.groups) == (text, "7", ("4", None, "0"))
     data = tar_bytes([("0.json", facts)])
-    assert [d.text for d in read(write(path, data))[0]] == ["of json"]
+    assert [d.content for d in read(write(path, data))[0]] == ["of json"]
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.zst"])
@@ -247,5 +247,5 @@ def test_archives_go_all_the_way_and_what_export_writes_is_embedded(tiny_lm, tmp
     (path,) = (tmp_path / "out" / "data").glob("*.tar")
     documents, rejects, _ = read_corpus(path, id_field="sample_id", group_by=("group", "repeat"))
     assert (len(documents), rejects) == (12, [])
-    assert {d.text for d in documents} <= {row["text"] for row in rows}
+    assert {d.content for d in documents} <= {row["text"] for row in rows}
     assert {d.groups for d in documents} == {("all", "1")}

@@ -54,8 +54,8 @@ def documents(folder, pool, **options):
 
 def values(document):
     """1, tokens, a loss and a gradient of a document: what totals are of."""
-    rng = np.random.default_rng(len(document.text) + 1000 * document.row_index)
-    return np.concatenate([[1.0, len(document.text) / 2, rng.exponential()], rng.normal(size=3)])
+    rng = np.random.default_rng(len(document.content) + 1000 * document.row_index)
+    return np.concatenate([[1.0, len(document.content) / 2, rng.exponential()], rng.normal(size=3)])
 
 
 POOLS = {

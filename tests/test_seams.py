@@ -46,7 +46,7 @@ class Toy(CorpusFormat):
     name = "toy"
     suffixes = (".toy",)
 
-    def finder(self, block_bytes, compression):
+    def finder(self, options, compression, companion):
         return _Lines()
 
     def read_block(self, handle, shard, block, options):

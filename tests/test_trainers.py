@@ -199,6 +199,6 @@ def test_a_corpus_that_a_library_wrote_is_read(repository, tmp_path, environment
     assert len(paths) > 2
     read = [read_corpus(path, group_by=("meta.lang", "number"), block_bytes=3000) for path in paths]
     assert [reject for _, rejects, _ in read for reject in rejects] == []
-    assert [(d.doc_id, d.text, d.groups) for documents, _, _ in read for d in documents] == [
+    assert [(d.doc_id, d.content, d.groups) for documents, _, _ in read for d in documents] == [
         (row["id"], row["text"], (row["meta"]["lang"], str(row["number"]))) for row in CORPUS
     ]

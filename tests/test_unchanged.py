@@ -78,9 +78,9 @@ def test_an_edit_of_the_same_size_after_the_listing_is_an_error(tmp_path, name):
     def read():
         options = ReadOptions()
         if shard.blocks is None:
-            return [document.text for block in read_stream(shard, options) for document in block.documents]
+            return [document.content for block in read_stream(shard, options) for document in block.documents]
         blocks = [read_block(shard, block, options) for block in shard.blocks]
-        return [document.text for block in blocks for document in block.documents]
+        return [document.content for block in blocks for document in block.documents]
 
     assert read() == [row["text"] for row in ROWS]
     data = path.read_bytes()

@@ -36,7 +36,7 @@ def consuming_page(header: ManifestHeader) -> str:
         population_samples=f"{totals['population_samples']:,}",
         population_tokens=f"{totals['population_tokens']:,}",
         order=ordered,
-        text_field=corpus["text_field"],
+        contents="token ids" if "tokens" in corpus else f"text in field `{corpus['text_field']}`",
         max_tokens=corpus["max_tokens"],
         root=corpus["root"],
     )

@@ -31,10 +31,21 @@ CONSUMING = "CONSUMING.md"
 SHARDS = "shards.parquet"
 ALL = "all"  # the one group of a selection without --group-by
 NO_GROUP = "(none)"  # the group of samples whose group column is null
-SUPPORTED_FEATURES: frozenset[str] = frozenset().union(*REQUIRED_FEATURES.values())
+TOKEN_IDS = "token_ids"  # the feature of a manifest whose samples are windows of token ids
+SUPPORTED_FEATURES: frozenset[str] = frozenset((TOKEN_IDS,)).union(*REQUIRED_FEATURES.values())
 
 _SAMPLES = re.compile(r"samples/(\d{6,})\.parquet")
 _SCHEDULE = re.compile(r"schedule/(\d+)-(\d+)\.parquet")
+
+
+def required_features(realisation: str, of_ids: bool) -> list[str]:
+    """What a reader of a manifest must know.
+
+    Args:
+        realisation: of weights.
+        of_ids: whether its corpus is one of token ids.
+    """
+    return [*REQUIRED_FEATURES[realisation], *([TOKEN_IDS] if of_ids else [])]
 
 
 def samples_name(shard_id: int) -> str:
@@ -75,6 +86,11 @@ class Manifest:
     @property
     def text_field(self) -> str:
         return str(self.header["corpus"]["text_field"])
+
+    @property
+    def of_ids(self) -> bool:
+        """Whether its corpus is one of token ids, and not of texts."""
+        return "tokens" in self.header["corpus"]
 
     def path(self, name: str) -> str:
         """Where a file of this manifest lies."""

@@ -17,7 +17,7 @@ from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.schemas.arrow import RUN_SHARDS, RUN_VERSION, UNITS, check_schema, embeddings_schema
+from cptsel.schemas.arrow import RUN_SHARDS, RUN_VERSION, RUN_VERSION_OF_IDS, UNITS, check_schema, embeddings_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
@@ -226,8 +226,10 @@ def _open_header(directory: str) -> RunHeader:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UsageError(f"{path}: its format is not {FORMAT!r}; name the output of cptsel embed")
     version = found.get("spec_version")
-    if isinstance(version, int) and version > RUN_VERSION:
-        raise UsageError(f"{path}: spec_version {version} is newer than this cptsel reads ({RUN_VERSION}); upgrade it")
+    if isinstance(version, int) and version > RUN_VERSION_OF_IDS:
+        raise UsageError(
+            f"{path}: spec_version {version} is newer than this cptsel reads ({RUN_VERSION_OF_IDS}); upgrade it"
+        )
     if isinstance(version, int) and version < RUN_VERSION:
         raise UsageError(
             f"{path}: spec_version {version} is of an older cptsel, whose runs can't be checked; embed again"
@@ -261,7 +263,7 @@ def _open_shards(directory: str, first_id: int) -> list[RunShard]:
             units.setdefault(unit["shard_id"], []).append(tuple(unit[name] for name in columns))
     there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
     shards = []
-    rows = sorted(tables["shards.parquet"].select(RUN_SHARDS.names).to_pylist(), key=lambda row: row["shard_id"])
+    rows = sorted(tables["shards.parquet"].to_pylist(), key=lambda row: row["shard_id"])
     for number, row in enumerate(rows, first_id):
         blocks = sorted(units.get(row["shard_id"], []))
         names = [unit_name(row["shard_id"], block) for block, *_ in blocks]

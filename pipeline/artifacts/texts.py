@@ -1,10 +1,11 @@
-"""Texts of chosen samples, read again from the corpus and held against their hashes."""
+"""Windows of chosen samples, texts or ids, read again from the corpus and held against their hashes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cptsel.pipeline import io
+from cptsel.pipeline.corpus.contents import Content, content_bytes, window_of
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.errors import BadInputError, VerificationError
 from cptsel.pipeline.hashing import content_hash
@@ -35,26 +36,33 @@ def rows_by_document(rows: Iterable[Row]) -> dict[int, list[Row]]:
 
 def checked_texts(
     uri: str, shard: dict[str, Any], text_field: str, by_document: Mapping[int, list[Row]]
-) -> Iterator[tuple[int, str]]:
-    """Row and text of each document, once ``text`` of its samples is set and is what was embedded.
+) -> Iterator[tuple[int, Content]]:
+    """Row and content of each document, once ``content`` of its samples is set and is what was embedded.
 
     Args:
         uri: where the shard lies now.
         shard: its row of ``shards.parquet``.
         text_field: column of the text.
-        by_document: as of ``rows_by_document``: byte_offset, byte_length, char_start, char_end and content_hash.
+        by_document: as of ``rows_by_document``: byte_offset, byte_length, what locates a window, and content_hash.
 
     Raises:
         BadInputError: the shard or a row of it can't be read.
         VerificationError: a text is not the one that was embedded.
     """
     wanted = [(key, rows[0]["byte_offset"], rows[0]["byte_length"]) for key, rows in by_document.items()]
-    for row_index, text in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
+    for row_index, content in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
         for row in by_document[row_index]:
-            row["text"] = text[row["char_start"] : row["char_end"]]
-            if content_hash(row["text"].encode("utf-8", "surrogatepass")) != row["content_hash"]:
-                raise VerificationError(
-                    f"{uri}: row {row_index} is not the text that was embedded (content_hash differs); "
-                    "restore the file, and run cptsel verify --sources to see all that changed"
-                )
-        yield row_index, text
+            row["content"] = checked_window(content, row, uri)
+        yield row_index, content
+
+
+def checked_window(content: Content, row: Row, uri: str) -> Content:
+    """The window of a document that a row locates. Raises VerificationError where it is not what was embedded."""
+    window = window_of(content, row)
+    if content_hash(content_bytes(window)) != row["content_hash"]:
+        what = "text" if isinstance(content, str) else "run of ids"
+        raise VerificationError(
+            f"{uri}: row {row['row_index']} is not the {what} that was embedded (content_hash differs); "
+            "restore the file, and run cptsel verify --sources to see all that changed"
+        )
+    return window

@@ -1,15 +1,18 @@
 """Token ids of chosen windows: those that were embedded, cut from the ids of the whole document.
 
-A window that is tokenised by itself may become other ids, as tokens join across its ends.
+A window that is tokenised by itself may become other ids, as tokens join across its ends. A corpus of token ids
+has them as they are.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from cptsel.pipeline.artifacts.manifest import Manifest
+from cptsel.pipeline.artifacts.texts import Row
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
@@ -19,25 +22,43 @@ class TokenIds:
     """How the documents of a manifest's corpus were tokenised.
 
     Attributes:
-        tokenizer: folder or hub id.
+        tokenizer: folder or hub id; None for a corpus of token ids.
         split_special_tokens: as ``embed`` took it.
         vocabulary: of the tokenizer.
         trust_remote_code: whether Python code that comes with it may run.
     """
 
-    tokenizer: str
+    tokenizer: str | None
     split_special_tokens: bool
     vocabulary: Vocabulary
     trust_remote_code: bool = False
 
-    def of_documents(self, texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[int], list[tuple[int, int]]]]:
-        """Row, token ids and their offsets in code points, of whole documents."""
+    def of_windows(
+        self, contents: Iterable[tuple[int, Content]], by_document: Mapping[int, list[Row]], uri: str
+    ) -> Iterator[tuple[Row, list[int]]]:
+        """Each row, and the ids of its window.
+
+        Args:
+            contents: row_index and content of whole documents, as ``checked_texts`` gives them.
+            by_document: their rows.
+            uri: of the shard, for the sentence.
+
+        Raises:
+            VerificationError: the tokens of a text are not where the manifest has them.
+        """
+        if self.tokenizer is None:
+            for row_index, _ in contents:
+                yield from ((row, row["content"].tolist()) for row in by_document[row_index])
+            return
         from cptsel.pipeline.model.tokenizer import encode
 
-        return encode(_load(self.tokenizer, self.trust_remote_code), texts, self.split_special_tokens)
+        texts = ((row_index, text) for row_index, text in contents if isinstance(text, str))
+        tokenizer = _load(self.tokenizer, self.trust_remote_code)
+        for row_index, ids, offsets in encode(tokenizer, texts, self.split_special_tokens):
+            yield from ((row, _window_ids(row, ids, offsets, uri)) for row in by_document[row_index])
 
 
-def window_ids(row: dict[str, Any], ids: list[int], offsets: list[tuple[int, int]], uri: str) -> list[int]:
+def _window_ids(row: Row, ids: list[int], offsets: list[tuple[int, int]], uri: str) -> list[int]:
     """Ids of one window of a document.
 
     Raises:
@@ -56,7 +77,7 @@ def window_ids(row: dict[str, Any], ids: list[int], offsets: list[tuple[int, int
 def token_ids(
     manifest: Manifest, tokenizer: str | None, option: str = "--tokenizer", trust_remote_code: bool = False
 ) -> TokenIds:
-    """How to tokenise the corpus of a manifest, with the tokenizer it names by fingerprint.
+    """How to tokenise the corpus of a manifest, with the tokenizer it names by fingerprint, where it has one of texts.
 
     Args:
         manifest: of the corpus.
@@ -69,6 +90,8 @@ def token_ids(
     """
     from cptsel.pipeline.model.tokenizer import tokenizer_fingerprint
 
+    if of_ids := manifest.header["corpus"].get("tokens"):
+        return TokenIds(None, False, Vocabulary(of_ids["vocabulary"], of_ids["eod"], has_texts=False))
     source = tokenizer or manifest.header["provenance"]["model"].get("source")
     if source is None:
         raise UsageError(f"{manifest.directory} does not say where its model lies; name its tokenizer by --tokenizer")

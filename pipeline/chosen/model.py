@@ -24,7 +24,7 @@ from cptsel.pipeline.model.naming import (
     resolve_dtype,
     weights_fingerprint,
 )
-from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of
+from cptsel.pipeline.model.tokenizer import find_tokenizer
 from cptsel.schemas.headers import ModelAt
 
 _PACKAGES = ("cptsel", "numpy", "pyarrow", "tokenizers", "torch", "transformers")
@@ -55,7 +55,7 @@ def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
     device = resolve_device(config.device, here)
     path = local_path(model, config.revision)
     tokens = token_ids(manifest, path, "--model", config.trust_remote_code)
-    tokenizer = load_tokenizer(path, config.trust_remote_code)
+    tokenizer, prefix, _ = find_tokenizer(path, config.trust_remote_code, needed=not manifest.of_ids)
     weights = weights_fingerprint(path, config.trust_remote_code)
     named = manifest.header["provenance"]["model"]
     of_manifest = weights in (named.get("weights"), named.get("before_lookahead"))
@@ -65,7 +65,6 @@ def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
             f"--model {config.model}: is not the model that {manifest.directory} names{source}, as the fingerprint of "
             "its weights differs; give that one, or --any-model to take another checkpoint"
         )
-    prefix = prefix_of(tokenizer)
     positions = manifest.header["corpus"]["max_tokens"] + len(prefix.ids)
     limit = max_positions(path, config.trust_remote_code)
     if limit is not None and positions > limit:
@@ -83,7 +82,14 @@ def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
         max_positions=positions,
     )
     described = describe(path, config.trust_remote_code, here)
-    check_tokenizer(config.model, tokenizer, min(described["embedding_rows"], described["vocab_size"]))
+    rows = min(described["embedding_rows"], described["vocab_size"])
+    if tokenizer is not None:
+        check_tokenizer(config.model, tokenizer, rows)
+    if manifest.of_ids and tokens.vocabulary.size > rows:
+        raise UsageError(
+            f"--model {config.model}: has {rows:,} ids, and the corpus was embedded by a model with "
+            f"{tokens.vocabulary.size:,}; give a model with as many"
+        )
     facts = {
         "source": config.model,
         "revision": spec.revision,

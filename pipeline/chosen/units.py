@@ -1,14 +1,14 @@
 """Units: bounded parts of a shard's chosen samples, each of which one worker reads, computes and writes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cptsel.pipeline.artifacts.manifest import Manifest, parse_table, read_data_file, source_uri
 from cptsel.pipeline.artifacts.texts import Row, check_shard, checked_texts, rows_by_document
-from cptsel.pipeline.artifacts.token_ids import TokenIds, window_ids
+from cptsel.pipeline.artifacts.token_ids import TokenIds
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.kernels.sampling.weights import played_weights
 
@@ -122,13 +122,10 @@ class ReadWindows:
         by_document = rows_by_document(rows)
         check_shard(unit.uri)
         texts = checked_texts(unit.uri, unit.shard, self.text_field, by_document)
-        tokens = TokenIds(
-            model, self.tokens.split_special_tokens, self.tokens.vocabulary, self.tokens.trust_remote_code
-        )
-        for row_index, ids, offsets in tokens.of_documents(texts):
-            for row in by_document[row_index]:
-                del row["text"]
-                row["ids"] = np.asarray(window_ids(row, ids, offsets, unit.uri), dtype=np.int32)
+        tokens = self.tokens if self.tokens.tokenizer is None else replace(self.tokens, tokenizer=model)
+        for row, ids in tokens.of_windows(texts, by_document, unit.uri):
+            del row["content"]
+            row["ids"] = np.asarray(ids, dtype=np.int32)
         return [self._window(unit, row) for row in rows]
 
     def _window(self, unit: Unit, row: Row) -> Window:

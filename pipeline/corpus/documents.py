@@ -9,14 +9,11 @@ never shift.
 """
 
 import itertools
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import BinaryIO
 
-from cptsel.pipeline import io
 from cptsel.pipeline.corpus.formats.registry import FORMATS
+from cptsel.pipeline.corpus.opening import opened
 from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.texts import read_texts
 from cptsel.pipeline.corpus.types import (
@@ -28,7 +25,6 @@ from cptsel.pipeline.corpus.types import (
     Reject,
     Shard,
 )
-from cptsel.pipeline.corpus.unchanged import checked
 
 __all__ = [
     "REASONS",
@@ -52,7 +48,7 @@ def read_block(shard: Shard, block: Block, options: ReadOptions) -> DocumentBloc
     Raises:
         OSError: the file can't be read, or is not the one of which the inventory was made.
     """
-    with _open(shard) as handle:
+    with opened(shard) as handle:
         return FORMATS[shard.format].read_block(handle, shard, block, _of_shard(options, shard))
 
 
@@ -65,13 +61,13 @@ def read_stream(shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
     Raises:
         OSError: the file can't be read, or is not the one of which the inventory was made.
     """
-    with _open(shard) as handle:
+    with opened(shard) as handle:
         yield from FORMATS[shard.format].read_stream(handle, shard, _of_shard(options, shard))
 
 
 def read_parts(shard: Shard, options: ReadOptions, blocks: int) -> tuple[list[DocumentBlock], float]:
     """The first blocks of a stream, and the share of its bytes, as stored, that they take."""
-    with _open(shard) as handle:
+    with opened(shard) as handle:
         stream = FORMATS[shard.format].read_stream(handle, shard, _of_shard(options, shard))
         found = list(itertools.islice(stream, blocks))
         return found, 1.0 if found[-1].last else handle.tell() / shard.bytes
@@ -79,13 +75,3 @@ def read_parts(shard: Shard, options: ReadOptions, blocks: int) -> tuple[list[Do
 
 def _of_shard(options: ReadOptions, shard: Shard) -> ReadOptions:
     return replace(options, shard_groups=path_groups(shard.path, options.group_by))
-
-
-@contextmanager
-def _open(shard: Shard) -> Iterator[BinaryIO]:
-    with io.open_read(shard.uri) as handle:
-        size = handle.seek(0, os.SEEK_END)
-        if size != shard.bytes:
-            raise OSError(f"{shard.uri}: has changed since it was listed ({size} bytes now, {shard.bytes} then)")
-        handle.seek(0)
-        yield checked(handle, io.read_bytes(shard.digests), shard.uri) if shard.digests else handle

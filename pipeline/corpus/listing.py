@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cptsel.pipeline import io
-from cptsel.pipeline.corpus.formats.registry import file_format
+from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
 from cptsel.pipeline.errors import UsageError
 
 _GLOB = re.compile(r"[*?\[]")
@@ -22,7 +22,7 @@ def list_inputs(
     ``*`` and ``?`` match inside one directory, ``**`` over directories (``a/**/b`` finds ``a/b`` too); a path that is
     there as it is written is taken literally. Hidden files are found only when named, and so are the marks that Spark
     and its like leave beside their files (``_SUCCESS``, ``_metadata``, ...). ``@FILE`` is a list of paths and globs,
-    one a line, without blank lines and lines that begin with ``#``.
+    one a line, without blank lines and lines that begin with ``#``. What a file needs beside it is no file of its own.
 
     Args:
         patterns: paths, globs and list files.
@@ -47,7 +47,10 @@ def list_inputs(
     base = base.rstrip("/") or "/"
     prefix = base if base.endswith("/") else base + "/"
     files = []
+    beside = {_companion(uri, format) for uri in sizes}
     for uri, size in sorted(sizes.items()):
+        if uri in beside:
+            continue
         if not uri.startswith(prefix):
             raise UsageError(f"{uri}: is not below --root {base}; give a root that holds all inputs")
         path = uri[len(prefix) :]
@@ -55,6 +58,13 @@ def list_inputs(
         file_format(uri, format)
         files.append((uri, path, size))
     return base, sorted(files, key=lambda file: file[1])
+
+
+def _companion(uri: str, format: str | None) -> str | None:
+    try:
+        return FORMATS[file_format(uri, format)[0]].companion(uri)
+    except UsageError:
+        return None
 
 
 def would_find(patterns: Sequence[str], uri: str) -> bool:

@@ -1,9 +1,10 @@
-"""Texts of known rows, read again from their shard."""
+"""Texts, or ids, of known rows, read again from their shard."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from cptsel.pipeline import io
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import RowLocator
 from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.corpus.types import ReadOptions
@@ -22,8 +23,8 @@ def unreadable(format: str, compression: str) -> str | None:
 
 def read_texts(
     uri: str, format: str, compression: str, text_field: str, rows: Sequence[RowLocator]
-) -> Iterator[tuple[int, str]]:
-    """Texts of some rows of a shard, as ``(row_index, text)``, one a locator and in their order.
+) -> Iterator[tuple[int, Content]]:
+    """Texts, or ids, of some rows of a shard, as ``(row_index, content)``, one a locator and in their order.
 
     Args:
         uri: where the shard lies now.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.pool import Pool
 
 FIRST_BYTES = 64
@@ -24,7 +25,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "decoded_too_large": "the rows of the block before it decode to more than is held in memory",
         "document_too_long": "the text is longer than the cap on documents",
         "duplicate_member": "two members of a WebDataset's sample have one name",
+        "empty_document": "the document of a token corpus has no ids but that of its end",
         "empty_text": "the text is empty or nothing but white space",
+        "id_out_of_range": "an id of a token corpus is none of the model's vocabulary",
         "line_too_long": "the line is longer than the cap on lines",
         "lone_surrogate": "a string holds half of a surrogate pair, which has no UTF-8 form",
         "missing_text": "the text field is not there",
@@ -37,7 +40,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "trailing_garbage": "bytes that belong to nothing follow the end of the stream",
         "truncated_stream": "the stream breaks off before its end",
         "unreadable_arrow": "the Arrow file does not begin with a schema that can be read",
+        "unreadable_index": "the index of a token corpus, or its dtype, is damaged or is not of that file",
         "unreadable_mds": "the header of the MDS shard is missing or damaged",
+        "unreadable_ids": "the ids of the document would lie outside the file",
         "unreadable_parquet": "the Parquet footer is missing or damaged",
         "unreadable_row_group": "the Parquet row group, or the Arrow record batch, is damaged",
         "unreadable_sample": "the sample of an MDS shard lies outside the file, or is not as long as its values",
@@ -55,7 +60,8 @@ class Block:
 
     Attributes:
         block: number of the block in its shard, from 0.
-        start, end: half-open range of bytes (plain JSONL, tar) or of row groups (Parquet; batches, runs of samples).
+        start, end: half-open range of bytes (plain JSONL, tar) or of row groups (Parquet; batches, runs of samples,
+            documents of ids).
         first_row: row number of its first row in the shard.
         rows: number of its rows.
     """
@@ -65,6 +71,16 @@ class Block:
     end: int
     first_row: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A file beside a shard without which it can't be read, such as the ``.idx`` of a ``.bin``; as for a Shard."""
+
+    uri: str
+    bytes: int
+    sha256: str
+    digests: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,7 @@ class Shard:
         sha256: hash, in hex, of its bytes as stored.
         blocks: at least one; None for a stream, which is read once, front to back.
         digests: file with the digests of its chunks, by which a change is noticed; empty where there is none.
+        companion: the file beside it that says where its documents lie, or None.
     """
 
     shard_id: int
@@ -92,6 +109,25 @@ class Shard:
     sha256: str
     blocks: tuple[Block, ...] | None
     digests: str = ""
+    companion: Companion | None = None
+
+    @property
+    def identity(self) -> list[str]:
+        """What names it in the fingerprint of a corpus: its path, and the hashes of its files."""
+        return [self.path, self.sha256, *([self.companion.sha256] if self.companion else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRule:
+    """How files of token ids are read.
+
+    Attributes:
+        eod: id that ends a document in the files, and is no part of it; None where there is none.
+        vocabulary: ids of the model, 0, 1, ..., vocabulary - 1; others are rejects.
+    """
+
+    eod: int | None = None
+    vocabulary: int = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +144,7 @@ class ReadOptions:
             BLOCK_ROWS rows.
         limit: only rows with a number below it are read, or None.
         pool: which documents are read.
+        tokens: how files of token ids are read.
     """
 
     text_field: str = "text"
@@ -118,26 +155,27 @@ class ReadOptions:
     block_bytes: int = 8 << 20
     limit: int | None = None
     pool: Pool = field(default_factory=Pool)
+    tokens: TokenRule = field(default_factory=TokenRule)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A row with usable text.
+    """A row with usable text, or with usable ids.
 
     Attributes:
         row_index: physical row or line of the shard, bad and blank ones counted.
         doc_id: the corpus' own id, as text; None where it has none.
-        text: not empty, without NUL, and with a UTF-8 form.
+        content: a text, not empty, without NUL, and with a UTF-8 form; or, in a token corpus, its ids, at least one.
         groups: values of ``ReadOptions.group_by``, in that order; None where missing or null.
-        byte_offset, byte_length: the line in the uncompressed stream, without its newline, or the members of a
-            WebDataset's sample; None for other formats.
+        byte_offset, byte_length: the line in the uncompressed stream, without its newline, the members of a
+            WebDataset's sample, or the ids in the file; None for other formats.
         pool_prob: probability with which it came into the pool.
         pool_place: its place there, in (0, 1]: pools that grow take what is next by it.
     """
 
     row_index: int
     doc_id: str | None
-    text: str
+    content: Content
     groups: tuple[str | None, ...]
     byte_offset: int | None
     byte_length: int | None

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
+from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.corpus.documents import DocumentBlock
 from cptsel.pipeline.embedding.cutting import Cut, Sample, cut_block, reject_of
 from cptsel.pipeline.embedding.earlier import EarlierRun, StoredRows
@@ -18,7 +19,7 @@ from cptsel.pipeline.embedding.rows import embedding_rows, reject_rows
 from cptsel.pipeline.model.batching import batches, chunks
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
-from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of
+from cptsel.pipeline.model.tokenizer import find_tokenizer
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RowOptions:
     groups: tuple[str, ...]
     exclude: str | None = None  # file of ids and content hashes
     split_special_tokens: bool = False  # whether text that spells a special token stays text
+    ids: bool = False  # whether documents hold token ids, so that no tokenizer is needed
     earlier: EarlierRun | None = None  # of a smaller pool, whose rows are taken over
 
 
@@ -55,8 +57,7 @@ class BlockEmbedder:
         self.model = FrozenModel(spec)
         self.gradients = GRADIENTS[spec.gradient](self.model)
         self.base = _base_of(spec)
-        self.tokenizer = load_tokenizer(self.model.path, spec.trust_remote_code)
-        self.prefix = prefix_of(self.tokenizer)
+        self.tokenizer, self.prefix, _ = find_tokenizer(self.model.path, spec.trust_remote_code, needed=not options.ids)
         self.exclusions = read_exclusions(options.exclude) if options.exclude else frozenset()
 
     def embed(self, path: str, block: DocumentBlock) -> EmbeddedBlock:
@@ -185,9 +186,9 @@ def _judge(cut: Cut, indices: Sequence[int], vectors: dict[str, np.ndarray]) -> 
     for row in np.flatnonzero(~(finite & nonzero)).tolist():
         sample = cut.samples[indices[row]]
         reason = "zero_gradient" if finite[row] else "non_finite_gradient"
-        text = sample.document.text[sample.char_start : sample.char_end].encode()
+        data = content_bytes(sample.document.content[sample.start : sample.end])
         detail = f"loss {vectors['loss_sum'][row]}, norm of the sketch {vectors['sketch_norm'][row]}"
-        cut.rejects.append(reject_of(sample.document, sample.window, reason, detail, text))
+        cut.rejects.append(reject_of(sample.document, sample.window, reason, detail, data))
     return [index for index, ok in zip(indices, finite & nonzero, strict=True) if ok]
 
 

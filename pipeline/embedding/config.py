@@ -60,6 +60,14 @@ class EmbedConfig:
         section=_CORPUS,
         metavar="COLUMN",
     )
+    eod_token_id: int | None = option(
+        None,
+        "Of a corpus of token ids: the id that ends a document in its files, and is no part of it; by default EOS of "
+        "the model's tokenizer, or of its configuration.",
+        section=_CORPUS,
+        metavar="ID",
+        least=0,
+    )
     exclude: str | None = option(
         None,
         "File of doc_ids, doc_keys, sample_ids or hex content hashes, one a line, to leave out.",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cptsel.pipeline import hashing
+from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.corpus.types import FIRST_BYTES
 from cptsel.pipeline.kernels.windows import cut_windows
@@ -14,14 +15,17 @@ from cptsel.pipeline.model.tokenizer import Prefix, encode, special_ids
 
 @dataclass
 class Sample:
-    """A window of a document, before it is embedded."""
+    """A window of a document, before it is embedded.
+
+    ``start`` and ``end`` are its place in the document's content: in code points, or in tokens where that is ids.
+    """
 
     document: Document
     doc_key: str
     sample_id: str
     window: int
-    char_start: int
-    char_end: int
+    start: int
+    end: int
     token_start: int
     ids: np.ndarray  # int32, the window's own tokens
     content_hash: bytes
@@ -44,27 +48,36 @@ class Cut:
 def cut_block(
     path: str,
     block: DocumentBlock,
-    tokenizer: Any,
+    tokenizer: Any | None,
     prefix: Prefix,
     max_tokens: int,
     exclusions: frozenset[str] = frozenset(),
     split_special_tokens: bool = False,
 ) -> Cut:
-    """Tokenise the documents of a block once each and cut them into samples, rejects and exclusions."""
-    cut, special = Cut(), special_ids(tokenizer)
+    """Tokenise the documents of a block once each and cut them into samples, rejects and exclusions.
+
+    Documents of ids are cut as they are; without a tokenizer there may be no others.
+    """
+    cut, special = Cut(), special_ids(tokenizer) if tokenizer is not None else frozenset[int]()
     kept = []
     for document in block.documents:
         key = hashing.doc_key(path, document.row_index)
         if exclusions and not exclusions.isdisjoint(
-            (key, document.doc_id, hashing.content_hash(document.text.encode()).hex())
+            (key, document.doc_id, hashing.content_hash(content_bytes(document.content)).hex())
         ):
             cut.rows_excluded += 1
         else:
             kept.append((document, key))
-    texts = (((document, key), document.text) for document, key in kept)
+    texts = (((document, key), text) for document, key in kept if isinstance(text := document.content, str))
     for (document, key), ids, offsets in encode(tokenizer, texts, split_special_tokens):
-        _cut_document(cut, document, key, ids, offsets, prefix, max_tokens, exclusions)
+        spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+        _cut_document(cut, document, key, np.asarray(ids, dtype=np.int32), spans, prefix, max_tokens, exclusions)
         cut.rows_special += not special.isdisjoint(ids)
+    for document, key in kept:
+        if not isinstance(tokens := document.content, str):
+            first = np.arange(len(tokens))
+            spans = np.column_stack([first, first + 1])
+            _cut_document(cut, document, key, tokens, spans, prefix, max_tokens, exclusions)
     return cut
 
 
@@ -72,34 +85,41 @@ def _cut_document(
     cut: Cut,
     document: Document,
     key: str,
-    ids: list[int],
-    offsets: list[tuple[int, int]],
+    tokens: np.ndarray,
+    spans: np.ndarray,
     prefix: Prefix,
     max_tokens: int,
     exclusions: frozenset[str],
 ) -> None:
-    if not ids:
+    """Cut one document.
+
+    Args:
+        cut: takes what becomes of it.
+        document, key: the document and its name.
+        tokens: (t,) int32, its ids.
+        spans: (t, 2) int64, where each token lies in the document's content, end excluded.
+        prefix, max_tokens, exclusions: as of ``cut_block``.
+    """
+    if not len(tokens):
         cut.rejects.append(reject_of(document, None, "no_tokens", "the tokenizer makes no token of this text"))
         return
     cut.rows_kept += 1
-    spans = np.asarray(offsets, dtype=np.int64)
-    windows = cut_windows(spans[:, 0], spans[:, 1], len(document.text), max_tokens)
-    tokens = np.asarray(ids, dtype=np.int32)
+    windows = cut_windows(spans[:, 0], spans[:, 1], len(document.content), max_tokens)
     cut.windows += len(windows.token_start)
     for window in range(len(windows.token_start)):
         start, count = int(windows.token_start[window]), int(windows.token_count[window])
         first, end = int(windows.char_start[window]), int(windows.char_end[window])
         name = hashing.sample_id(key, first, end)
-        text = document.text[first:end].encode()
-        content = hashing.content_hash(text)
+        data = content_bytes(document.content[first:end])
+        content = hashing.content_hash(data)
         if exclusions and not exclusions.isdisjoint((name, content.hex())):
             cut.windows_excluded += 1
         elif not windows.splittable[window]:
             detail = f"{count} tokens without a code point boundary, more than --max-tokens {max_tokens}"
-            cut.rejects.append(reject_of(document, window, "unsplittable_window", detail, text))
+            cut.rejects.append(reject_of(document, window, "unsplittable_window", detail, data))
         elif count + len(prefix.ids) < 2:
             detail = "one token and no BOS or EOS before it"
-            cut.rejects.append(reject_of(document, window, "no_predicted_tokens", detail, text))
+            cut.rejects.append(reject_of(document, window, "no_predicted_tokens", detail, data))
         else:
             part = tokens[start : start + count]
             cut.samples.append(
@@ -107,6 +127,6 @@ def _cut_document(
             )
 
 
-def reject_of(document: Document, window: int | None, reason: str, detail: str, text: bytes | None = None) -> Reject:
-    first = document.text[:FIRST_BYTES].encode() if text is None else text
+def reject_of(document: Document, window: int | None, reason: str, detail: str, data: bytes | None = None) -> Reject:
+    first = content_bytes(document.content[:FIRST_BYTES]) if data is None else data
     return Reject(document.row_index, window, document.byte_offset, reason, detail, first[:FIRST_BYTES])

@@ -21,6 +21,7 @@ from cptsel.schemas import arrow
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
+_OF_FILES = ("shard_id", "uri", "path", "format", "compression", "bytes", "sha256")
 _NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
@@ -58,14 +59,19 @@ def write_shards(
     out: str, shards: list[Shard], counts: Mapping[int, dict[str, int]] = _NOTHING, lost: Mapping[int, int] = _NOTHING
 ) -> None:
     """shards.parquet; ``rows``, ``tokens`` and ``bytes_lost`` are 0 until the run is finished."""
-    columns: dict[str, list[Any]] = {
-        name: [getattr(shard, name) for shard in shards]
-        for name in ("shard_id", "uri", "path", "format", "compression", "bytes", "sha256")
-    }
-    columns["rows"] = [counts.get(shard.shard_id, {}).get("rows_read", 0) for shard in shards]
-    columns["tokens"] = [counts.get(shard.shard_id, {}).get("tokens", 0) for shard in shards]
-    columns["bytes_lost"] = [lost.get(shard.shard_id, 0) for shard in shards]
-    io.write_parquet(io.join(out, "shards.parquet"), pa.table(columns, schema=arrow.RUN_SHARDS))
+    rows = [
+        {
+            **{name: getattr(shard, name) for name in _OF_FILES},
+            "rows": counts.get(shard.shard_id, {}).get("rows_read", 0),
+            "tokens": counts.get(shard.shard_id, {}).get("tokens", 0),
+            "bytes_lost": lost.get(shard.shard_id, 0),
+            "companion_bytes": shard.companion and shard.companion.bytes,
+            "companion_sha256": shard.companion and shard.companion.sha256,
+        }
+        for shard in shards
+    ]
+    table = pa.Table.from_pylist(rows, arrow.with_companions(arrow.RUN_SHARDS, rows))
+    io.write_parquet(io.join(out, "shards.parquet"), table)
 
 
 def _stats(config: EmbedConfig, seconds: float, tokens: int) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Block, Shard, inventory
+from cptsel.pipeline.corpus.types import Companion, TokenRule
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.stopping import stopping
 from cptsel.pipeline.embedding.units import Unit, read_unit
@@ -16,7 +18,9 @@ from cptsel.pipeline.engine.tasks import call_on_tasks
 from cptsel.pipeline.errors import UsageError
 
 
-def take_inventory(config: EmbedConfig, files: list[tuple[str, str, int]], options: Any) -> list[Shard]:
+def take_inventory(
+    config: EmbedConfig, files: list[tuple[str, str, int]], tokens: TokenRule, options: Any
+) -> list[Shard]:
     """Hash every shard and find its blocks; in order of shard_id.
 
     Raises:
@@ -24,9 +28,10 @@ def take_inventory(config: EmbedConfig, files: list[tuple[str, str, int]], optio
     """
     folder, digests = (io.join(config.out, outputs.WORK, name) for name in ("inventory", "digests"))
     tasks = ((number, *file) for number, file in enumerate(files))
+    take = TakeInventory(config.block_bytes, config.format, digests, tokens)
     shards, unread = [], []
     with stopping():
-        entries = call_on_tasks(options, folder, TakeInventory(config.block_bytes, config.format, digests), tasks)
+        entries = call_on_tasks(options, folder, take, tasks)
     for entry in entries:
         if "error" in entry:
             unread.append(f"{entry['uri']}: {entry['error']}")
@@ -45,17 +50,19 @@ class TakeInventory:
         block_bytes: size of a block.
         format: of the files, where the suffix doesn't tell it.
         digests: directory for the digests of the files.
+        tokens: how files of token ids are read.
     """
 
     block_bytes: int
     format: str | None
     digests: str
+    tokens: TokenRule
 
     def __call__(self, task: tuple[int, str, str, int]) -> dict[str, Any]:
         shard_id, uri, path, size = task
         digests = io.join(self.digests, f"{shard_id:06d}")
         try:
-            return asdict(inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests))
+            return asdict(inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests, self.tokens))
         except OSError as error:
             return {"uri": uri, "error": str(error)}
 
@@ -101,12 +108,16 @@ class CountGroups:
         try:
             for block in read_unit(unit, self.options):
                 for document in block.documents:
-                    found[document.groups[0]] += len(document.text.encode())
+                    found[document.groups[0]] += len(content_bytes(document.content))
         except OSError:  # the same is found when it is embedded, and told then
             pass
         return sorted(found.items(), key=lambda item: (item[0] is not None, item[0]))
 
 
 def _shard(entry: dict[str, Any]) -> Shard:
-    blocks = entry.pop("blocks")
-    return Shard(**entry, blocks=None if blocks is None else tuple(Block(**block) for block in blocks))
+    blocks, companion = entry.pop("blocks"), entry.pop("companion")
+    return Shard(
+        **entry,
+        blocks=None if blocks is None else tuple(Block(**block) for block in blocks),
+        companion=companion and Companion(**companion),
+    )

@@ -16,7 +16,7 @@ from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import Sample, cut_block
-from cptsel.pipeline.embedding.plan import ModelPlan, plan_model, tokenizer_of
+from cptsel.pipeline.embedding.plan import ModelPlan, holds_ids, plan_model, tokenizer_of
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import probe
 from cptsel.pipeline.errors import UsageError
@@ -124,19 +124,20 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
             f"--lookahead: workers can't load a checkpoint from {config.out}; make it by cptsel lookahead in a folder "
             "that they see, and give it as --model, and the model itself as --base"
         )
-    start = plan_model(replace(config, dtype="float32", gradient="head", modules=None), here)
+    _, files = list_inputs(config.lookahead, None)  # --format is of the old corpus
+    text = not holds_ids(files, None)
+    start = plan_model(replace(config, dtype="float32", gradient="head", modules=None), here, text)
     steps = steps_of(
         config.lookahead_steps, config.lookahead_optimizer, config.lookahead_lr, config.lookahead_tokens, config.seed
     )
-    _, files = list_inputs(config.lookahead, None)  # --format is of the old corpus
-    read = replace(read_options(config), limit=None, group_by=())
+    read = replace(read_options(config, start), limit=None, group_by=())
     asked = identity(steps, start, _shards(files, read, None))
     place, work = io.join(config.out, FOLDER), io.join(config.out, outputs.WORK, FOLDER)
     found = next((folder for folder in (place, work) if not config.overwrite and _holds(folder, asked)), None)
     if found is None:
         make_lookahead(work, steps, start, files, read, None)
         found = work
-    moved = plan_model(replace(config, model=found, revision=None), here)
+    moved = plan_model(replace(config, model=found, revision=None), here, base.has_tokenizer)
     facts: Any = {**moved.facts, "source": config.model, "revision": base.facts["revision"]}
     before = None if config.skip_base_loss else (base.spec.source, base.spec.revision)
     spec = replace(moved.spec, source=place, mixing=base.spec.mixing, base=before)
@@ -161,7 +162,7 @@ def identity(steps: Steps, plan: ModelPlan, shards: Sequence[Shard]) -> dict[str
     return asdict(steps) | {
         "weights": plan.weights,
         "max_tokens": plan.max_tokens,
-        "corpus": hashing.fingerprint([[shard.path, shard.sha256] for shard in shards]),
+        "corpus": hashing.fingerprint([shard.identity for shard in shards]),
     }
 
 
@@ -169,7 +170,7 @@ def _shards(files: Files, read: ReadOptions, named: str | None) -> list[Shard]:
     found = []
     for number, (uri, path, size) in enumerate(files):
         try:
-            found.append(inventory(number, uri, path, size, read.block_bytes, named))
+            found.append(inventory(number, uri, path, size, read.block_bytes, named, tokens=read.tokens))
         except OSError as error:
             raise UsageError(f"{uri}: {error}; mend or leave it out") from error
     return found

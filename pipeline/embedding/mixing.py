@@ -55,7 +55,7 @@ def _mixing_of(header: RunHeader) -> tuple[float, float] | None:
 def _found(config: EmbedConfig, plan: ModelPlan, files: Sequence[tuple[str, str, int]]) -> tuple[float, float]:
     tokenizer = tokenizer_of(plan)
     windows = []
-    for path, block in few_documents(files, read_options(config), config.format):
+    for path, block in few_documents(files, read_options(config, plan), config.format):
         cut = cut_block(path, block, tokenizer, plan.prefix, plan.max_tokens)
         windows += [np.concatenate([np.asarray(plan.prefix.ids, np.int32), sample.ids]) for sample in cut.samples]
     windows = windows[:: max(1, len(windows) // _WINDOWS)]

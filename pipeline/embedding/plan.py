@@ -1,7 +1,7 @@
 """What decides the rows of an embedding run, fixed before the first one: run.json, and the check of a rerun by it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -9,7 +9,9 @@ from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.run import shaping_packages
 from cptsel.pipeline.config import check_read, check_values, to_dict
+from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
 from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.corpus.types import TokenRule
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
@@ -24,7 +26,7 @@ from cptsel.pipeline.model.naming import (
     resolve_dtype,
     weights_fingerprint,
 )
-from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer, prefix_of, tokenizer_fingerprint
+from cptsel.pipeline.model.tokenizer import Prefix, find_tokenizer, load_tokenizer, tokenizer_fingerprint
 from cptsel.schemas import arrow
 from cptsel.schemas.headers import ModelFacts, Projection, RunHeader
 
@@ -48,7 +50,17 @@ SHAPING = (
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """The model as the driver sees it, without having loaded its weights."""
+    """The model as the driver sees it, without having loaded its weights.
+
+    Attributes:
+        spec: what workers load.
+        prefix: what stands before every window.
+        max_tokens, tokens_per_batch: of windows and batches.
+        facts: what ``run.json`` says of it.
+        weights, tokenizer: fingerprints; of the vocabulary, where it has no tokenizer.
+        has_tokenizer: whether it has one.
+        tokens: how files of token ids are read.
+    """
 
     spec: ModelSpec
     prefix: Prefix
@@ -57,6 +69,8 @@ class ModelPlan:
     facts: ModelFacts
     weights: str
     tokenizer: str
+    has_tokenizer: bool
+    tokens: TokenRule
 
 
 def check_config(config: EmbedConfig) -> None:
@@ -76,12 +90,31 @@ def check_config(config: EmbedConfig) -> None:
         raise UsageError(f"--group-by: {', '.join(config.group_by)} names a column twice")
 
 
-def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
+def holds_ids(files: Sequence[tuple[str, str, int]], named: str | None) -> bool:
+    """Whether a corpus is one of token ids.
+
+    Args:
+        files: (uri, path, bytes) of every shard.
+        named: format of all, if it is known.
+
+    Raises:
+        UsageError: some files are of ids, and others of text.
+    """
+    first: dict[bool, str] = {}
+    for uri, _, _ in files:
+        first.setdefault(FORMATS[file_format(uri, named)[0]].holds_ids, uri)
+    if len(first) > 1:
+        raise UsageError(f"{first[True]} holds token ids and {first[False]} text; embed them in runs of their own")
+    return True in first
+
+
+def plan_model(config: EmbedConfig, here: bool = True, text: bool = True) -> ModelPlan:
     """Look at the model's configuration, tokenizer and weight files.
 
     Args:
         config: of the run.
         here: whether the model will run on this machine, which must then have its device.
+        text: whether there is text to tokenise, so that there must be a tokenizer.
 
     Raises:
         UsageError: it can't be had, is not a causal LM with a linear head, or ``--max-tokens`` does not fit it.
@@ -89,8 +122,7 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     device = resolve_device(config.device, here)
     path = local_path(config.model, config.revision)
     limit = max_positions(path, config.trust_remote_code)
-    tokenizer = load_tokenizer(path, config.trust_remote_code)
-    prefix = prefix_of(tokenizer)
+    tokenizer, prefix, eos = find_tokenizer(path, config.trust_remote_code, needed=text)
     room = None if limit is None else limit - len(prefix.ids)
     max_tokens = config.max_tokens or min(DEFAULT_MAX_TOKENS, room or DEFAULT_MAX_TOKENS)
     if room is not None and max_tokens > room:
@@ -116,8 +148,11 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
     )
     facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
     described = describe(path, config.trust_remote_code, here)
-    check_tokenizer(config.model, tokenizer, min(described.pop("embedding_rows"), described["vocab_size"]))
+    vocabulary = min(described.pop("embedding_rows"), described["vocab_size"])
+    if tokenizer is not None:
+        check_tokenizer(config.model, tokenizer, vocabulary)
     facts |= described
+    named = tokenizer_fingerprint(tokenizer) if tokenizer else hashing.fingerprint([vocabulary, prefix.ids])
     return ModelPlan(
         spec=spec,
         prefix=prefix,
@@ -125,7 +160,9 @@ def plan_model(config: EmbedConfig, here: bool = True) -> ModelPlan:
         tokens_per_batch=config.tokens_per_batch or TOKENS_PER_BATCH[device.split(":")[0]],
         facts=cast(ModelFacts, facts),
         weights=weights_fingerprint(path, config.trust_remote_code),
-        tokenizer=tokenizer_fingerprint(tokenizer),
+        tokenizer=named,
+        has_tokenizer=tokenizer is not None,
+        tokens=TokenRule(eos if config.eod_token_id is None else config.eod_token_id, vocabulary),
     )
 
 
@@ -135,7 +172,7 @@ def with_base(config: EmbedConfig, plan: ModelPlan, here: bool) -> tuple[ModelPl
     Raises:
         UsageError: it can't be had, or counts in other tokens.
     """
-    before = plan_model(replace(config, model=str(config.base), revision=None), here)
+    before = plan_model(replace(config, model=str(config.base), revision=None), here, plan.has_tokenizer)
     if before.tokenizer != plan.tokenizer:
         raise UsageError(
             f"--base {config.base}: has another tokenizer than --model {config.model}; losses don't compare"
@@ -143,8 +180,10 @@ def with_base(config: EmbedConfig, plan: ModelPlan, here: bool) -> tuple[ModelPl
     return replace(plan, spec=replace(plan.spec, base=(before.spec.source, before.spec.revision))), before.weights
 
 
-def tokenizer_of(plan: ModelPlan) -> Any:
-    """The tokenizer of the model, a revision of the Hub among them."""
+def tokenizer_of(plan: ModelPlan) -> Any | None:
+    """The tokenizer of the model, a revision of the Hub among them, or None where it has none."""
+    if not plan.has_tokenizer:
+        return None
     path = local_path(plan.spec.source, plan.spec.revision)
     return load_tokenizer(path, plan.spec.trust_remote_code)
 
@@ -157,6 +196,7 @@ def run_header(
     pool: dict[str, Any] | None = None,
     lookahead: dict[str, Any] | None = None,
     base: str | None = None,
+    ids: bool = False,
 ) -> RunHeader:
     """run.json without totals: everything that decides the bytes of the rows.
 
@@ -167,6 +207,7 @@ def run_header(
         pool: what ``pool_header`` says of it.
         lookahead: what decides the model, with ``--lookahead``.
         base: fingerprint of the weights of the model that was there before, with ``--base``.
+        ids: whether the corpus is one of token ids.
     """
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
     projection: Projection = {
@@ -188,15 +229,17 @@ def run_header(
         options["skip_base_loss"] = config.skip_base_loss
     elif base is not None:
         options["base"] = base
+    if ids:
+        options["tokens"] = asdict(model.tokens)
     excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
     return {
         "format": "cptsel.run",
-        "spec_version": arrow.RUN_VERSION,
+        "spec_version": arrow.RUN_VERSION_OF_IDS if ids else arrow.RUN_VERSION,
         "fingerprints": {
             "weights": model.weights,
             "tokenizer": model.tokenizer,
-            "corpus": hashing.fingerprint([[shard.path, shard.sha256] for shard in shards]),
+            "corpus": hashing.fingerprint([shard.identity for shard in shards]),
             "projection": hashing.fingerprint([projection, vocab, hidden]),
         },
         "model": model.facts,
@@ -265,6 +308,8 @@ def first_difference(
     for name in sorted({*old["options"], *new["options"]} - {*but}):
         before, now = old["options"].get(name), new["options"].get(name)
         if before != now:
+            if name == "tokens":
+                return f"was begun with --eod-token-id {_show(before)}, now {_show(now)}"
             if name == "exclude":
                 return "the list of --exclude changed since this run was begun"
             return f"was begun with --{name.replace('_', '-')} {_show(before)}, now {_show(now)}"
@@ -280,6 +325,8 @@ def _show(value: Any) -> str:
         return "not set"
     if isinstance(value, dict) and "optimizer" in value:
         return f"{value['steps']} steps of {value['optimizer']} at {value['lr']:g} on {value['tokens']} tokens each"
+    if isinstance(value, dict) and "eod" in value:
+        return f"{value['eod']} (of {value['vocabulary']} ids)"
     if isinstance(value, dict):  # a pool
         alpha = f" and --pool-alpha {value['alpha']:g}" if value["alpha"] != 1 else ""
         return f"{value['asked']}{alpha}" + (f" after {value['start']:.4%}" if value["start"] else "")

@@ -148,16 +148,18 @@ def make_pool(
 
 def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Probe:
     """What the corpus holds, and, ``timed``, how long the model takes for it."""
-    rows = RowOptions(model.max_tokens, model.tokens_per_batch, config.storage, config.group_by)
+    rows = RowOptions(
+        model.max_tokens, model.tokens_per_batch, config.storage, config.group_by, ids=not model.has_tokenizer
+    )
     spec = replace(model.spec, mixing=model.spec.mixing or (1.0, 1.0))
     if config.lookahead and not config.skip_base_loss:  # what the model runs for losses is of the same size
         spec = replace(spec, base=(spec.source, spec.revision))
     embedder = BlockEmbedder(spec, rows) if timed else None
     tokenizer = embedder.tokenizer if embedder else tokenizer_of(model)
-    return probe(files, read_options(config), tokenizer, model.prefix, model.max_tokens, config.format, embedder)
+    return probe(files, read_options(config, model), tokenizer, model.prefix, model.max_tokens, config.format, embedder)
 
 
-def read_options(config: EmbedConfig, pool: Pool | None = None) -> ReadOptions:
+def read_options(config: EmbedConfig, model: ModelPlan, pool: Pool | None = None) -> ReadOptions:
     """How rows are read."""
     return ReadOptions(
         text_field=config.text_field,
@@ -167,6 +169,7 @@ def read_options(config: EmbedConfig, pool: Pool | None = None) -> ReadOptions:
         block_bytes=config.block_bytes,
         limit=config.limit,
         pool=pool or Pool(config.seed),
+        tokens=model.tokens,
     )
 
 

@@ -93,9 +93,9 @@ def probe(
         began = time.perf_counter()
         cut = cut_block(path, _block(index, few), tokenizer, prefix, max_tokens)
         seconds = time.perf_counter() - began
-        characters = sum(len(document.text) for document in few)
+        characters = sum(len(document.content) for document in few)
         rate = sum(len(sample.ids) for sample in cut.samples) / max(1, characters)
-        lengths = [len(document.text) * rate for document in documents]
+        lengths = [len(document.content) * rate for document in documents]
         scale = points / max(share * size, 1e-9)
         sums.documents += len(documents) * scale
         sums.tokens += sum(lengths) * scale
@@ -142,7 +142,7 @@ def _read(
 ) -> tuple[list[DocumentBlock], float]:
     uri, path, size = files[index]
     try:
-        return _parts(inventory(index, uri, path, size, options.block_bytes, named), options)
+        return _parts(inventory(index, uri, path, size, options.block_bytes, named, tokens=options.tokens), options)
     except OSError as error:
         raise CptselError(f"{uri}: {error}") from error
 

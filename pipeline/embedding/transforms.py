@@ -132,8 +132,8 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock 
             return UnitResult(block.shard_id, block.block, None, sentence)
 
     def get_num_bytes(self, batch: Sequence[tuple[str, DocumentBlock]]) -> int:
-        """Bytes of text, about: one a code point. (Beam's default pickles the batch to find out.)"""
-        return sum(len(document.text) for _, block in batch for document in block.documents)
+        """Bytes of text, about: one a code point or id. (Beam's default pickles the batch to find out.)"""
+        return sum(len(document.content) for _, block in batch for document in block.documents)
 
     def get_metrics_namespace(self) -> str:
         """Namespace of the metrics in Beam."""

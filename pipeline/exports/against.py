@@ -10,12 +10,15 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
 from cptsel import __version__
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import Manifest, parse_table, read_data_file
 from cptsel.pipeline.artifacts.problems import Problem, Problems
 from cptsel.pipeline.artifacts.visits import read_visits
+from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.checking import MEND, hash_of, read_checked, samples_read
@@ -39,7 +42,7 @@ from cptsel.schemas.headers import ExportHeader
 EXPECT, COMPARE = "expected plays", "compared files"
 
 #: Of an expected play, what its file can't be held against word by word.
-_MEASURES = ("content_hash", "token_count", "n_tokens")
+_MEASURES = ("content_hash", "of_ids", "token_count", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class ExpectShard:
         return {
             **facts_of_play(task, visit, row, self.weighs_losses),
             "content_hash": row["content_hash"].hex(),
+            "of_ids": row["char_start"] is None,
             "token_count": row["token_count"],
             "n_tokens": row["n_tokens"],
         }
@@ -122,6 +126,8 @@ def _difference(format: ExportFormat, play: Record, wanted: Record) -> str | Non
     """In what a play is not the expected one, by fields that the format keeps."""
     facts = {name: value for name, value in wanted.items() if name not in _MEASURES}
     kept = format.kept({**facts, "text": "", "input_ids": []})
+    if "text" in format.keeps and ("text" in play) == wanted["of_ids"]:
+        return "has a text, and the corpus is of token ids" if wanted["of_ids"] else "has no text"
     for name in sorted(set(kept) - {"text", "input_ids"}, key=lambda name: name != "sample_id"):
         if play[name] != kept[name]:
             return f"{name} is {str(play[name])[:60]!r}, not {str(kept[name])[:60]!r}"
@@ -129,6 +135,10 @@ def _difference(format: ExportFormat, play: Record, wanted: Record) -> str | Non
         return "the text is not what was chosen (content_hash differs)"
     if "input_ids" in play and len(play["input_ids"]) != wanted["token_count"]:
         return f"has {len(play['input_ids'])} token ids, not {wanted['token_count']}"
+    if wanted["of_ids"] and "input_ids" in play:
+        data = content_bytes(np.asarray(play["input_ids"], np.int64).astype(np.int32))
+        if content_hash(data).hex() != wanted["content_hash"]:
+            return "the token ids are not what was chosen (content_hash differs)"
     return None
 
 

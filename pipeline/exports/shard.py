@@ -1,4 +1,4 @@
-"""One shard's part of an export: read its texts once, write a file or a piece of one for each visit."""
+"""One shard's part of an export: read its documents once, write a file or a piece of one for each visit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.artifacts.texts import check_shard, checked_texts, rows_by_document
-from cptsel.pipeline.artifacts.token_ids import TokenIds, window_ids
+from cptsel.pipeline.artifacts.token_ids import TokenIds
+from cptsel.pipeline.corpus.contents import Content, content_bytes
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.pieces import extent, facts_of_play, played, write_pieces
 from cptsel.pipeline.exports.plan import ExportTask, Visit
@@ -69,7 +70,7 @@ class WriteShard:
         return not self.exclude.isdisjoint(names)
 
     def _add_texts(self, task: ExportTask, rows: list[dict[str, Any]]) -> set[int]:
-        """Set ``text`` of every row, holding it against ``content_hash``, and ``input_ids`` where they are written.
+        """Set ``content`` of every row, holding it against ``content_hash``, and ``input_ids`` where they are written.
 
         Returns:
             row_index of the documents whose whole text is excluded by its hash, as ``embed`` does.
@@ -82,17 +83,16 @@ class WriteShard:
             for _ in read:
                 pass
             return listed
-        for row_index, ids, offsets in self.token_ids.of_documents(read):
-            for row in by_document[row_index]:
-                row["input_ids"] = window_ids(row, ids, offsets, task.uri)
+        for row, ids in self.token_ids.of_windows(read, by_document, task.uri):
+            row["input_ids"] = ids
         return listed
 
-    def _listed(self, texts: Iterator[tuple[int, str]], listed: set[int]) -> Iterator[tuple[int, str]]:
-        """The documents' texts as they come; adds to ``listed`` as ``_add_texts`` returns it."""
-        for row_index, text in texts:
-            if self.exclude and content_hash(text.encode()).hex() in self.exclude:
+    def _listed(self, contents: Iterator[tuple[int, Content]], listed: set[int]) -> Iterator[tuple[int, Content]]:
+        """The documents' contents as they come; adds to ``listed`` as ``_add_texts`` returns it."""
+        for row_index, content in contents:
+            if self.exclude and content_hash(content_bytes(content)).hex() in self.exclude:
                 listed.add(row_index)
-            yield row_index, text
+            yield row_index, content
 
     def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         records = (self._record(task, visit, row) for row in rows)
@@ -101,9 +101,10 @@ class WriteShard:
         return described(self.out, written, **extent(rows))
 
     def _record(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> Record:
-        """One play."""
+        """One play; without text where the corpus is of token ids."""
+        text = {"text": row["content"]} if isinstance(row["content"], str) else {}
         ids = {} if self.token_ids is None else {"input_ids": row["input_ids"]}
-        return {"text": row["text"], **facts_of_play(task, visit, row, self.weighs_losses), **ids}
+        return {**text, **facts_of_play(task, visit, row, self.weighs_losses), **ids}
 
 
 def described(out: str, paths: Sequence[str], lines: int, tokens: int) -> list[dict[str, Any]]:

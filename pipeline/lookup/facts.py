@@ -40,8 +40,15 @@ def facts(manifest: Manifest, row: Row, shard: dict[str, Any], uri: str, text: s
 
 
 def location(row: Row) -> dict[str, Any]:
-    """Where a sample lies in its shard: physical row, and characters of the document's text, end excluded."""
-    return {"row": row["row_index"], "characters": f"{row['char_start']}:{row['char_end']}"}
+    """Where a sample lies in its shard: physical row, and characters of the document's text, end excluded.
+
+    Of a document of ids there are tokens in their place.
+    """
+    if row["char_start"] is None:
+        span = f"tokens {row['token_start']}:{row['token_start'] + row['token_count']}"
+    else:
+        span = f"{row['char_start']}:{row['char_end']}"
+    return {"row": row["row_index"], "characters": span}
 
 
 def finite(value: Any) -> Any:

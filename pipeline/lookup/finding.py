@@ -91,6 +91,8 @@ def by_text(reader: Reader, phrase: str, root: str | None, most: int, progress: 
         VerificationError: a text is not the one that was embedded, or a file is not the one that was written.
     """
     manifest = reader.manifest
+    if manifest.of_ids:
+        raise UsageError(f"--text: the corpus of {manifest.directory} is of token ids; name a sample or a document")
     rows: list[Row] = []
     texts: dict[str, str] = {}
     files = list(manifest.sample_files())
@@ -104,7 +106,7 @@ def by_text(reader: Reader, phrase: str, root: str | None, most: int, progress: 
             )
         samples = Reader(manifest).samples(shard_id)  # not kept: most shards have none of them
         for row, text in windows(uri, shard, manifest.text_field, in_order(samples)):
-            if phrase in text:
+            if isinstance(text, str) and phrase in text:
                 rows.append(row)
                 texts[row["sample_id"]] = text
             if len(rows) > most:

@@ -18,7 +18,10 @@ from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.neighbours import equal_rows
 from cptsel.pipeline.lookup.reading import Reader, Row
 
-_LOCATORS = ["row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens", "content_hash"]
+_LOCATORS = [
+    "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start", "token_count", "n_tokens",
+    "content_hash",
+]  # fmt: skip
 _CHOSEN = 512  # vectors that samples are held against at a time: most samples are out after the first
 
 

@@ -5,23 +5,24 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import Manifest, source_uri
+from cptsel.pipeline.artifacts.texts import checked_window
+from cptsel.pipeline.corpus.contents import Content, shown
 from cptsel.pipeline.corpus.documents import read_texts
-from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
-from cptsel.pipeline.hashing import content_hash
+from cptsel.pipeline.errors import CptselError, UsageError
 from cptsel.pipeline.lookup.reading import Row
 
 EXCERPT = 300  # characters of a text that are shown
 _CUT = "[...]"
 
 
-def windows(uri: str, shard: dict[str, Any], text_field: str, rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
-    """Samples of one shard with their texts, by row of the corpus.
+def windows(uri: str, shard: dict[str, Any], text_field: str, rows: Sequence[Row]) -> Iterator[tuple[Row, Content]]:
+    """Samples of one shard with their texts, or their ids, by row of the corpus.
 
     Args:
         uri: where the shard lies now.
         shard: its row of ``shards.parquet``.
         text_field: column of the text.
-        rows: samples of it: row_index, byte_offset, byte_length, char_start, char_end and content_hash.
+        rows: samples of it: row_index, byte_offset, byte_length, what locates a window, and content_hash.
 
     Raises:
         BadInputError: the shard or a row of it can't be read.
@@ -32,21 +33,17 @@ def windows(uri: str, shard: dict[str, Any], text_field: str, rows: Sequence[Row
         by_document.setdefault(row["row_index"], []).append(row)
     first = [by_document[key][0] for key in sorted(by_document)]
     wanted = [(row["row_index"], row["byte_offset"], row["byte_length"]) for row in first]
-    for row_index, text in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
+    for row_index, content in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
         for row in by_document[row_index]:
-            window = text[row["char_start"] : row["char_end"]]
-            if content_hash(window.encode("utf-8", "surrogatepass")) != row["content_hash"]:
-                raise VerificationError(
-                    f"{uri}: row {row_index} is not the text that was embedded (content_hash differs); restore the "
-                    "file, and run cptsel verify --sources to see all that changed"
-                )
-            yield row, window
+            yield row, checked_window(content, row, uri)
 
 
 def texts_at_hand(
     manifest: Manifest, shard: dict[str, Any], rows: Sequence[Row], root: str | None
 ) -> tuple[dict[str, str], str | None]:
     """Texts of samples of one shard, by sample_id, as far as the corpus is there and is what was embedded.
+
+    Of a corpus of token ids they are the ids as numbers.
 
     Args:
         manifest: that chose some of them.
@@ -67,8 +64,8 @@ def texts_at_hand(
     try:
         if not io.exists(uri):
             return {}, f"{uri} is missing, so its texts are left out; pass --root with where the corpus lies now"
-        for row, text in windows(uri, shard, manifest.text_field, rows):
-            found[row["sample_id"]] = text
+        for row, window in windows(uri, shard, manifest.text_field, rows):
+            found[row["sample_id"]] = shown(window)
     except CptselError as error:  # also of a filesystem that this machine can't read
         return found, str(error)
     return found, None

@@ -64,6 +64,18 @@ def max_positions(path: str, trust_remote_code: bool = False) -> int | None:
     return positions_of(config)
 
 
+def special_of_config(path: str, trust_remote_code: bool = False) -> tuple[int | None, int | None]:
+    """The ids of BOS and EOS that the model's configuration names; None where it names none."""
+    from transformers import AutoConfig
+
+    config = text_config(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True))
+    return _first_id(config.bos_token_id), _first_id(config.eos_token_id)
+
+
+def _first_id(value: int | list[int] | None) -> int | None:
+    return next(iter(value), None) if isinstance(value, list) else value
+
+
 def linear_head(model: Any, source: str) -> torch.nn.Linear:
     """The LM head. Raises UsageError where it is no plain linear layer."""
     head = model.get_output_embeddings()

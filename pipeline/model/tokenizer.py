@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cptsel.pipeline.errors import UsageError, first_line
+from cptsel.pipeline.model.configuration import special_of_config
 
 AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
 
@@ -37,6 +38,24 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, option: str = "--
         raise UsageError(f"{option} {path}: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
     tokenizer.model_max_length = int(1e30)  # whole documents are tokenised; windows are cut by us
     return tokenizer
+
+
+def find_tokenizer(path: str, trust_remote_code: bool, needed: bool) -> tuple[Any | None, Prefix, int | None]:
+    """The tokenizer, what stands before every window, and the id that ends a document, or None.
+
+    Where there is no tokenizer and none is needed, as in a corpus of token ids, the model's configuration says the ids.
+
+    Raises:
+        UsageError: there is no fast tokenizer, and one is needed.
+    """
+    try:
+        tokenizer = load_tokenizer(path, trust_remote_code)
+    except UsageError:
+        if needed:
+            raise
+        bos, eos = special_of_config(path, trust_remote_code)
+        return None, _prefix(bos, eos), eos
+    return tokenizer, prefix_of(tokenizer), tokenizer.eos_token_id
 
 
 def encode(
@@ -85,8 +104,10 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 def prefix_of(tokenizer: Any) -> Prefix:
     """BOS, else EOS, else nothing (then a window's first token is not predicted)."""
-    if tokenizer.bos_token_id is not None:
-        return Prefix("bos", (int(tokenizer.bos_token_id),))
-    if tokenizer.eos_token_id is not None:
-        return Prefix("eos", (int(tokenizer.eos_token_id),))
-    return Prefix("none", ())
+    return _prefix(tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+
+def _prefix(bos: int | None, eos: int | None) -> Prefix:
+    if bos is not None:
+        return Prefix("bos", (int(bos),))
+    return Prefix("none", ()) if eos is None else Prefix("eos", (int(eos),))

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a file of token ids must know of the tokenizer: its size, and the id that ends a document."""
+    """What a file of token ids must know of the tokenizer: its size, and the id that ends a document.
+
+    ``has_texts`` is False where ids are all that is known of documents.
+    """
 
     size: int
     eos: int | None
+    has_texts: bool = True

@@ -12,7 +12,8 @@ from cptsel.pipeline.reporting.html import figure
 from cptsel.pipeline.reporting.population import Population
 
 LOCATOR = [
-    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "content_hash",
+    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start",
+    "token_count", "content_hash",
 ]  # fmt: skip
 _GROUPS, _EACH, _HEAVY = 6, 2, 3
 

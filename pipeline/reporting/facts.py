@@ -17,8 +17,8 @@ from cptsel.pipeline.reporting.population import Population
 from cptsel.schemas.headers import Group, PhaseEntry
 
 _COLUMNS = [
-    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
-    "content_hash", "weight", "repeat", "phase", "group", "grad_norm",
+    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start",
+    "token_count", "n_tokens", "content_hash", "weight", "repeat", "phase", "group", "grad_norm",
 ]  # fmt: skip
 _EFFECTIVE, _CUT, _NOISE = 0.5, 0.05, 2.0  # as select warns by
 

@@ -23,8 +23,8 @@ from cptsel.schemas.headers import PhaseEntry, RunHeader
 SAMPLE = 100_000  # rows by which the distributions of the corpus are told; all of a smaller run
 
 _LOCATOR = [
-    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "n_tokens",
-    "content_hash",
+    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start",
+    "token_count", "n_tokens", "content_hash",
 ]  # fmt: skip
 
 

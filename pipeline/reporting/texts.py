@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline.artifacts.manifest import Manifest, source_uri
+from cptsel.pipeline.corpus.contents import content_bytes, shown, window_of
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError
@@ -25,7 +26,7 @@ class Texts:
     """What was read.
 
     Attributes:
-        found: texts by sample_id, whole.
+        found: texts by sample_id, whole; of a corpus of token ids the ids as numbers.
         missing: shards that are not where they were, or of which a row can't be read.
         changed: samples whose text is not the one that was embedded.
         far: samples left out because whole shards would have to be read for them.
@@ -95,11 +96,11 @@ def _read(uri: str, shard: dict[str, Any], text_field: str, rows: list[dict[str,
         (key, by_document[key][0]["byte_offset"], by_document[key][0]["byte_length"]) for key in sorted(by_document)
     ]
     try:
-        for row_index, text in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
+        for row_index, content in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
             for row in by_document[row_index]:
-                part = text[row["char_start"] : row["char_end"]]
-                if content_hash(part.encode("utf-8", "replace")) == row["content_hash"]:
-                    texts.found[row["sample_id"]] = part
+                window = window_of(content, row)
+                if content_hash(content_bytes(window)) == row["content_hash"]:
+                    texts.found[row["sample_id"]] = shown(window)
                 else:
                     texts.changed += 1
     except (CptselError, OSError):

@@ -12,7 +12,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
 _COMPARED = [*LOCATOR_COLUMNS, "grad_norm"]
-_OF_SHARDS = ("path", "format", "compression", "bytes", "sha256", "rows")
+_OF_SHARDS = ("path", "format", "compression", "bytes", "sha256", "rows", "companion_bytes", "companion_sha256")
 
 
 def check_origin(manifest: Manifest, runs: EmbeddingRuns, problems: Problems, progress: Progress | None) -> str:
@@ -50,8 +50,9 @@ def _check_shards(manifest: Manifest, runs: EmbeddingRuns, problems: Problems) -
         return
     for number, (row, shard) in enumerate(zip(rows, runs.shards, strict=True)):
         for name in _OF_SHARDS:
-            if row[name] != shard.source[name]:
-                problems.add(SHARDS, number, f"{name} is {row[name]!r}, but the run has {shard.source[name]!r}")
+            if row.get(name) != shard.source.get(name):
+                what = f"{name} is {row.get(name)!r}, but the run has {shard.source.get(name)!r}"
+                problems.add(SHARDS, number, what)
 
 
 def _check_samples(

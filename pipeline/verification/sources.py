@@ -1,4 +1,4 @@
-"""Checks of a manifest against its corpus: every shard's bytes, every window's text. By Beam, a shard a task."""
+"""Checks of a manifest against its corpus: every shard's bytes, every window's text or ids. By Beam, a shard a task."""
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -9,6 +9,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import Manifest, samples_name, source_uri
 from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.corpus.contents import Content, content_bytes, window_of
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.engine.progress import Progress
@@ -18,7 +19,9 @@ from cptsel.pipeline.verification.scratch import scratch_steps
 
 STEP = "corpus"
 _FIND = "restore the file, or pass --root where the corpus lies now"
-_COLUMNS = ["row_index", "byte_offset", "byte_length", "char_start", "char_end", "content_hash"]
+_COLUMNS = [
+    "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start", "token_count", "content_hash",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,18 @@ class CheckSource:
 
     def __call__(self, task: SourceTask) -> list[Any]:
         problems = Problems()
-        if not io.exists(task.uri):
-            problems.add(task.uri, None, "is missing", _FIND)
-        else:
-            digest, size = outputs.hash_file(task.uri)
-            if (digest, size) != (task.shard["sha256"], task.shard["bytes"]):
-                found = f"{size:,} bytes, SHA-256 {digest[:12]}..."
-                problems.add(task.uri, None, f"is not the file that was embedded: {found}", _FIND)
+        companion = FORMATS[task.shard["format"]].companion(task.uri)
+        files = [(task.uri, task.shard["sha256"], task.shard["bytes"])]
+        if companion is not None:
+            files.append((companion, task.shard.get("companion_sha256"), task.shard.get("companion_bytes")))
+        there = [_check_file(*file, problems) for file in files]
+        if all(there):
             self._check_texts(task, problems)
         io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
         return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
     def _check_texts(self, task: SourceTask, problems: Problems) -> None:
-        """The text of every window has its content hash, found by its row and, where it has one, by its offset."""
+        """Every window has its content hash, found by its row and, where it has one, by its offset."""
         name = samples_name(task.shard["shard_id"])
         table = io.read_parquet(io.join(self.directory, name), _COLUMNS)
         rows: dict[int, list[tuple[int, dict[str, Any]]]] = {}
@@ -59,18 +61,30 @@ class CheckSource:
             rows.setdefault(row["row_index"], []).append((place, row))
         seekable = FORMATS[task.shard["format"]].has_offsets(task.shard["compression"])
         for by_offset in [False, True] if seekable else [False]:
-            for row_index, text in _texts(task, self.text_field, rows, by_offset):
+            for row_index, content in _texts(task, self.text_field, rows, by_offset):
                 for place, row in rows[row_index]:
-                    wrong = text if isinstance(text, BadInputError) else _difference(text, row)
+                    wrong = content if isinstance(content, BadInputError) else _difference(content, row)
                     if wrong:
                         found = f"at its byte offset: {wrong}" if by_offset else str(wrong)
                         problems.add(name, place, found)
 
 
+def _check_file(uri: str, sha256: str | None, size: int | None, problems: Problems) -> bool:
+    """Whether a file is there, as it is or changed."""
+    if not io.exists(uri):
+        problems.add(uri, None, "is missing", _FIND)
+        return False
+    found = outputs.hash_file(uri)
+    if found != (sha256, size):
+        what = f"is not the file that was embedded: {found[1]:,} bytes, SHA-256 {found[0][:12]}..."
+        problems.add(uri, None, what, _FIND)
+    return True
+
+
 def _texts(
     task: SourceTask, text_field: str, rows: dict[int, list[tuple[int, dict[str, Any]]]], by_offset: bool
-) -> Iterator[tuple[int, str | BadInputError]]:
-    """Texts of the documents, in order; where one can't be read, its error. Ends after KEPT errors."""
+) -> Iterator[tuple[int, Content | BadInputError]]:
+    """Contents of the documents, in order; where one can't be read, its error. Ends after KEPT errors."""
     wanted: list[tuple[int, int | None, int | None]] = []
     for key in sorted(rows):
         row = rows[key][0][1]
@@ -79,21 +93,26 @@ def _texts(
     while done < len(wanted) and failures < KEPT:
         try:
             texts = read_texts(task.uri, shard["format"], shard["compression"], text_field, wanted[done:])
-            for row_index, text in texts:
-                yield row_index, text
+            for row_index, content in texts:
+                yield row_index, content
                 done += 1
         except BadInputError as error:
             yield wanted[done][0], error
             done, failures = done + 1, failures + 1
 
 
-def _difference(text: str, row: dict[str, Any]) -> str | None:
-    """What is wrong with a document's text for a window, None if nothing is."""
-    start, end = row["char_start"], row["char_end"]
-    if end > len(text):
-        return f"row {row['row_index']} of the corpus has {len(text)} code points, but the window ends at {end}"
-    if content_hash(text[start:end].encode()) != row["content_hash"]:
-        return f"the text of row {row['row_index']} of the corpus is not what was embedded (content_hash differs)"
+def _difference(content: Content, row: dict[str, Any]) -> str | None:
+    """What is wrong with a document for a window, None if nothing is."""
+    text = isinstance(content, str)
+    end = row["char_end"] if text else row["token_start"] + row["token_count"]
+    if end is None:
+        return f"char_end is null, and row {row['row_index']} of the corpus is a text"
+    if end > len(content):
+        unit = "code points" if text else "ids"
+        return f"row {row['row_index']} of the corpus has {len(content)} {unit}, but the window ends at {end}"
+    if content_hash(content_bytes(window_of(content, row))) != row["content_hash"]:
+        what = f"text of row {row['row_index']} of the corpus is" if text else f"ids of row {row['row_index']} are"
+        return f"the {what} not what was embedded (content_hash differs)"
     return None
 
 

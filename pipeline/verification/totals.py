@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest, replay_tokens
+from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest, replay_tokens, required_features
 from cptsel.pipeline.artifacts.problems import Problems
-from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
 from cptsel.pipeline.verification.ranks import Ranked, check_ranks, ranked
 from cptsel.pipeline.verification.repeats import Played, check_repeats
 from cptsel.schemas.headers import ManifestHeader
@@ -196,8 +195,9 @@ def _check_whole(header: ManifestHeader, shards: dict[int, dict[str, Any]], tota
 
 
 def _check_features(manifest: Manifest, problems: Problems) -> None:
-    """required_features lists what the realisation needs, and nothing else."""
-    said, needed = manifest.header["required_features"], sorted(REQUIRED_FEATURES[manifest.realisation])
+    """required_features lists what the realisation and the corpus need, and nothing else."""
+    said = manifest.header["required_features"]
+    needed = sorted(required_features(manifest.realisation, manifest.of_ids))
     if sorted(said) != needed:
         what = f"required_features is {said}, but realisation {manifest.realisation!r} needs {needed}"
         problems.add(MANIFEST, None, what)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator
 from cptsel.pipeline.corpus.formats.columns import ARROW_ERRORS, Source, column_values, first_line
 from cptsel.pipeline.corpus.formats.groups import (
@@ -22,7 +23,7 @@ from cptsel.pipeline.corpus.formats.groups import (
     group_texts,
     read_group_block,
 )
-from cptsel.pipeline.corpus.types import FIRST_BYTES, Block, Damage, DocumentBlock, ReadOptions, Shard
+from cptsel.pipeline.corpus.types import FIRST_BYTES, Block, Companion, Damage, DocumentBlock, ReadOptions, Shard
 
 _FILE = b"ARROW1\0\0"
 _CONTINUED = b"\xff\xff\xff\xff"
@@ -38,15 +39,15 @@ class Arrow(CorpusFormat):
     name: ClassVar[str] = "arrow"
     suffixes: ClassVar[tuple[str, ...]] = (".arrow", ".feather")
 
-    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        return GroupFinder(block_bytes, ArrowShard)
+    def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
+        return GroupFinder(options.block_bytes, ArrowShard)
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_group_block(handle, shard, block, options, ArrowShard)
 
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, Content]]:
         """Only the record batches that hold a row are read."""
         return group_texts(handle, uri, options, rows, ArrowShard)
 

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, ClassVar, Protocol
 
-from cptsel.pipeline.corpus.types import Block, Damage, DocumentBlock, ReadOptions, Shard
+from cptsel.pipeline.corpus.contents import Content
+from cptsel.pipeline.corpus.types import Block, Companion, Damage, DocumentBlock, ReadOptions, Shard
 from cptsel.pipeline.errors import BadInputError
 
 RowLocator = tuple[int, int | None, int | None]
@@ -38,15 +39,21 @@ class CorpusFormat(ABC):
         name: in ``--format`` and in ``shards.parquet``.
         suffixes: of its files, the first one in examples.
         compressions: those that may stand around it: ``gzip``, ``zstd``.
+        holds_ids: whether its documents are token ids, and not texts.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     compressions: ClassVar[tuple[str, ...]] = ()
+    holds_ids: ClassVar[bool] = False
+
+    def companion(self, uri: str) -> str | None:
+        """The file beside one of the format without which it can't be read; None where it stands alone."""
+        return None
 
     @abstractmethod
-    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        """Find blocks of about ``block_bytes`` bytes."""
+    def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
+        """Find blocks of about ``options.block_bytes`` bytes; ``companion`` is what the inventory found beside it."""
 
     @abstractmethod
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
@@ -63,8 +70,8 @@ class CorpusFormat(ABC):
     @abstractmethod
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-    ) -> Iterator[tuple[int, str]]:
-        """Texts of some rows, as ``(row_index, text)``, one a locator and in their order.
+    ) -> Iterator[tuple[int, Content]]:
+        """Texts, or ids, of some rows, as ``(row_index, content)``, one a locator and in their order.
 
         Raises:
             BadInputError: a row is not there or can't be read.

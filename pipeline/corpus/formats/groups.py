@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cptsel.pipeline.corpus.contents import Content, content_bytes
 from cptsel.pipeline.corpus.formats.base import RowLocator, lost, phrase
 from cptsel.pipeline.corpus.formats.columns import first_bytes
 from cptsel.pipeline.corpus.rows import read_record
@@ -151,7 +152,7 @@ def read_group_block(
 
 
 def _size(row: Document | Reject) -> int:
-    return len(row.text.encode()) if isinstance(row, Document) else 0
+    return len(content_bytes(row.content)) if isinstance(row, Document) else 0
 
 
 def _read_rows(
@@ -183,7 +184,7 @@ def _read_rows(
 
 def group_texts(
     handle: BinaryIO, uri: str, options: ReadOptions, rows: Sequence[RowLocator], open_shard: Opener
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, Content]]:
     """Texts of some rows; only the groups that hold one are read."""
     wanted = [row_index for row_index, _, _ in rows]
     position = 0
@@ -197,7 +198,7 @@ def group_texts(
             records = groups.records(group, [options.text_field], options.max_line_bytes, np.array(mine, int) - start)
             for row_index, record in zip(mine, records if mine else (), strict=True):
                 while position < len(wanted) and wanted[position] == row_index:
-                    yield row_index, read_record(record, row_index, options, None, None).text
+                    yield row_index, read_record(record, row_index, options, None, None).content
                     position += 1
     except Damage as damage:
         raise lost(uri, wanted[position], phrase(damage)) from damage

@@ -7,6 +7,7 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, Unseen, lost, phrase
 from cptsel.pipeline.corpus.lines import Line, split_lines
 from cptsel.pipeline.corpus.rows import parse_line
@@ -16,6 +17,7 @@ from cptsel.pipeline.corpus.types import (
     FIRST_BYTES,
     Block,
     BlockBuilder,
+    Companion,
     Damage,
     Document,
     DocumentBlock,
@@ -31,8 +33,8 @@ class Jsonl(CorpusFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json", ".ndjson")
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
-    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        return BlockCounter(block_bytes) if compression == "none" else Unseen()
+    def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
+        return BlockCounter(options.block_bytes) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_plain_block(handle, shard, block, options)
@@ -42,7 +44,7 @@ class Jsonl(CorpusFormat):
 
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, Content]]:
         """Plain files are read at the byte offsets, compressed streams once up to the last row."""
         if self.has_offsets(compression) and all(offset is not None and size is not None for _, offset, size in rows):
             return _plain_texts(handle, uri, options, rows)
@@ -151,7 +153,7 @@ def plain_lines(handle: BinaryIO, start: int, size: int | None, cap: int) -> Ite
 
 def _plain_texts(
     handle: BinaryIO, uri: str, options: ReadOptions, rows: Sequence[RowLocator]
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, Content]]:
     for row_index, offset, length in rows:
         assert offset is not None  # for the type checker: read_texts has looked
         assert length is not None
@@ -164,14 +166,15 @@ def _plain_texts(
 
 def _stream_texts(
     handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, Content]]:
     lengths = [length for _, _, length in rows if length is not None]
     cap = max(lengths) if len(lengths) == len(rows) else options.max_line_bytes  # no longer line is wanted
     if compression == "none":
         lines = plain_lines(handle, 0, None, cap)
     else:
         lines = split_lines(decompress(handle, compression), cap)
-    at, text = -1, ""
+    at = -1
+    text: Content = ""
     for row_index, _, _ in rows:
         while at < row_index:
             line = next(lines, None)
@@ -183,8 +186,8 @@ def _stream_texts(
         yield row_index, text
 
 
-def _line_text(line: Line, row_index: int, uri: str, options: ReadOptions) -> str:
+def _line_text(line: Line, row_index: int, uri: str, options: ReadOptions) -> Content:
     document = parse_line(line, row_index, options)
     if isinstance(document, Document):
-        return document.text
+        return document.content
     raise lost(uri, row_index, phrase(Damage(document.reason, document.detail)))

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, Unseen
 from cptsel.pipeline.corpus.formats.groups import (
     MOST_ROWS,
@@ -25,7 +26,7 @@ from cptsel.pipeline.corpus.formats.groups import (
 )
 from cptsel.pipeline.corpus.formats.spans import Spans, open_spans
 from cptsel.pipeline.corpus.streams import disguise
-from cptsel.pipeline.corpus.types import Block, Damage, DocumentBlock, ReadOptions, Reject, Shard
+from cptsel.pipeline.corpus.types import Block, Companion, Damage, DocumentBlock, ReadOptions, Reject, Shard
 
 _MOST_CONFIGURATION = 1 << 20
 _GROUP_BYTES, _GROUP_ROWS = 1 << 20, 1024
@@ -44,8 +45,8 @@ class Mds(CorpusFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".mds",)
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
-    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        return GroupFinder(block_bytes, MdsShard) if compression == "none" else Unseen()
+    def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
+        return GroupFinder(options.block_bytes, MdsShard) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_group_block(handle, shard, block, options, MdsShard)
@@ -67,7 +68,7 @@ class Mds(CorpusFormat):
 
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, Content]]:
         """Samples are read by their offsets; compressed shards once, up to the last."""
         return group_texts(handle, uri, options, rows, lambda opened: MdsShard(opened, compression))
 

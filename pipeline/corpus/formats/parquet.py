@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator
 from cptsel.pipeline.corpus.formats.columns import ARROW_ERRORS, Source, column_values, first_line, longest
 from cptsel.pipeline.corpus.formats.groups import (
@@ -16,7 +17,7 @@ from cptsel.pipeline.corpus.formats.groups import (
     group_texts,
     read_group_block,
 )
-from cptsel.pipeline.corpus.types import FIRST_BYTES, Block, Damage, DocumentBlock, ReadOptions, Shard
+from cptsel.pipeline.corpus.types import FIRST_BYTES, Block, Companion, Damage, DocumentBlock, ReadOptions, Shard
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
@@ -29,15 +30,15 @@ class Parquet(CorpusFormat):
     name: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
 
-    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        return GroupFinder(block_bytes, ParquetShard)
+    def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
+        return GroupFinder(options.block_bytes, ParquetShard)
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_group_block(handle, shard, block, options, ParquetShard)
 
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, Content]]:
         """Only the row groups that hold a row are read."""
         return group_texts(handle, uri, options, rows, ParquetShard)
 

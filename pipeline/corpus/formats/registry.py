@@ -6,12 +6,13 @@ from cptsel.pipeline.corpus.formats.arrow import Arrow
 from cptsel.pipeline.corpus.formats.base import CorpusFormat
 from cptsel.pipeline.corpus.formats.jsonl import Jsonl
 from cptsel.pipeline.corpus.formats.mds import Mds
+from cptsel.pipeline.corpus.formats.megatron import Megatron
 from cptsel.pipeline.corpus.formats.parquet import Parquet
 from cptsel.pipeline.corpus.formats.webdataset import WebDataset
 from cptsel.pipeline.errors import UsageError
 
 FORMATS: dict[str, CorpusFormat] = {
-    format.name: format for format in (Jsonl(), Parquet(), Arrow(), Mds(), WebDataset())
+    format.name: format for format in (Jsonl(), Parquet(), Arrow(), Mds(), WebDataset(), Megatron())
 }
 
 #: Suffixes of compressions, around that of a format.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
+from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, Unseen, lost, phrase
 from cptsel.pipeline.corpus.formats.spans import Spans, open_spans
 from cptsel.pipeline.corpus.rows import read_record
@@ -22,6 +23,7 @@ from cptsel.pipeline.corpus.types import (
     FIRST_BYTES,
     Block,
     BlockBuilder,
+    Companion,
     Damage,
     Document,
     DocumentBlock,
@@ -43,8 +45,8 @@ class WebDataset(CorpusFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".tar",)
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
-    def finder(self, block_bytes: int, compression: str) -> BlockFinder:
-        return _SampleFinder(block_bytes) if compression == "none" else Unseen()
+    def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
+        return _SampleFinder(options.block_bytes) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         builder = BlockBuilder(shard, block.block, options)
@@ -78,7 +80,7 @@ class WebDataset(CorpusFormat):
 
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, Content]]:
         """Plain archives are read at the byte offsets, where they are given; others once, up to the last row."""
         wanted = {row_index for row_index, _, _ in rows}
         reader = _Reader(open_spans(handle, compression), options, wanted.__contains__)
@@ -98,7 +100,7 @@ class WebDataset(CorpusFormat):
             row = reader.row(sample)
             if isinstance(row, Reject):
                 raise lost(uri, row_index, phrase(Damage(row.reason, row.detail)))
-            yield row_index, row.text
+            yield row_index, row.content
 
     def has_offsets(self, compression: str) -> bool:
         return compression == "none"

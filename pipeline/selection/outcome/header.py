@@ -14,10 +14,10 @@ import numpy as np
 
 from cptsel import __version__
 from cptsel.pipeline.artifacts.damage import damage_of
-from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.artifacts.manifest import load_manifest, required_features
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, run_fingerprint
 from cptsel.pipeline.config import options_of
-from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, effective_tokens
+from cptsel.pipeline.kernels.sampling.weights import effective_tokens
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.outcome.reports import add_reports, summarise_reports
 from cptsel.pipeline.selection.outcome.weighting import QUANTILES, GroupResult, Weighing, Weighted, total
@@ -73,7 +73,7 @@ def manifest_header(
     by_group = summarise_reports(first.reports)
     replayed = _sum_replayed([entry["replay_tokens"] for entry in entries])
     return {
-        "required_features": list(REQUIRED_FEATURES[weighing.realisation]),
+        "required_features": required_features(weighing.realisation, bool(runs.options.get("tokens"))),
         "weighting": {
             "realisation": weighing.realisation,
             "max_repeats": weighing.max_repeats,
@@ -222,6 +222,8 @@ def _corpus(runs: EmbeddingRuns) -> ManifestCorpus:
     }
     if options.get("split_special_tokens"):
         corpus["split_special_tokens"] = True
+    if tokens := options.get("tokens"):
+        corpus["tokens"] = tokens
     if len(roots) > 1:
         corpus["roots"] = roots
     if damage := damage_of(runs.headers[:1] if runs.checkpoints > 1 else runs.headers):

@@ -12,7 +12,20 @@ from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.selection.outcome.weighting import Weighted
 from cptsel.pipeline.selection.picks import list_picks
 from cptsel.pipeline.selection.plan import Plan
-from cptsel.schemas.arrow import GROUP_TYPE, LOCATOR_COLUMNS, REPLAY_SHARDS, RUN_SHARDS, SAMPLES
+from cptsel.schemas.arrow import (
+    COMPANION_FIELDS,
+    GROUP_TYPE,
+    LOCATOR_COLUMNS,
+    REPLAY_SHARDS,
+    RUN_SHARDS,
+    SAMPLES,
+    with_companions,
+)
+
+_OF_SOURCE = [
+    *(name for name in RUN_SHARDS.names if name in REPLAY_SHARDS.names),
+    *(field.name for field in COMPANION_FIELDS),
+]
 
 
 def write_samples(out: str, phases: Sequence[tuple[str, Weighted]], method: str) -> None:
@@ -71,7 +84,7 @@ def write_shards(out: str, shards: Sequence[RunShard], plan: Plan, phases: Seque
         parts = [(weighted, slice(*weighted.offsets.get(shard.shard_id, (0, 0)))) for weighted in phases]
         rows.append(
             {
-                **{name: shard.source[name] for name in RUN_SHARDS.names if name in REPLAY_SHARDS.names},
+                **{name: shard.source.get(name) for name in _OF_SOURCE},
                 "population_samples": sum(cell.samples for cell in cells),
                 "population_tokens": sum(cell.tokens for cell in cells),
                 "population_mass": float(sum(cell.mass for cell in cells)),
@@ -85,4 +98,4 @@ def write_shards(out: str, shards: Sequence[RunShard], plan: Plan, phases: Seque
                 ),
             }
         )
-    io.write_parquet(io.join(out, SHARDS), pa.Table.from_pylist(rows, REPLAY_SHARDS))
+    io.write_parquet(io.join(out, SHARDS), pa.Table.from_pylist(rows, with_companions(REPLAY_SHARDS, rows)))
