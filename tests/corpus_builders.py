@@ -69,6 +69,14 @@ def write_megatron(
     path.with_suffix(".idx").write_bytes(head + b"".join(part.tobytes() for part in numbers))
 
 
+def write_nanotron(path: Path, documents: list[list[int]], dtype: str = "<u2") -> None:
+    """A ``.ds`` with its ``.ds.index`` and ``.ds.metadata``, of documents with what ends them."""
+    path.write_bytes(b"".join(np.array(ids, dtype).tobytes() for ids in documents))
+    ends = list(accumulate(map(len, documents)))
+    Path(f"{path}.index").write_bytes(np.array(ends, "<u8").tobytes())
+    Path(f"{path}.metadata").write_text(f"tiny-lm|{np.dtype(dtype).itemsize}\n{sum(map(len, documents))}\n0 T\n")
+
+
 def mds_bytes(samples: list[list[bytes]], columns: list[tuple[str, str, int | None]]) -> bytes:
     """An MDS shard of values that are bytes already; columns are (name, encoding, size)."""
     names, encodings, sizes = (list(part) for part in zip(*columns, strict=True))

@@ -5,8 +5,10 @@ import json
 import re
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from corpus_builders import write_nanotron
 from selection_builder import choose
 from token_builder import EOD, build_token_corpus, embed
 
@@ -226,14 +228,50 @@ def test_a_list_leaves_out_documents_and_windows(corpus, replay, tmp_path):
     assert found == {row["sample_id"] for row in rows} - gone
 
 
-def test_the_page_for_consumers_yields_the_ids(corpus, replay, monkeypatch):
-    page = (replay / "CONSUMING.md").read_text()
-    assert "token ids, windows of at most 16 tokens" in page
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+@pytest.mark.parametrize("kind", ["nanotron", "npy-uint16", "npy"])
+def test_other_files_of_the_same_ids(corpus, run, tmp_path, monkeypatch, tiny_lm, kind):
+    """They give the same rows but for names, and their manifest is verified and read in the same way."""
+    path = tmp_path / "corpus/de/0.ds" if kind == "nanotron" else tmp_path / "corpus/de/0.npy"
+    path.parent.mkdir(parents=True)
+    ended = [[*ids, EOD] for ids in corpus.documents["de/0"]]
+    flat = np.array([number for ids in ended for number in ids], "<u2")
+    if kind == "nanotron":
+        write_nanotron(path, ended)
+    elif kind == "npy":
+        np.save(path, flat)
+    else:
+        path.write_bytes(flat.tobytes())
+    options = ["--root", str(tmp_path / "corpus"), "--group-by", "path[0]"]
+    named = ["--format", kind] if kind == "npy-uint16" else []
+    rows = embed(str(path.parent / "*"), tmp_path / "run", tiny_lm, *options, *named)
+    of_megatron = pq.read_table(run / "embeddings").filter(pc.field("shard_id") == 0)
+    for name in ("row_index", "window", "char_start", "token_start", "token_count", "n_tokens", "content_hash"):
+        assert rows[name].to_pylist() == of_megatron[name].to_pylist()
+    assert rows["loss_sum"].to_numpy() == pytest.approx(of_megatron["loss_sum"].to_numpy(), rel=1e-4)
+    out = tmp_path / "replay"
+    choose(tmp_path / "run", out, method="uniform", budget="50%", group_by=None)
+    assert verify(VerifyConfig(directory=str(out), sources=True))["status"] == "verified"
+    played = {row["sample_id"]: ids for ids, _, row in example(out, monkeypatch)["replay"]()}
+    assert len(played) == len(rows) // 2
+    for row in rows.to_pylist():
+        ids = corpus.documents["de/0"][row["row_index"]][row["token_start"] :][: row["token_count"]]
+        assert played.get(row["sample_id"], ids) == ids
+
+
+def example(replay, monkeypatch):
+    """The names that the example of CONSUMING.md defines when it is run in the directory."""
+    (code,) = re.findall(r"```python\n(.*?)```", (replay / "CONSUMING.md").read_text(), re.DOTALL)
     names = {}
     monkeypatch.chdir(replay)
     exec(compile(code, "CONSUMING.md", "exec"), names)
-    plays = [(row["sample_id"], ids) for rank in (0, 1) for ids, _, row in names["replay"](rank=rank)]
+    return names
+
+
+def test_the_page_for_consumers_yields_the_ids(corpus, replay, monkeypatch):
+    page = (replay / "CONSUMING.md").read_text()
+    assert "token ids, windows of at most 16 tokens" in page
+    yielded = example(replay, monkeypatch)["replay"]
+    plays = [(row["sample_id"], ids) for rank in (0, 1) for ids, _, row in yielded(rank=rank)]
     assert plays == plays_of(corpus, replay)
 
 

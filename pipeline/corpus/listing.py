@@ -47,7 +47,7 @@ def list_inputs(
     base = base.rstrip("/") or "/"
     prefix = base if base.endswith("/") else base + "/"
     files = []
-    beside = {_companion(uri, format) for uri in sizes}
+    beside = {name for uri in sizes for name in _beside(uri, format)}
     for uri, size in sorted(sizes.items()):
         if uri in beside:
             continue
@@ -60,11 +60,11 @@ def list_inputs(
     return base, sorted(files, key=lambda file: file[1])
 
 
-def _companion(uri: str, format: str | None) -> str | None:
+def _beside(uri: str, format: str | None) -> set[str]:
     try:
-        return FORMATS[file_format(uri, format)[0]].companion(uri)
-    except UsageError:
-        return None
+        return FORMATS[file_format(uri, format)[0]].beside(uri)
+    except UsageError:  # it may lie beside another
+        return set()
 
 
 def would_find(patterns: Sequence[str], uri: str) -> bool:

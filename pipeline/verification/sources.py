@@ -59,8 +59,10 @@ class CheckSource:
         rows: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         for place, row in enumerate(table.to_pylist()):
             rows.setdefault(row["row_index"], []).append((place, row))
-        seekable = FORMATS[task.shard["format"]].has_offsets(task.shard["compression"])
-        for by_offset in [False, True] if seekable else [False]:
+        format, ways = FORMATS[task.shard["format"]], [False, True]
+        if format.needs_offsets or not format.has_offsets(task.shard["compression"]):
+            ways = [format.needs_offsets]
+        for by_offset in ways:
             for row_index, content in _texts(task, self.text_field, rows, by_offset):
                 for place, row in rows[row_index]:
                     wrong = content if isinstance(content, BadInputError) else _difference(content, row)

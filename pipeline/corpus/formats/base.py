@@ -40,16 +40,23 @@ class CorpusFormat(ABC):
         suffixes: of its files, the first one in examples.
         compressions: those that may stand around it: ``gzip``, ``zstd``.
         holds_ids: whether its documents are token ids, and not texts.
+        needs_offsets: whether rows are found again by their byte offsets alone.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     compressions: ClassVar[tuple[str, ...]] = ()
     holds_ids: ClassVar[bool] = False
+    needs_offsets: ClassVar[bool] = False
 
     def companion(self, uri: str) -> str | None:
         """The file beside one of the format without which it can't be read; None where it stands alone."""
         return None
+
+    def beside(self, uri: str) -> set[str]:
+        """What may lie beside a file of the format and is no file of a corpus by itself."""
+        companion = self.companion(uri)
+        return set() if companion is None else {companion}
 
     @abstractmethod
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:

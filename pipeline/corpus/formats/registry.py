@@ -7,13 +7,17 @@ from cptsel.pipeline.corpus.formats.base import CorpusFormat
 from cptsel.pipeline.corpus.formats.jsonl import Jsonl
 from cptsel.pipeline.corpus.formats.mds import Mds
 from cptsel.pipeline.corpus.formats.megatron import Megatron
+from cptsel.pipeline.corpus.formats.nanotron import Nanotron
+from cptsel.pipeline.corpus.formats.npy import Npy, NpyUint16, NpyUint32
 from cptsel.pipeline.corpus.formats.parquet import Parquet
 from cptsel.pipeline.corpus.formats.webdataset import WebDataset
 from cptsel.pipeline.errors import UsageError
 
-FORMATS: dict[str, CorpusFormat] = {
-    format.name: format for format in (Jsonl(), Parquet(), Arrow(), Mds(), WebDataset(), Megatron())
-}
+_ALL: tuple[CorpusFormat, ...] = (
+    *(Jsonl(), Parquet(), Arrow(), Mds(), WebDataset()),
+    *(Megatron(), Nanotron(), Npy(), NpyUint16(), NpyUint32()),
+)
+FORMATS = {format.name: format for format in _ALL}
 
 #: Suffixes of compressions, around that of a format.
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -54,6 +58,8 @@ def known_suffixes() -> str:
     """The suffixes of all formats, in words."""
     words = []
     for format in FORMATS.values():
+        if not format.suffixes:
+            continue
         names = _listed(format.suffixes)
         around = [suffix for suffix, name in COMPRESSIONS.items() if name in format.compressions]
         words.append(f"{names} (alone or with {_listed(around)})" if around else names)

@@ -127,7 +127,7 @@ class IndexedTokens(CorpusFormat):
                     token_blocks(index, options.block_bytes)  # raises what the inventory has met
                 return read_token_block(handle, shard, block, options, index)
             except Damage as damage:
-                return _unreadable(shard, block, options, damage)
+                return unreadable_block(shard, block, options, damage)
 
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
@@ -165,7 +165,7 @@ class _IndexFinder:
                 return (UNREADABLE,)
 
 
-def _unreadable(shard: Shard, block: Block, options: ReadOptions, damage: Damage) -> DocumentBlock:
+def unreadable_block(shard: Shard, block: Block, options: ReadOptions, damage: Damage) -> DocumentBlock:
     """The one block, of one reject, of a file whose index can't be used."""
     if block != UNREADABLE:
         raise OSError(f"{shard.uri}: has changed since it was listed") from damage
@@ -183,7 +183,7 @@ def _content(spans: SoughtSpans, index: TokenIndex, row_index: int, offset: int 
         (offset,), (count,) = index.places(row_index, 1)
     else:
         count = length // index.dtype.itemsize
-    return _read(spans, int(offset), int(count), index.dtype).astype(np.int32)
+    return read_ids(spans, int(offset), int(count), index.dtype).astype(np.int32)
 
 
 def _ids(spans: SoughtSpans, start: int, count: int, dtype: np.dtype, options: ReadOptions) -> np.ndarray:
@@ -191,7 +191,7 @@ def _ids(spans: SoughtSpans, start: int, count: int, dtype: np.dtype, options: R
     size = count * dtype.itemsize
     if size > options.max_line_bytes:
         raise Damage("document_too_long", f"{size} bytes; the cap is {options.max_line_bytes}")
-    return _usable(_read(spans, start, count, dtype), options.tokens)
+    return _usable(read_ids(spans, start, count, dtype), options.tokens)
 
 
 def _usable(ids: np.ndarray, rule: TokenRule) -> np.ndarray:
@@ -207,7 +207,8 @@ def _usable(ids: np.ndarray, rule: TokenRule) -> np.ndarray:
     return ids.astype(np.int32)
 
 
-def _read(spans: SoughtSpans, start: int, count: int, dtype: np.dtype) -> np.ndarray:
+def read_ids(spans: SoughtSpans, start: int, count: int, dtype: np.dtype) -> np.ndarray:
+    """Ids at a place of a file. Raises Damage: unreadable_ids."""
     size = count * dtype.itemsize
     if count < 0 or start < 0 or start + size > spans.end(0):
         raise Damage("unreadable_ids", f"they would lie from byte {start:,} to {start + size:,} of {spans.end(0):,}")

@@ -1,0 +1,115 @@
+"""Flat arrays of ids, with a header of numpy and without: read whole and in blocks, and damaged."""
+
+import io
+
+import numpy as np
+import pytest
+from corpus_builders import REASONS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_texts
+from cptsel.pipeline.corpus.formats import npy
+from cptsel.pipeline.corpus.pool import Pool, Range
+from cptsel.pipeline.corpus.shards import inventory
+from cptsel.pipeline.corpus.types import TokenRule
+from cptsel.pipeline.errors import BadInputError
+
+EOD = 7
+RULE = TokenRule(eod=EOD, vocabulary=60_000)
+
+
+def read(path, named=None, rule=RULE, **options):
+    settings = ReadOptions(tokens=rule, **options)
+    shard = inventory(0, str(path), path.name, path.stat().st_size, settings.block_bytes, named, tokens=rule)
+    blocks = [read_block(shard, block, settings) for block in shard.blocks]
+    for block in blocks:
+        assert block.rows_read == len(block.documents) + len(block.rejects) + block.rows_not_drawn
+        assert all(reject.reason in REASONS for reject in block.rejects)
+    return [d for block in blocks for d in block.documents], [r for block in blocks for r in block.rejects]
+
+
+def array_bytes(ids, dtype):
+    sink = io.BytesIO()
+    np.save(sink, np.array(ids, dtype))
+    return sink.getvalue()
+
+
+@given(
+    ids=st.lists(st.integers(0, 9), max_size=60),
+    dtype=st.sampled_from(["<u2", "<u4"]),
+    header=st.booleans(),
+    block_bytes=st.integers(1, 100),
+    at_once=st.integers(1, 9),
+)
+def test_documents_end_with_the_id_that_ends_them(tmp_path_factory, ids, dtype, header, block_bytes, at_once):
+    path = tmp_path_factory.mktemp("corpus") / "a.npy"
+    path.write_bytes(array_bytes(ids, dtype) if header else np.array(ids, dtype).tobytes())
+    named = {"<u2": "npy-uint16", "<u4": "npy-uint32"}[dtype]
+    if header and at_once % 2:
+        named = None  # the header says it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npy, "_AT_ONCE", 4 * at_once)
+        found, rejects = read(path, named, block_bytes=block_bytes)
+    documents, rest = [[]], list(ids)
+    for number in rest:
+        if number == EOD:
+            documents.append([])
+        else:
+            documents[-1].append(number)
+    if not documents[-1]:
+        documents.pop()  # nothing follows the last end
+    assert {d.row_index: d.content.tolist() for d in found} == {row: d for row, d in enumerate(documents) if d}
+    assert [reject.reason for reject in rejects] == ["empty_document"] * sum(not d for d in documents)
+    wanted = [(d.row_index, d.byte_offset, d.byte_length) for d in found]
+    again = read_texts(str(path), named or "npy", "none", "text", wanted)
+    assert [(row, ids.tolist()) for row, ids in again] == [(d.row_index, d.content.tolist()) for d in found]
+
+
+def test_a_pool_and_a_limit_count_the_same_rows(tmp_path):
+    path, pool = tmp_path / "a.npy", Pool(3, Range(0.0, 0.4))
+    path.write_bytes(np.array([[row % 5, EOD] for row in range(50)], "<u2").tobytes())
+    found, _ = read(path, "npy-uint16", pool=pool, block_bytes=20)
+    assert [d.row_index for d in found] == [r for r in range(50) if pool.place("a.npy", r, None) is not None]
+    assert [d.row_index for d in read(path, "npy-uint16", limit=7, block_bytes=20)[0]] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("data", "named", "rule", "detail"),
+    [
+        (b"\1\0\7\0", None, RULE, "say by --format what it is: npy-uint16 or npy-uint32"),
+        (b"\1\0\7\0\1", "npy-uint16", RULE, "it has 5 bytes of ids, and 2 ids of uint16 take 4"),
+        (array_bytes([1, 2, 7], "<u2")[:-2], None, RULE, "it has 4 bytes of ids, and 3 ids of uint16 take 6"),
+        (array_bytes([1, 2, 7], "<u2"), "npy-uint32", RULE, "its header says uint16, and --format uint32"),
+        (array_bytes([1.0, 7.0], "<f4"), None, RULE, "an array (2,) of float32"),
+        (array_bytes([[1, 7]], "<u2"), None, RULE, "an array (1, 2) of uint16"),
+        (array_bytes([1, 7], ">u2"), None, RULE, "no row of little-endian whole numbers"),
+        (array_bytes([1, 7], "<u2")[:30], None, RULE, "its header can't be read"),
+        (array_bytes([1, 7], "<u2"), None, TokenRule(), "give --eod-token-id"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_one_reject(tmp_path, data, named, rule, detail):
+    path = tmp_path / "a.npy"
+    path.write_bytes(data)
+    found, (reject,) = read(path, named, rule)
+    assert (found, reject.reason, reject.bytes_lost) == ([], "unreadable_index", len(data))
+    assert detail in reject.detail
+
+
+def test_an_empty_file_has_no_documents(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"")
+    assert read(path, "npy-uint16") == ([], [])
+
+
+def test_a_wrong_number_type_shows_in_ids_that_the_model_does_not_have(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(np.array([1, 2, EOD, 3, 4, EOD], "<u2").tobytes())
+    assert {reject.reason for reject in read(path, "npy-uint32")[1]} == {"id_out_of_range"}
+
+
+def test_rows_without_a_place_can_not_be_found(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(np.array([1, EOD], "<u2").tobytes())
+    with pytest.raises(BadInputError, match=r"row 0 can't be read .*nothing says where they lie"):
+        list(read_texts(str(path), "npy-uint16", "none", "text", [(0, None, None)]))
