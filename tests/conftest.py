@@ -56,6 +56,32 @@ def later(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def token_corpus(tmp_path_factory, tiny_lm):
+    """A corpus of token ids, and of the texts that they were; no test changes it."""
+    from token_builder import build_token_corpus
+
+    return build_token_corpus(tmp_path_factory.mktemp("tokens"), tiny_lm)
+
+
+@pytest.fixture(scope="session")
+def token_run(token_corpus, tmp_path_factory, tiny_lm):
+    """The run of its ids; no test changes it."""
+    from token_builder import embed
+
+    out = tmp_path_factory.mktemp("token-run") / "run"
+    embed(str(token_corpus.ids / "*/*"), out, tiny_lm, "--group-by", "path[0]")
+    return out
+
+
+@pytest.fixture(scope="session")
+def token_replay(token_run, tmp_path_factory):
+    """A manifest of it with repeats, ordered for two ranks; no test changes it."""
+    from token_builder import replay_of
+
+    return replay_of(token_run, tmp_path_factory.mktemp("token-replay"))
+
+
+@pytest.fixture(scope="session")
 def embedded(tmp_path_factory, tiny_lm):
     """A manifest of a corpus that was really tokenised; no test changes it."""
     from embedded_builder import build_embedded

@@ -23,10 +23,10 @@ PACK = {  # by the suffix around a file
 }
 
 
-def read_corpus(path: Path, **options):
+def read_corpus(path: Path, named: str | None = None, **options):
     """All blocks of a file: documents, rejects, rows that were not drawn."""
     settings = ReadOptions(**options)
-    shard = inventory(0, str(path), path.name, path.stat().st_size, settings.block_bytes)
+    shard = inventory(0, str(path), path.name, path.stat().st_size, settings.block_bytes, named, tokens=settings.tokens)
     if shard.blocks is None:
         blocks = list(read_stream(shard, settings))
     else:

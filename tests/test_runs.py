@@ -106,8 +106,8 @@ def test_unfinished_and_foreign_directories(tmp_path, run):
 
 
 def test_a_newer_version_or_a_broken_header_is_refused(tmp_path):
-    newer = build_run(tmp_path / "newer", rows=(3,), header={"spec_version": 3})
-    with pytest.raises(UsageError, match="spec_version 3 is newer"):
+    newer = build_run(tmp_path / "newer", rows=(3,), header={"spec_version": 4})
+    with pytest.raises(UsageError, match="spec_version 4 is newer"):
         open_runs([str(newer)])
     older = build_run(tmp_path / "older", rows=(3,), header={"spec_version": 1})
     with pytest.raises(UsageError, match=r"spec_version 1 is of an older cptsel, .* embed again"):

@@ -216,7 +216,7 @@ def test_help_and_documentation_list_what_is_new(repository):
     assert "shortest covers the shortest." in printed
     assert f"--to [{'|'.join(EXPORTS)}|texts]" in printed
     assert "texts is a text a line." in printed
-    assert "--format [jsonl|parquet|arrow|mds|webdataset|toy]" in printed
+    assert f"--format [{'|'.join(FORMATS)}|toy]" in printed
     assert "| `shortest` | coverage | covers the shortest | A. Toy 2026 |" in printed
     assert "--importance is read by importance; leave it out" in found.stderr
     assert "'short' is not one of 'uniform'" in found.stderr

@@ -8,51 +8,41 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from corpus_builders import write_nanotron
+from corpus_builders import read_corpus, write_nanotron
 from selection_builder import choose
-from token_builder import EOD, build_token_corpus, embed
+from token_builder import EOD, embed, exported, plays_of
 
 from cptsel.cli.main import main
 from cptsel.pipeline.chosen.config import DistillConfig, FisherConfig
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
+from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.corpus.types import TokenRule
 from cptsel.pipeline.distill import distill
 from cptsel.pipeline.engine.steps import InlineSteps
-from cptsel.pipeline.export import export
-from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.fisher import fisher
 from cptsel.pipeline.hashing import doc_key, sample_id
-from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory, tiny_lm):
-    return build_token_corpus(tmp_path_factory.mktemp("corpus"), tiny_lm)
+@pytest.fixture(autouse=True)
+def inline(monkeypatch):
+    """Beam is not the point of verify here."""
+    monkeypatch.setattr("cptsel.pipeline.verification.scratch.Steps", InlineSteps)
 
 
-@pytest.fixture(scope="module")
-def run(corpus, tmp_path_factory, tiny_lm):
-    out = tmp_path_factory.mktemp("run") / "run"
-    embed(str(corpus.ids / "*/*"), out, tiny_lm, "--group-by", "path[0]")
-    return out
+@pytest.fixture
+def corpus(token_corpus):
+    return token_corpus
 
 
-@pytest.fixture(scope="module")
-def replay(run, tmp_path_factory):
-    """Ordered, with repeats."""
-    folder = tmp_path_factory.mktemp("replay")
-    options = {"method": "craig", "budget": "40%", "group_by": "path[0]", "realisation": "repeat"}
-    choose(run, folder / "replay", replay_tokens="900 tokens", **options)
-    order(OrderConfig(replay=str(folder / "replay"), world_size=2, out=str(folder / "ordered")))
-    return folder / "ordered"
+@pytest.fixture
+def run(token_run):
+    return token_run
 
 
-def exported(replay, out, to, **options):
-    """An export that verify has held against its manifest."""
-    export(ExportConfig(replay=str(replay), out=str(out), to=to, **options), make_steps=InlineSteps)
-    assert verify(VerifyConfig(directory=str(out), replay=str(replay)))["status"] == "verified"
-    return out
+@pytest.fixture
+def replay(token_replay):
+    return token_replay
 
 
 def test_a_text_and_its_ids_give_the_same_vectors(corpus, run, tmp_path, tiny_lm):
@@ -107,20 +97,6 @@ def test_the_manifest_is_verified_against_the_corpus(corpus, run, replay, tmp_pa
     (moved / "de/0.bin").write_bytes(data)
     assert main(["verify", str(replay), "--sources", "--root", str(moved)]) == 4
     assert "the ids of row" in " ".join(capsys.readouterr().out.split())
-
-
-def plays_of(corpus, replay):
-    """(sample_id, ids) of all plays, by rank and in order."""
-    shards = pq.read_table(replay / "shards.parquet").to_pylist()
-    samples = {path.stem: pq.read_table(path).sort_by("order_rank").to_pylist() for path in replay.glob("samples/*")}
-    found = []
-    for visit in pq.read_table(replay / "schedule/0-0.parquet").to_pylist():
-        name = shards[visit["shard_id"]]["path"].removesuffix(".bin")
-        for row in samples[f"{visit['shard_id']:06d}"]:
-            if row["repeat"] >= visit["pass"]:
-                ids = corpus.documents[name][row["row_index"]]
-                found.append((row["sample_id"], ids[row["token_start"] : row["token_start"] + row["token_count"]]))
-    return found
 
 
 @pytest.mark.slow
@@ -198,6 +174,9 @@ def test_token_exports_hold_the_ids_and_the_end_of_each(corpus, replay, tmp_path
     plays = [ids for _, ids in plays_of(corpus, replay)]
     assert sorted(play["input_ids"] for play in format.read(str(path))) == sorted(plays)
     assert np.frombuffer(path.read_bytes(), "<u2").tolist().count(EOD) == len(plays)
+    named = "npy-uint16" if to == "olmo" else None  # what was exported is a corpus of token ids itself
+    documents, rejects, _ = read_corpus(path, named, tokens=TokenRule(EOD), block_bytes=100)
+    assert (sorted(d.content.tolist() for d in documents), rejects) == (sorted(plays), [])
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from corpus_builders import read_corpus
 from manifest_builder import build_replay
+from token_builder import EOD, exported, plays_of
 from transformers import AutoTokenizer
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.token_ids import token_ids
+from cptsel.pipeline.corpus.listing import list_inputs
+from cptsel.pipeline.corpus.types import TokenRule
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports import plan as export_plan
@@ -202,3 +205,29 @@ def test_a_corpus_that_a_library_wrote_is_read(repository, tmp_path, environment
     assert [(d.doc_id, d.content, d.groups) for documents, _, _ in read for d in documents] == [
         (row["id"], row["text"], (row["meta"]["lang"], str(row["number"]))) for row in CORPUS
     ]
+
+
+def test_token_ids_that_a_library_wrote_are_read(repository, tmp_path):
+    documents = [[i % 4000 + 1] * (i % 7 + 1) for i in range(200)]
+    given = "".join(json.dumps({"ids": [*ids, 0]}) + "\n" for ids in documents)
+    by_library(repository, "pytorch", "write.py", "megatron", tmp_path / "ids", given)
+    _, files = list_inputs([str(tmp_path / "ids/*")], None)
+    assert [path for _, path, _ in files] == [f"{number:04d}.bin" for number in range(0, 200, 40)]
+    read = [read_corpus(Path(uri), tokens=TokenRule(eod=0), block_bytes=300) for uri, _, _ in files]
+    assert [reject for _, rejects, _ in read for reject in rejects] == []
+    assert [d.content.tolist() for found, _, _ in read for d in found] == documents
+
+
+def test_a_zero_copy_plays_the_ids_that_were_chosen(repository, tmp_path, token_corpus, token_replay):
+    """By the library's own readers; what it makes of them by merging is why nobody may."""
+    out = exported(token_replay, tmp_path / "out", "megatron-zero-copy")
+    ended = {(*ids, EOD) for documents in token_corpus.documents.values() for ids in documents}
+    plays = [ids for _, ids in plays_of(token_corpus, token_replay)]
+    files = read_by(repository, "pytorch", "megatron_zero_copy", out / "data")
+    assert [path for path, _, _ in files] == [f"data/shard-{number:06d}" for number in range(3)]
+    found = [sequence for _, _, sequences in files for sequence in sequences]
+    assert sorted(ids[:-1] if ids[-1] == EOD else ids for ids in found) == sorted(plays)
+    assert {tuple(ids) for ids in found if ids[-1] == EOD and len(ids) < 17} & ended
+    assert sum(weight for _, weight, _ in files) == sum(map(len, plays))
+    merged = read_by(repository, "pytorch", "megatron_merged", out / "data")
+    assert not all(same for sequences in merged for same in sequences)

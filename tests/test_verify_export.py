@@ -30,6 +30,7 @@ from cptsel.pipeline.verify import verify
 
 ALL = [(to, ids) for to, format in EXPORTS.items() for ids in ([False, True] if format.writes_ids else [False])]
 ALL = [(to, ids) for to, ids in ALL if ids == (not EXPORTS[to].writes_text) or EXPORTS[to].writes_text]
+ALL = [(to, ids) for to, ids in ALL if not EXPORTS[to].points]  # which are not of texts
 NAMES = [f"{to}{'-ids' if ids and EXPORTS[to].writes_text else ''}" for to, ids in ALL]
 FORMATS = pytest.mark.parametrize("name", NAMES)
 UNWATCHED = {"config.yaml", "stats.json", "_SUCCESS"}  # which may say anything, or hold anything

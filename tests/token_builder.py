@@ -7,9 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from corpus_builders import write_megatron
+from selection_builder import choose
 from transformers import AutoTokenizer
 
 from cptsel.cli.main import main
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
+from cptsel.pipeline.engine.steps import InlineSteps
+from cptsel.pipeline.export import export
+from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.order import order
+from cptsel.pipeline.verify import verify
 
 EOD = 0  # of tiny-lm
 
@@ -49,3 +56,32 @@ def embed(inputs: str, out: Path, model: Path, *options: str) -> pa.Table:
 
 def rows_of(run: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in sorted(run.glob("embeddings/*.parquet"))])
+
+
+def replay_of(run: Path, folder: Path) -> Path:
+    """A manifest with repeats, ordered for two ranks."""
+    options = {"method": "craig", "budget": "40%", "group_by": "path[0]", "realisation": "repeat"}
+    choose(run, folder / "replay", replay_tokens="900 tokens", **options)
+    order(OrderConfig(replay=str(folder / "replay"), world_size=2, out=str(folder / "ordered")))
+    return folder / "ordered"
+
+
+def exported(replay: Path, out: Path, to: str, **options: object) -> Path:
+    """An export that verify has held against its manifest."""
+    export(ExportConfig(replay=str(replay), out=str(out), to=to, **options), make_steps=InlineSteps)
+    assert verify(VerifyConfig(directory=str(out), replay=str(replay)))["status"] == "verified"
+    return out
+
+
+def plays_of(corpus: TokenCorpus, replay: Path) -> list[tuple[str, list[int]]]:
+    """(sample_id, ids) of all plays, by rank and in order."""
+    shards = pq.read_table(replay / "shards.parquet").to_pylist()
+    samples = {path.stem: pq.read_table(path).sort_by("order_rank").to_pylist() for path in replay.glob("samples/*")}
+    found = []
+    for visit in pq.read_table(replay / "schedule/0-0.parquet").to_pylist():
+        name = shards[visit["shard_id"]]["path"].removesuffix(".bin")
+        for row in samples[f"{visit['shard_id']:06d}"]:
+            if row["repeat"] >= visit["pass"]:
+                ids = corpus.documents[name][row["row_index"]]
+                found.append((row["sample_id"], ids[row["token_start"] : row["token_start"] + row["token_count"]]))
+    return found

@@ -5,7 +5,7 @@ The help page reads the registry, so formats import what needs Beam where they u
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from cptsel.pipeline.exports.trainers import EXAMPLE, Mix, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Fidelity = Literal["exact", "shard-level", "unordered", "expectation-only"]
 
 #: What becomes a file: a visit of a shard by one rank; or, of all ranks together, a phase and epoch, in files of some
-#: thousand plays or as one.
-Layout = Literal["visits", "parts", "whole"]
+#: thousand plays or as one; or of a shard, what a phase plays of it.
+Layout = Literal["visits", "parts", "whole", "shards"]
 
 #: A play of a sample: text, id, sample_id, group, weight, loss_weight (what is left to multiply its loss by), repeat
 #: (which of its plays), shard and row; and input_ids, where token ids are written.
@@ -42,6 +42,14 @@ _BOUNDARIES = (
 )
 
 
+class Linked(NamedTuple):
+    """A file of an export that is a link into the corpus, and what is known of it."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
 class ExportFormat(ABC):
     """How plays become files. It has no state.
 
@@ -54,6 +62,7 @@ class ExportFormat(ABC):
         layout: what becomes a file.
         writes_text: whether it can hold text.
         writes_ids: whether it can hold token ids.
+        points: whether its files point into those of the corpus, so that plays say their place there.
         keeps: the fields of a play that can be read from its files again; of input_ids, where they are written.
         joins: whether a file holds each document once, and not its plays.
         weighs: the realisations by weights of which its trainers are capable; weights are no matter to repeats or none.
@@ -70,6 +79,7 @@ class ExportFormat(ABC):
     layout: ClassVar[Layout] = "visits"
     writes_text: ClassVar[bool] = True
     writes_ids: ClassVar[bool] = False
+    points: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = FIELDS
     joins: ClassVar[bool] = False
     weighs: ClassVar[tuple[str, ...]] = ("loss", "sampling")
@@ -78,7 +88,7 @@ class ExportFormat(ABC):
     trainers: ClassVar[tuple[Trainer, ...]] = ()
 
     @abstractmethod
-    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str | Linked]:
         """Write one file of plays in their order, atomically; equal records give equal bytes.
 
         Args:

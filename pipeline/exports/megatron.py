@@ -6,14 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from cptsel.pipeline.corpus.formats.megatron import DTYPES, MAGIC, VERSION
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.id_files import read_ids, write_ids
 from cptsel.pipeline.exports.trainers import Blend, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
-_MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
-#: Of megatron.core.datasets.indexed_dataset.DType.
-_CODES: dict[np.dtype, int] = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
+_CODES = {np.dtype(kind): code for code, kind in DTYPES.items()}
 _LEAST_WIDE = 65_500  # from this size of a vocabulary on, ids take four bytes, as in DType.optimal_dtype
 
 _BLEND = Blend(
@@ -74,7 +73,7 @@ class Megatron(ExportFormat):
         lengths, _ = write_ids(path, records, dtype, vocabulary.eos)
         index = path.removesuffix(self.suffix) + ".idx"
         with io.atomic_writer(index) as handle:
-            for part in _index(lengths, dtype):
+            for part in index_of(lengths, dtype):
                 handle.write(part)
         return [path, index]
 
@@ -82,20 +81,27 @@ class Megatron(ExportFormat):
         from cptsel.pipeline import io
 
         data = io.read_bytes(path.removesuffix(self.suffix) + ".idx")
-        code, count = struct.unpack_from("<BQ", data, len(_MAGIC) + 8)
+        code, count = struct.unpack_from("<BQ", data, len(MAGIC) + 8)
         dtype = next((dtype for dtype, known in _CODES.items() if known == code), None)
         if dtype is None or count > len(data):
             raise ValueError("has an .idx that is not one of its plays")
-        lengths = np.frombuffer(data, "<i4", count, len(_MAGIC) + 25).astype(np.int64)
-        if b"".join(_index(lengths, dtype)) != data:
+        lengths = np.frombuffer(data, "<i4", count, len(MAGIC) + 25).astype(np.int64)
+        if b"".join(index_of(lengths, dtype)) != data:
             raise ValueError("has an .idx that is not one of its plays")
         return ({"input_ids": ids} for ids in read_ids(path, lengths, dtype))
 
 
-def _index(lengths: np.ndarray, dtype: np.dtype) -> Iterator[bytes]:
-    """The ``.idx`` of documents of these lengths (n,) int64 that follow each other."""
-    yield _MAGIC + struct.pack("<QB", _VERSION, _CODES[dtype])
+def index_of(lengths: np.ndarray, dtype: np.dtype, starts: np.ndarray | None = None) -> Iterator[bytes]:
+    """The ``.idx`` of documents, each of one sequence.
+
+    Args:
+        lengths: (n,) int64, ids of each.
+        dtype: of the ids.
+        starts: (n,) int64, the first byte of each; by default they follow each other.
+    """
+    yield MAGIC + struct.pack("<QB", VERSION, _CODES[dtype])
     yield struct.pack("<QQ", len(lengths), len(lengths) + 1)
     yield lengths.astype("<i4").tobytes()
-    yield ((np.cumsum(lengths) - lengths) * dtype.itemsize).astype("<i8").tobytes()
+    places = (np.cumsum(lengths) - lengths) * dtype.itemsize if starts is None else starts
+    yield places.astype("<i8").tobytes()
     yield np.arange(len(lengths) + 1, dtype="<i8").tobytes()

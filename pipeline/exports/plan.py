@@ -93,7 +93,8 @@ def _visits(manifest: Manifest, played: dict[int, PhaseVisits], format: ExportFo
     for phase, visits in {} if schedules else played.items():
         pairs = zip(visits.passes.tolist(), visits.ids[visits.shard].tolist(), visits.samples.tolist(), strict=True)
         planned = [_Planned(0, i, shard, number, plays) for i, (number, shard, plays) in enumerate(sorted(pairs))]
-        if phase in manifest.curricula() and len(visits.ids) > 1 and manifest.realisation != "sampling":
+        spread = phase in manifest.curricula() and format.layout != "shards"
+        if spread and len(visits.ids) > 1 and manifest.realisation != "sampling":
             yield from _spread(_folder(manifest, phase), phase, planned, format)
         else:
             yield from _place(_folder(manifest, phase), phase, planned, format)
@@ -102,9 +103,13 @@ def _visits(manifest: Manifest, played: dict[int, PhaseVisits], format: ExportFo
 def _place(
     folder: str, phase: int, planned: Sequence[_Planned], format: ExportFormat, ranks: bool = False
 ) -> Iterator[tuple[int, Visit]]:
-    """Visits in order: a file each, or so many in a part."""
+    """Visits in order: a file each, all of a shard, or so many in a part."""
     part = plays = 0
     for place, visit in enumerate(planned):
+        if format.layout == "shards":
+            name = f"{folder}/shard-{visit.shard_id:06d}{format.suffix}"
+            yield visit.shard_id, Visit(name, phase, visit.number, visit.number, place)
+            continue
         if format.layout == "visits":
             name = f"rank-{visit.rank:05d}/{visit.position:09d}" if ranks else f"{visit.position:09d}"
             name += f"-shard{visit.shard_id:06d}-pass{visit.number}"

@@ -9,6 +9,7 @@ from cptsel.pipeline.exports.llamafactory import LlamaFactory
 from cptsel.pipeline.exports.llamafactory_v1 import LlamaFactoryV1
 from cptsel.pipeline.exports.mds import Mds
 from cptsel.pipeline.exports.megatron import Megatron
+from cptsel.pipeline.exports.megatron_zero_copy import MegatronZeroCopy
 from cptsel.pipeline.exports.ms_swift import MsSwift
 from cptsel.pipeline.exports.nanotron import Nanotron
 from cptsel.pipeline.exports.olmo import Olmo
@@ -21,6 +22,7 @@ _FORMATS = (
     Parquet(),
     HuggingFace(),
     Megatron(),
+    MegatronZeroCopy(),
     Olmo(),
     Mds(),
     WebDataset(),

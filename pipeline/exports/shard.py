@@ -11,7 +11,7 @@ from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.artifacts.texts import check_shard, checked_texts, rows_by_document
 from cptsel.pipeline.artifacts.token_ids import TokenIds
 from cptsel.pipeline.corpus.contents import Content, content_bytes
-from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.base import ExportFormat, Linked, Record
 from cptsel.pipeline.exports.pieces import extent, facts_of_play, played, write_pieces
 from cptsel.pipeline.exports.plan import ExportTask, Visit
 from cptsel.pipeline.hashing import content_hash
@@ -104,14 +104,21 @@ class WriteShard:
         """One play; without text where the corpus is of token ids."""
         text = {"text": row["content"]} if isinstance(row["content"], str) else {}
         ids = {} if self.token_ids is None else {"input_ids": row["input_ids"]}
-        return {**text, **facts_of_play(task, visit, row, self.weighs_losses), **ids}
+        place = {"place": _place(task, row)} if self.format.points else {}
+        return {**text, **facts_of_play(task, visit, row, self.weighs_losses), **ids, **place}
 
 
-def described(out: str, paths: Sequence[str], lines: int, tokens: int) -> list[dict[str, Any]]:
+def _place(task: ExportTask, row: dict[str, Any]) -> dict[str, Any]:
+    """Where a play lies in its shard, for formats that point there."""
+    source = {"uri": task.uri, "sha256": task.shard["sha256"], "bytes": task.shard["bytes"]}
+    return {"source": source, "row": row["row_index"], **{key: row[key] for key in ("token_start", "token_count")}}
+
+
+def described(out: str, paths: Sequence[str | Linked], lines: int, tokens: int) -> list[dict[str, Any]]:
     """Entries of files that were written together; the first holds the plays."""
     entries = []
     for number, path in enumerate(paths):
-        digest, size = outputs.hash_file(path)
+        path, digest, size = path if isinstance(path, Linked) else (path, *outputs.hash_file(path))
         extent = {"lines": 0 if number else lines, "tokens": 0 if number else tokens}
         entries.append({"name": path.removeprefix(f"{out}/"), "sha256": digest, "bytes": size, **extent})
     return entries

@@ -72,6 +72,34 @@ def megatron(folder: str) -> Iterator[Any]:
         yield mapped[number].tolist()
 
 
+def megatron_zero_copy(folder: str) -> Iterator[Any]:
+    """The sequences of every file, by both of its readers; and its blend, as the trainer parses it."""
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    blend = json.loads(Path(folder, "blend.json").read_text())
+    assert (blend["valid"], blend["test"]) == (None, None)
+    paths, weights = get_blend_from_list(blend["train"])
+    for path, weight in zip(paths, weights, strict=True):
+        mapped, read = (IndexedDataset(f"{Path(folder).parent}/{path}", mmap=mmap) for mmap in (True, False))
+        assert all((mapped[number] == read[number]).all() for number in range(len(mapped)))
+        yield [path, weight, [mapped[number].tolist() for number in range(len(mapped))]]
+
+
+def megatron_merged(folder: str) -> Iterator[Any]:
+    """Of every file, the sequences that are still the same once its own library has merged it into a new one."""
+    from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
+
+    for index in sorted(Path(folder).glob("*.idx")):
+        prefix = str(index.with_suffix(""))
+        builder = IndexedDatasetBuilder(f"{prefix}-merged.bin", dtype=IndexedDataset(prefix).index.dtype)
+        builder.add_index(prefix)
+        builder.finalize(f"{prefix}-merged.idx")
+        merged, before = IndexedDataset(f"{prefix}-merged"), IndexedDataset(prefix)
+        places = zip(merged.index.sequence_pointers, before.index.sequence_pointers, strict=True)
+        yield [bool(now == then) for now, then in places]
+
+
 def megatron_blend(folder: str) -> Iterator[Any]:
     """Paths and weights of a file of --data-args-path."""
     from megatron.core.datasets.utils import get_blend_from_list
@@ -262,6 +290,8 @@ PACKAGES = {
     "swift": "ms-swift",
     "llamafactory_v1": "llamafactory",
     "megatron_blend": "megatron-core",
+    "megatron_zero_copy": "megatron-core",
+    "megatron_merged": "megatron-core",
     "olmo_mixture": "ai2-olmo-core",
 }
 

@@ -38,6 +38,20 @@ def webdataset(folder: str, rows: Iterable[dict[str, Any]]) -> None:
             writer.write({"__key__": f"part/{row['id']}", "txt": row["text"], "json": facts})
 
 
+def megatron(folder: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Documents of ids, in files of 40."""
+    import torch
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+
+    Path(folder).mkdir()
+    every = list(rows)
+    for number in range(0, len(every), 40):
+        builder = IndexedDatasetBuilder(f"{folder}/{number:04d}.bin", dtype=DType.optimal_dtype(4096))
+        for row in every[number : number + 40]:
+            builder.add_document(torch.tensor(row["ids"]), [len(row["ids"])])
+        builder.finalize(f"{folder}/{number:04d}.idx")
+
+
 if __name__ == "__main__":
     kind, where = sys.argv[1:]
     globals()[kind](where, map(json.loads, sys.stdin))

@@ -15,7 +15,7 @@ _KINDS = (np.dtype("<u2"), np.dtype("<u4"))
 
 
 class Nanotron(IndexedTokens):
-    """``.ds`` files with a ``.ds.index`` beside each; what ``.ds.metadata`` says is not needed."""
+    """``.ds`` files with a ``.ds.index`` beside each; ``.ds.metadata`` and ``.ds.loss`` are not needed."""
 
     name: ClassVar[str] = "nanotron"
     suffixes: ClassVar[tuple[str, ...]] = (".ds",)
@@ -24,7 +24,7 @@ class Nanotron(IndexedTokens):
         return uri + ".index"
 
     def beside(self, uri: str) -> set[str]:
-        return {self.companion(uri), uri + ".metadata"}
+        return {f"{uri}.{name}" for name in ("index", "metadata", "loss")}
 
     def index(self, companion: BinaryIO, size: int) -> TokenIndex:
         return NanotronIndex(companion, size)

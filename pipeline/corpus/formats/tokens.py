@@ -6,7 +6,6 @@ from typing import BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
-from cptsel.pipeline import io
 from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.formats.base import BlockFinder, CorpusFormat, RowLocator, lost, phrase
 from cptsel.pipeline.corpus.formats.groups import UNREADABLE
@@ -133,6 +132,8 @@ class IndexedTokens(CorpusFormat):
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
     ) -> Iterator[tuple[int, Content]]:
         """Ids are read by the byte offsets, where they are given, else by the index."""
+        from cptsel.pipeline import io
+
         spans, beside = SoughtSpans(handle), self.companion(uri)
         assert beside is not None
         with io.open_read(beside) as companion:

@@ -1,0 +1,131 @@
+"""Megatron-core without a copy of tokens: an ``.idx`` whose sequences point into the ``.bin`` of the corpus itself."""
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.exports.base import ExportFormat, Linked, Record
+from cptsel.pipeline.exports.megatron import index_of
+from cptsel.pipeline.exports.trainers import Trainer
+from cptsel.pipeline.model.vocabulary import Vocabulary
+from cptsel.schemas.headers import ExportFile
+
+if TYPE_CHECKING:
+    from cptsel.pipeline.artifacts.manifest import Manifest
+
+_BLEND = "blend.json"
+_BOUNDARIES = (
+    "A play has the id that ends its document where its window ends with it; nothing stands between other plays. No "
+    "BOS is written."
+)
+_MEGATRON = Trainer(
+    name="Megatron-LM, zero copy",
+    recipe="""
+Every `.idx` of `EXPORT/{folder}` lies beside a link to the `.bin` of the corpus, which must stay where it is. Start
+the trainer in EXPORT, as paths are relative to it, and give it `--per-split-data-args-path {folder}/blend.json`: its
+weights are the tokens that each file plays. To mix in a new corpus, add it to the list `train` there.
+
+**Never merge these files** (`tools/merge_datasets.py`, `IndexedDatasetBuilder.add_index`): it takes sequences to follow
+each other in the `.bin`, and would write other tokens without an error. `cptsel export --to megatron` makes a copy that
+can be merged.
+""",
+    order="lost: documents and sequences are shuffled",
+    weights="refused: realise them as repeats",
+    samples="token ids, in the corpus's own .bin",
+    repeats="in the index",
+    proved=("megatron-core",),
+)
+
+
+class MegatronZeroCopy(ExportFormat):
+    """An ``.idx`` for each shard, a sequence a play, and beside it a link to the shard's ``.bin``.
+
+    A play that ends its document takes the id that ends the document in the corpus, if there is one, as well.
+    """
+
+    name: ClassVar[str] = "megatron-zero-copy"
+    summary: ClassVar[str] = "an .idx over the .bin of a corpus of Megatron's, of which no token is copied"
+    suffix: ClassVar[str] = ".idx"
+    beside: ClassVar[tuple[str, ...]] = (".bin", f"/{_BLEND}")
+    unit: ClassVar[str] = "document"
+    layout: ClassVar = "shards"
+    writes_text: ClassVar[bool] = False
+    writes_ids: ClassVar[bool] = True
+    points: ClassVar[bool] = True
+    keeps: ClassVar[tuple[str, ...]] = ()
+    weighs: ClassVar[tuple[str, ...]] = ()
+    shuffles: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
+    trainers: ClassVar[tuple[Trainer, ...]] = (_MEGATRON,)
+
+    def loses(self, manifest: "Manifest") -> list[str]:
+        return [_BOUNDARIES, *super().loses(manifest)[1:]]
+
+    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str | Linked]:
+        from cptsel.pipeline import io
+        from cptsel.pipeline.corpus.formats.megatron import Megatron, MegatronIndex
+
+        rows = [record["place"] for record in records]
+        source = rows[0]["source"]
+        with io.open_read(Megatron().companion(source["uri"])) as handle:
+            index = MegatronIndex(handle)
+            spans = [_span(index.places(place["row"], 1), place, index.dtype.itemsize) for place in rows]
+        starts, lengths = np.array(spans, np.int64).T
+        with io.atomic_writer(path) as handle:
+            for part in index_of(lengths, index.dtype, starts):
+                handle.write(part)
+        return [path, _link(source, path.removesuffix(self.suffix) + ".bin")]
+
+    def read(self, path: str) -> Iterator[Record]:
+        """The ids of a play that ends its document may have that which ends it as well."""
+        from cptsel.pipeline import io
+        from cptsel.pipeline.corpus.formats.megatron import MegatronIndex
+        from cptsel.pipeline.corpus.formats.spans import SoughtSpans
+        from cptsel.pipeline.corpus.formats.tokens import read_ids
+        from cptsel.pipeline.corpus.types import Damage
+
+        try:
+            with io.open_read(path) as handle, io.open_read(path.removesuffix(self.suffix) + ".bin") as tokens:
+                index, spans = MegatronIndex(handle), SoughtSpans(tokens)
+                starts, lengths = index.places(0, index.documents)
+                if b"".join(index_of(lengths, index.dtype, starts)) != io.read_bytes(path):
+                    raise ValueError("is no index of a sequence a play")
+                for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+                    yield {"input_ids": read_ids(spans, start, length, index.dtype).tolist()}
+        except Damage as damage:
+            raise ValueError(f"is damaged: {damage.detail}") from damage
+
+    def index(self, folder: str, files: Mapping[str, ExportFile]) -> Mapping[str, Any]:
+        """What ``--per-split-data-args-path`` takes: weight and path of every file, relative to the export."""
+        pairs = ((str(entry["tokens"]), name.removesuffix(self.suffix)) for name, entry in files.items())
+        return {_BLEND: {"train": [word for pair in pairs for word in pair], "valid": None, "test": None}}
+
+
+def _span(places: Any, place: Mapping[str, Any], size: int) -> tuple[int, int]:
+    """First byte of a play in the ``.bin``, and its ids, the one that ends the document among them."""
+    (start,), (ids,) = places
+    end = place["token_start"] + place["token_count"]
+    last = end == ids - 1  # windows take all of a document but the id that ends it
+    return int(start) + place["token_start"] * size, place["token_count"] + last
+
+
+def _link(source: Mapping[str, Any], path: str) -> Linked:
+    """A link to a shard of the corpus.
+
+    Raises:
+        UsageError: it, or the export, lies where there are no links.
+    """
+    from cptsel.pipeline import io
+
+    for place in (source["uri"], path):
+        if io.is_remote(place):
+            raise UsageError(f"--to megatron-zero-copy: {place} can't be linked; use --to megatron, or mount it")
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")  # as io.TEMPORARY has it
+    os.symlink(source["uri"], temporary)
+    os.replace(temporary, path)
+    return Linked(path, source["sha256"], source["bytes"])
