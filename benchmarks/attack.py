@@ -6,7 +6,7 @@
 
 Kinds:
 
-- ``corpus``: JSONL (plain, gzip, zstd) and Parquet with bytes changed, cut, repeated or exchanged are read. It fails
+- ``corpus``: files of every format and compression with bytes changed, cut, repeated or spliced are read. It fails
   where anything but a row, a reject or OSError comes out, or a row is neither.
 - ``manifest``: a byte of a file of an ordered manifest is changed, or a file cut, deleted or exchanged with another.
   It fails where ``verify`` finds nothing, or ends in anything but its own errors.
@@ -32,8 +32,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import functools
-import gzip
-import json
 import os
 import random
 import resource
@@ -49,9 +47,7 @@ if (here := os.path.dirname(os.path.abspath(__file__))) in sys.path:  # where se
     sys.path.remove(here)
 sys.path.append(os.path.join(os.path.dirname(here), "tests"))  # for what makes small runs and manifests
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
+from corpus_builders import every_format, mutated
 from export_tampering import plays_files, reseal_export
 from killing import die_at, tree
 from manifest_builder import build_replay
@@ -76,39 +72,12 @@ Attack = Callable[[random.Random, Path], str | None]
 """One attack in an empty directory; what went wrong, or None."""
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Bytes changed, cut, put in, repeated or exchanged; never the same as before."""
-    while True:
-        changed = bytearray(data)
-        for _ in range(rng.choice((1, 1, 1, 2, 8))):
-            at = rng.randrange(max(1, len(changed)))
-            kind = rng.randrange(5)
-            if kind == 0 and changed:
-                changed[at % len(changed)] ^= 1 << rng.randrange(8)
-            elif kind == 1:
-                del changed[at:]
-            elif kind == 2:
-                changed[at:at] = rng.randbytes(rng.randrange(1, 20))
-            elif kind == 3:
-                changed[at:at] = changed[: rng.randrange(1, 200)]
-            else:
-                changed[at : at + 20] = rng.randbytes(20)
-        if bytes(changed) != data:
-            return bytes(changed)
-
-
 def corpus(rng: random.Random, folder: Path) -> str | None:
     rows = [{"id": str(i), "text": f"row {i} " * rng.randrange(1, 30), "lang": rng.choice("ab")} for i in range(60)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path = folder / rng.choice(("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"))
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=25, compression=rng.choice(("none", "zstd")))
-        lines = path.read_bytes()
-    elif path.suffix == ".gz":
-        lines = gzip.compress(lines, mtime=0)
-    elif path.suffix == ".zst":
-        lines = zstandard.ZstdCompressor(write_checksum=True).compress(lines)
-    path.write_bytes(mutated(lines, rng))
+    files = every_format(rows, group_rows=25)
+    name, other = rng.choice(sorted(files)), rng.choice(sorted(files))
+    path = folder / name
+    path.write_bytes(mutated(files[name], files[other], rng))
     options = ReadOptions(group_by=("lang",))
     try:
         shard = inventory(0, str(path), path.name, path.stat().st_size, rng.choice((200, 1 << 20)))
@@ -141,7 +110,7 @@ def exported(rng: random.Random, folder: Path) -> str | None:
         return _tampered(out, rng, keep={outputs.STATS, outputs.CONFIG})
     name = rng.choice(plays_files(out))
     whole = list(EXPORTS[to].read(str(out / name)))
-    (out / name).write_bytes(mutated((out / name).read_bytes(), rng))
+    (out / name).write_bytes(mutated((out / name).read_bytes(), b"", rng))
     reseal_export(out)
     try:
         verify(VerifyConfig(directory=str(out), replay=str(built.replay)))
@@ -166,7 +135,7 @@ def _tampered(directory: Path, rng: random.Random, keep: set[str]) -> str | None
     elif name == outputs.SUCCESS:
         return None  # it is there or not; nothing is in it
     else:
-        path.write_bytes(mutated(before, rng))
+        path.write_bytes(mutated(before, b"", rng))
     try:
         verify(VerifyConfig(directory=str(directory)))
     except (VerificationError, UsageError):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import random
 import struct
 import tarfile
 from dataclasses import replace
@@ -10,6 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import zstandard
 
 from cptsel.pipeline.corpus.documents import REASONS, ReadOptions, read_block, read_stream
@@ -100,3 +103,49 @@ def tar_bytes(members: list[tuple[str, bytes]], format: int = tarfile.USTAR_FORM
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return sink.getvalue()
+
+
+def every_format(rows: list[dict[str, str]], group_rows: int = 7) -> dict[str, bytes]:
+    """A file of each format and compression, by name, with the same rows of ``id``, ``text`` and ``lang``."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    table = pa.Table.from_pylist(rows)
+    columns = [(name, "str", None) for name in ("id", "text", "lang")]
+    mds = mds_bytes([[row[name].encode() for name, _, _ in columns] for row in rows], columns)
+    tar = tar_bytes([(f"{number:04}.json", json.dumps(row).encode()) for number, row in enumerate(rows)])
+    parquet, stream = io.BytesIO(), io.BytesIO()
+    pq.write_table(table, parquet, row_group_size=group_rows)
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table, max_chunksize=group_rows)
+    file = io.BytesIO()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=group_rows)
+    found = {"g.parquet": parquet.getvalue(), "h.arrow": stream.getvalue(), "i.arrow": file.getvalue()}
+    for name, data in {"a.jsonl": lines, "m.mds": mds, "t.tar": tar}.items():
+        found |= {name + suffix: PACK[suffix](data) for suffix in ("", ".gz", ".zst")}
+    return found
+
+
+def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """Bytes flipped, cut, put in, repeated, overwritten or spliced with those of another file; never as before."""
+    while True:
+        changed = bytearray(data)
+        for _ in range(rng.choice((1, 1, 1, 2, 8))):
+            at, size = rng.randrange(len(changed) + 1), rng.randrange(1, 200)
+            kind = rng.randrange(7)
+            if kind == 0 and changed:
+                changed[at % len(changed)] ^= 1 << rng.randrange(8)
+            elif kind == 1:
+                del changed[at:]
+            elif kind == 2:
+                del changed[at : at + size]
+            elif kind == 3:
+                changed[at:at] = rng.randbytes(rng.randrange(1, 20))
+            elif kind == 4:
+                changed[at:at] = changed[:size]
+            elif kind == 5:
+                changed[at : at + 20] = rng.randbytes(20)
+            elif other:
+                place = rng.randrange(len(other))
+                changed[at : at + size] = other[place : place + size]
+        if bytes(changed) != data:
+            return bytes(changed)

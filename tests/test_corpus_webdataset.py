@@ -183,6 +183,16 @@ def test_a_damaged_end_of_a_compressed_archive_is_told(tmp_path, suffix):
     assert (reject.row_index, reject.reason) == (120, "truncated_stream")
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_piece_of_a_compressed_stream_may_end_inside_the_mark_of_the_end(tmp_path, suffix):
+    at = len(WHOLE.rstrip(b"\0")) // 512 * 512 + 512 + 100
+    assert not any(WHOLE[at - 100 :])
+    path = tmp_path / f"a.tar{suffix}"
+    path.write_bytes(PACK[suffix](WHOLE[:at]) + PACK[suffix](WHOLE[at:]))
+    documents, rejects, _ = read(path)
+    assert (found(documents), rejects) == (expected(), [])
+
+
 @pytest.mark.parametrize(
     ("sample", "reason"),
     [

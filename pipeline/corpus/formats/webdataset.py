@@ -201,7 +201,7 @@ class _Reader:
                     yield self._break(row, 0, nothing)
                     return
                 try:
-                    self._check_end(position)
+                    self._check_end(position + _UNIT)
                 except Damage as damage:
                     yield self._break(row, position, damage)
                 return
@@ -318,7 +318,10 @@ class _Reader:
         return found
 
     def _check_end(self, position: int) -> None:
-        """Raise Damage where something follows the mark of the end, or a compressed stream is damaged there."""
+        """Raise Damage where something follows the mark of the end, or a compressed stream is damaged there.
+
+        From the mark's second block on: a stream whose chunk ends in the first has let go of that.
+        """
         while data := self._spans.at(position, 1 << 16):
             if any(data):
                 place = position + len(data) - len(data.lstrip(b"\0"))
