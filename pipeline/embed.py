@@ -199,6 +199,7 @@ def _run(
                     spec=model.spec,
                     rows=Handed(io.join(work, "rows.pickle"), rows),
                     read=Handed(io.join(work, "read.pickle"), read_options(config, model, pool)),
+                    keep_going=config.keep_going,
                 )
                 | "ToJson" >> beam.Map(_result_line)
                 | "Collect" >> WriteLines(listing)

@@ -155,7 +155,9 @@ def test_what_stopped_short_of_done_is_not_embedded_again(place, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(embed_units, "read_block", _failing(embed_units.read_block))
         patch.setattr(embed_units, "read_stream", _failing_stream(embed_units.read_stream))
-        with pytest.raises(PartialError, match=r"a\.jsonl: Input/output error \(2 shards failed\).*run again"):
+        with pytest.raises(
+            PartialError, match=r"a\.jsonl: Input/output error \(2 shards failed: a\.jsonl, b\.jsonl\.gz\).*run again"
+        ):
             embed(place.config(out))
     missing = sorted(set(_embeddings(place.reference)) - set(_embeddings(out)))
     last = _embeddings(place.reference)[-1]

@@ -265,6 +265,12 @@ class EmbedConfig:
     dry_run: bool = option(
         False, "Say what would be done, with an estimate of time and storage, and do nothing.", section=_RUNNING
     )
+    keep_going: bool = option(
+        False,
+        "Where the tokenizer or the model fails on a block, go on with the others and name its shard at the end, as is "
+        "done in any case where a file can't be read; exit code 5, and a rerun takes only what failed.",
+        section=_RUNNING,
+    )
     workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1, most=1024)
     threads: int = option(
         1,

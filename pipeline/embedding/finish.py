@@ -16,12 +16,14 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import check_damage, lost_bytes, read_rejects, summary
 from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.errors import PartialError
-from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas import arrow
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 _OF_FILES = ("shard_id", "uri", "path", "format", "compression", "bytes", "sha256")
+_LISTED = 1000  # failed blocks that the summary lists
+_NAMED = 5  # failed shards that the sentence names
 _NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
@@ -42,8 +44,8 @@ def finish(
     lost = lost_bytes(shards, by_shard)
     write_shards(config.out, shards, by_shard, lost)
     rejects = read_rejects(config.out, shards, results.with_rejects())
-    if failures := results.failures:
-        raise PartialError(f"{failures[0]} ({len(failures)} shards failed); the others are done: run again to resume")
+    if results.errors:
+        raise _partial(config, shards, results)
     check_damage(config, shards, lost, totals, rejects)
     totals["bytes_lost"] = sum(lost.values())
     more = {"rejects": rejects.reasons, "shards_damaged": len(lost)}
@@ -53,6 +55,26 @@ def finish(
     io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, results.fresh_tokens))
     commit(config.out)
     return summary(config, status, header, rejects.warnings())
+
+
+def _partial(config: EmbedConfig, shards: list[Shard], results: Results) -> PartialError:
+    """The error of a run of which some shards failed; its summary says why."""
+    paths = list(dict.fromkeys(shards[shard_id].path for shard_id, _, _ in results.errors))
+    named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else "")
+    count = "1 shard" if len(paths) == 1 else f"{len(paths):,} shards"
+    rows = [[shards[shard_id].path, block, sentence] for shard_id, block, sentence in results.errors]
+    error = PartialError(
+        f"{results.failures[0]} ({count} failed: {named}); the others are done: run again to resume with what failed"
+    )
+    error.summary = Summary(
+        command="embed",
+        out=config.out,
+        status="partial",
+        totals={"shards": len(shards), "shards failed": len(paths)},
+        tables=[first_rows("Failed", ["shard", "block", "reason"], rows, _LISTED)],
+        warnings=[],
+    )
+    return error
 
 
 def write_shards(

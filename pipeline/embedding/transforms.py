@@ -18,6 +18,7 @@ from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions
 from cptsel.pipeline.embedding.block import BlockEmbedder, EmbeddedBlock, RowOptions
 from cptsel.pipeline.embedding.units import RUN_KEY, UNIT_KEY, Unit, UnitResult, read_unit, stored_unit, unit_path
 from cptsel.pipeline.engine.handed import Handed
+from cptsel.pipeline.errors import CptselError, PartialError, first_line
 from cptsel.pipeline.model.frozen import ModelSpec
 
 DONE = "done"
@@ -26,13 +27,18 @@ _LESS_MEMORY = "run again with fewer --workers or smaller --block-bytes and --ma
 
 @dataclass(eq=False)
 class EmbedGradients(beam.PTransform):
-    """Units → UnitResults; rows and rejects are written on the way."""
+    """Units → UnitResults; rows and rejects are written on the way.
+
+    A block that can't be read, or does not fit into memory, is a result that says so, and with ``keep_going`` one that
+    can't be embedded too; without, that ends the pipeline.
+    """
 
     out: str
     run: str
     spec: ModelSpec
     rows: Handed[RowOptions]
     read: Handed[ReadOptions]
+    keep_going: bool = False
 
     def expand(self, units: beam.PCollection) -> beam.PCollection:
         """Wire: read, embed, write."""
@@ -40,7 +46,7 @@ class EmbedGradients(beam.PTransform):
         blocks = units | "ReadBlocks" >> reading.with_outputs(DONE, main="blocks")
         written = (
             blocks.blocks
-            | "Embed" >> RunInference(HeadGradientHandler(self.spec, self.rows))
+            | "Embed" >> RunInference(HeadGradientHandler(self.spec, self.rows, self.keep_going))
             | "WriteBlocks" >> beam.ParDo(_WriteBlockDoFn(self.out, self.run))
         )
         return (written, blocks[DONE]) | "Results" >> beam.Flatten()
@@ -97,10 +103,11 @@ class LoadedModel:
 class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock | UnitResult, LoadedModel]):
     """RunInference over whole blocks: shares one model a process and counts batches, bytes and latency."""
 
-    def __init__(self, spec: ModelSpec, rows: Handed[RowOptions]):
+    def __init__(self, spec: ModelSpec, rows: Handed[RowOptions], keep_going: bool = False):
         super().__init__()
         self.spec = spec
         self.rows = rows
+        self.keep_going = keep_going
 
     def load_model(self) -> LoadedModel:
         """Load the frozen model, once a worker process.
@@ -130,6 +137,15 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock 
         except MemoryError:
             sentence = f"{path}: memory ran out while block {block.block} was embedded; {_LESS_MEMORY}"
             return UnitResult(block.shard_id, block.block, None, sentence)
+        except BaseException as error:
+            if not _is_of_block(error):
+                raise
+            sentence = f"{path}: block {block.block} can't be embedded ({first_line(error)})"
+            if self.keep_going:
+                return UnitResult(block.shard_id, block.block, None, sentence)
+            raise PartialError(
+                f"{sentence}; run the same command again to resume, with --keep-going to finish the other shards"
+            ) from error
 
     def get_num_bytes(self, batch: Sequence[tuple[str, DocumentBlock]]) -> int:
         """Bytes of text, about: one a code point or id. (Beam's default pickles the batch to find out.)"""
@@ -142,6 +158,16 @@ class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock 
     def batch_elements_kwargs(self) -> dict[str, Any]:
         """One block at a time, so that memory is bounded by the block."""
         return {"min_batch_size": 1, "max_batch_size": 1}
+
+
+def _is_of_block(error: BaseException) -> bool:
+    """Whether the tokenizer or the model failed on what they were given; the rest is the user's to mend, or a mistake.
+
+    A panic of the tokenizer's Rust is no Exception.
+    """
+    if type(error).__name__ == "PanicException":
+        return True
+    return isinstance(error, Exception) and not isinstance(error, CptselError | AssertionError)
 
 
 class _WriteBlockDoFn(beam.DoFn):
