@@ -25,6 +25,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.exports import page
+from cptsel.pipeline.exports.about import about
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.datasets import EXPORT, FORMAT, datasets, recipe_folders
@@ -37,7 +38,7 @@ from cptsel.pipeline.exports.trainers import Mix
 from cptsel.pipeline.hashing import fingerprint
 from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas.arrow import SPEC_VERSION
-from cptsel.schemas.headers import Excluded, ExportHeader
+from cptsel.schemas.headers import Excluded, ExportDataset, ExportHeader
 from cptsel.schemas.validation import validate
 
 _ROWS_SHOWN = 20
@@ -89,7 +90,8 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
             mixed = folder_mixes(mixes, recipe_folders(format, [file["name"] for file in files]))
             for path in write_blends(format, out, mixed):
                 files += described(out, [path], 0, 0)
-        header = _header(manifest, format, exclude if config.exclude else None, files, results, mixed)
+        told = about(format, manifest, tokens is not None, config.license)
+        header = _header(manifest, format, exclude if config.exclude else None, files, results, mixed, told)
         _check_totals(manifest, format, header)
         _finish(out, format, header, config, {"seconds": time.monotonic() - started})
     return _summary(config, manifest, out, header["totals"], tasks, header["excluded"] if config.exclude else None)
@@ -118,6 +120,9 @@ def _check_format(config: ExportConfig, manifest: Manifest) -> None:
         raise UsageError(f"--tokenizer: the corpus of {manifest.directory} is of token ids; leave it out")
     if config.tokenizer and format.writes_text and not config.ids:
         raise UsageError(f"--to {format.name} writes text; leave out --tokenizer, or add --ids")
+    if config.license is not None and (format.media is None or not config.license.strip()):
+        what = "is empty" if format.media is not None else f"has no place in --to {format.name}, which holds no records"
+        raise UsageError(f"--license {what}; leave it out, or name one such as apache-2.0")
     if manifest.realisation in {"loss", "sampling"}.difference(format.weighs):
         able = "no weight a sample" if not format.weighs else "a loss weight a sample, and do not draw by weights"
         raise UsageError(
@@ -166,6 +171,7 @@ def _header(
     files: list[dict[str, Any]],
     results: list[dict[str, Any]],
     mixed: dict[str, Mix] | None,
+    told: ExportDataset | None,
 ) -> ExportHeader:
     """``export.json``."""
     by_name = {file["name"]: file for file in files}
@@ -190,6 +196,8 @@ def _header(
     }
     if mixed is not None:
         header["mix"] = {folder: {"new_corpus": mix.new, "fraction": mix.fraction} for folder, mix in mixed.items()}
+    if told is not None:
+        header["dataset"] = told
     return validate(header, "export")
 
 
@@ -207,9 +215,11 @@ def _check_totals(manifest: Manifest, format: ExportFormat, header: ExportHeader
 
 def _finish(out: str, format: ExportFormat, header: ExportHeader, config: ExportConfig, stats: dict[str, Any]) -> None:
     io.write_json(io.join(out, EXPORT), header)
-    io.write_bytes(io.join(out, page.NAME), page.training_page(format, header).encode())
+    pages = page.pages(format, header)
+    for name, data in pages.items():
+        io.write_bytes(io.join(out, name), data)
     sums = {name: entry["sha256"] for name, entry in header["files"].items()}
-    sums |= {name: outputs.hash_file(io.join(out, name))[0] for name in (EXPORT, page.NAME)}
+    sums |= {name: outputs.hash_file(io.join(out, name))[0] for name in (EXPORT, *pages)}
     io.write_bytes(io.join(out, outputs.SUMS), outputs.sums_text(sums).encode())
     outputs.write_config(out, "export", to_yaml(config))
     validate(stats, "stats")

@@ -17,6 +17,7 @@ from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.against import check_against
 from cptsel.pipeline.exports.checking import check_indexes, check_plays, read_header
 from cptsel.pipeline.exports.datasets import EXPORT
+from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.summary import Summary, Table
 from cptsel.pipeline.verification.files import Tree, check_files, check_tree
 from cptsel.pipeline.verification.origin import check_origin
@@ -131,7 +132,7 @@ def _verify_export(directory: str, config: VerifyConfig, progress: Progress | No
         totals = {"parent": header["parent"], "format": header["to"]}
         totals |= {key: header["totals"][key] for key in ("lines", "tokens")}
         _check_expected(EXPORT, "parent", header["parent"], config.expect, problems)
-        tree = Tree(directory, "export", EXPORT, page.NAME, header["files"])
+        tree = Tree(directory, "export", EXPORT, tuple(page.pages(EXPORTS[header["to"]], header)), header["files"])
         _run(checks, problems, "files and checksums", lambda: check_tree(tree, problems))
         _run(checks, problems, "indexes and page", lambda: check_indexes(directory, header, problems))
         sound = not problems.total

@@ -332,8 +332,37 @@ class ExportMix(TypedDict):
     fraction: float
 
 
+class ExportPopulation(TypedDict):
+    """What an export's samples were chosen from: corpus files, samples, predicted tokens."""
+
+    shards: int
+    samples: int
+    tokens: int
+
+
+class ExportGroup(TypedDict):
+    """A group: tokens of the corpus for which it stands, and those that an epoch of the manifest plays of it."""
+
+    group: str
+    mass: float
+    tokens: int
+
+
+class ExportDataset(TypedDict):
+    """What an export is as a data set; ``fields`` are those of a play, the others facts of the manifest."""
+
+    fields: list[str]
+    license: str | None
+    method: str
+    budget: str | None
+    model: str | None
+    max_tokens: int
+    population: ExportPopulation
+    groups: list[ExportGroup]
+
+
 class ExportHeader(TypedDict):
-    """``export.json``."""
+    """``export.json``; ``dataset`` is there where the format holds records."""
 
     format: str
     spec_version: int
@@ -348,6 +377,7 @@ class ExportHeader(TypedDict):
     totals: dict[str, int]
     excluded: Excluded
     mix: NotRequired[dict[str, ExportMix]]
+    dataset: NotRequired[ExportDataset]
 
 
 #: The model that targets or a Fisher information are of; ``of_manifest``: whether the manifest names it by fingerprint.

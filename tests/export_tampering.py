@@ -76,7 +76,9 @@ def reseal_export(out: Path, change=None) -> None:
         key: sum(entry[key] for entry in entries) for key in ("bytes", "lines", "tokens")
     }
     io.write_json(str(out / EXPORT), header)
-    (out / page.NAME).write_text(page.training_page(format, header))
+    pages = page.pages(format, header)
+    for name, data in pages.items():
+        (out / name).write_bytes(data)
     sums = {name: entry["sha256"] for name, entry in header["files"].items()}
-    sums |= {name: outputs.hash_file(str(out / name))[0] for name in (EXPORT, page.NAME)}
+    sums |= {name: outputs.hash_file(str(out / name))[0] for name in (EXPORT, *pages)}
     (out / outputs.SUMS).write_text(outputs.sums_text(sums))

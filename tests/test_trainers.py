@@ -21,6 +21,7 @@ from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports import plan as export_plan
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.exports.registry import EXPORTS
 
 pytestmark = pytest.mark.trainers
 FIELDS = ("sample_id", "text", "repeat", "group", "weight", "loss_weight")
@@ -99,6 +100,23 @@ def test_blends_are_what_trainers_parse(repository, tmp_path, embedded, to, name
     )
     (blend,) = read_by(repository, name, kind, tmp_path / "out/data")
     assert blend == [["/data/new", f"{tmp_path}/out/data/replay{end}"], [0.875, 0.125]]
+
+
+@pytest.mark.parametrize("to", [name for name, format in EXPORTS.items() if format.media is not None])
+def test_croissant_metadata_is_sound_and_gives_the_records(repository, tmp_path, to):
+    """By MLCommons' own library, which reads Parquet and JSON lines that are not compressed."""
+    built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
+    out = tmp_path / "out"
+    export(ExportConfig(replay=str(built.replay), out=str(out), to=to, license="mit"), make_steps=InlineSteps)
+    said, *records = read_by(repository, "croissant", "mlcroissant", out)
+    assert said["errors"] == []
+    assert [warning for warning in said["warnings"] if "citeAs" not in warning and "datePublished" not in warning] == []
+    if to not in ("parquet", "llamafactory", "llamafactory-v1", "ms-swift"):
+        assert records == []
+        return
+    one = (lambda value: [value]) if "messages" in (out / "croissant.json").read_text() else (lambda value: value)
+    found = [(record["sample_id"], record["text"], record["repeat"], record["group"]) for record in records]
+    assert found == [(s["sample_id"], one(s["text"]), number, s["group"]) for _, s, number in built.sequence()]
 
 
 def test_ms_swift_weighs_the_tokens_of_a_sample(repository, tmp_path, tiny_lm):

@@ -20,7 +20,7 @@ from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
-from cptsel.pipeline.exports import pieces, plan
+from cptsel.pipeline.exports import page, pieces, plan
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.mixing import mixes_of, write_blends
 from cptsel.pipeline.exports.registry import EXPORTS
@@ -368,8 +368,10 @@ def test_an_index_with_another_order_is_named(tmp_path, monkeypatch, to, index):
     header["totals"]["bytes"] += size - header["files"][f"data/{index}"]["bytes"]
     header["files"][f"data/{index}"] |= {"sha256": digest, "bytes": size}
     io.write_json(str(out / "export.json"), header)
-    sums = outputs.parse_sums((out / "SHA256SUMS").read_text())
-    for name in (f"data/{index}", "export.json"):
+    sums, made = outputs.parse_sums((out / "SHA256SUMS").read_text()), page.pages(EXPORTS[to], header)
+    for name, data in made.items():
+        (out / name).write_bytes(data)
+    for name in (f"data/{index}", "export.json", *made):
         sums[name] = outputs.hash_file(str(out / name))[0]
     (out / "SHA256SUMS").write_text(outputs.sums_text(sums))
     assert [list(found) for found in problems(out)] == [

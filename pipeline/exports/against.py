@@ -20,6 +20,7 @@ from cptsel.pipeline.artifacts.problems import Problem, Problems
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.exports.about import about
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.checking import MEND, hash_of, read_checked, samples_read
 from cptsel.pipeline.exports.datasets import EXPORT
@@ -203,6 +204,11 @@ def _check_words(format: ExportFormat, header: ExportHeader, manifest: Manifest,
     expected: dict[str, Any] = {"realisation": manifest.realisation, "fidelity": format.fidelity(manifest)}
     if header.get("tool", {}).get("version") == __version__:
         expected |= {"instructions": format.instructions(manifest), "loses": format.loses(manifest)}
+        if "dataset" in header:
+            told = header["dataset"]
+            made = about(format, manifest, "input_ids" in told["fields"], told["license"])
+            for key in sorted(key for key, value in (made or {}).items() if dict(told)[key] != value):
+                problems.add(EXPORT, None, f"dataset.{key} is not what the manifest gives", MEND)
     fractions = {folder: mix.fraction for folder, mix in (mixes_of(header) or {}).items()}
     shares = {entry["phase"]: entry["mix_fraction"] for entry in manifest.header["phases"]}
     if len(set(fractions.values())) > 1:  # one for all may be that of --mix-fraction

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.trainers import EXAMPLE, Mix, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
@@ -69,6 +70,7 @@ class ExportFormat(ABC):
         shuffles: whether its trainers put plays into an order of their own.
         mixes: whether its files are mixed with a new corpus as they are.
         trainers: who reads it, and how.
+        media: what its files are to other readers; None where they hold no records, only numbers of plays.
     """
 
     name: ClassVar[str]
@@ -86,6 +88,7 @@ class ExportFormat(ABC):
     shuffles: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = ()
+    media: ClassVar[Media | None] = None
 
     @abstractmethod
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str | Linked]:

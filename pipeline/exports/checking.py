@@ -199,15 +199,20 @@ def _check_files(format: ExportFormat, header: ExportHeader, problems: Problems)
             problems.add(EXPORT, None, f"says that {name} holds plays")
     if wrong := wrong_mix(format, header):
         problems.add(EXPORT, None, wrong, MEND)
+    fields = set(header["dataset"]["fields"]) - {"input_ids"} if "dataset" in header else set(format.keeps)
+    if fields != set(format.keeps) or ("dataset" in header and format.media is None):
+        problems.add(EXPORT, None, f"says that it is a data set that no {format.name} export is", MEND)
 
 
-def _check_page(directory: str, header: ExportHeader, problems: Problems) -> None:
-    """``TRAINING.md`` is what this release makes of ``export.json``, if this release wrote it."""
-    format = EXPORTS[header["to"]]
+def _check_pages(directory: str, header: ExportHeader, problems: Problems) -> int:
+    """Every page is what this release makes of ``export.json``, if this release wrote it. Returns their number."""
     written = header.get("tool", {}).get("version") == __version__
-    path = io.join(directory, page.NAME)
-    if written and io.exists(path) and io.read_bytes(path) != page.training_page(format, header).encode():
-        problems.add(page.NAME, None, f"is not the page that belongs to {EXPORT}", MEND)
+    expected = page.pages(EXPORTS[header["to"]], header)
+    for name, data in expected.items():
+        path = io.join(directory, name)
+        if written and io.exists(path) and io.read_bytes(path) != data:
+            problems.add(name, None, f"is not the page that belongs to {EXPORT}", MEND)
+    return len(expected)
 
 
 def check_indexes(directory: str, header: ExportHeader, problems: Problems) -> str:
@@ -225,9 +230,8 @@ def check_indexes(directory: str, header: ExportHeader, problems: Problems) -> s
             elif io.exists(io.join(directory, path)) and not _is_json(io.join(directory, path), value):
                 problems.add(path, None, "is not the index of the files beside it", MEND)
     if wrong_mix(format, header) is None:  # else it was told
-        count += _check_blends(directory, header, problems)
-        _check_page(directory, header, problems)
-    return f"{count + 1:,} files"
+        count += _check_blends(directory, header, problems) + _check_pages(directory, header, problems)
+    return f"{count:,} files"
 
 
 def _check_blends(directory: str, header: ExportHeader, problems: Problems) -> int:

@@ -40,6 +40,13 @@ class ExportConfig:
         section="What is written",
         metavar="FILE",
     )
+    license: str | None = option(
+        None,
+        "License of the texts, as the Hugging Face hub names it (apache-2.0, cc-by-4.0, other), for README.md and "
+        "croissant.json.",
+        section="What is written",
+        metavar="NAME",
+    )
     new_corpus: str | None = option(
         None,
         "The new corpus as the trainer is to read it: TRAINING.md, and a file beside the data where a trainer takes "

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.tables import check_columns, schema_of, tables
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
@@ -65,6 +66,7 @@ class HuggingFace(ExportFormat):
     layout: ClassVar = "parts"
     writes_ids: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = (_DATASETS, _TRL, _AXOLOTL)
+    media: ClassVar[Media | None] = Media(types=("application/vnd.apache.arrow.stream",))
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.lines import parse_line, stream_lines, to_line, write_lines
+from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
@@ -30,6 +31,7 @@ class Jsonl(ExportFormat):
 
     writes_ids: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = (_LINES,)
+    media: ClassVar[Media | None] = Media(types=("application/jsonlines", "application/zstd"))
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         write_lines(path, map(to_line, records))

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from cptsel.pipeline.exports.base import FIELDS, ExportFormat, Record
 from cptsel.pipeline.exports.json_files import Line, facts, facts_read, read_json_lines, write_json_lines
+from cptsel.pipeline.exports.media import Media, column
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
@@ -44,6 +45,7 @@ class LlamaFactory(ExportFormat):
     keeps: ClassVar[tuple[str, ...]] = tuple(name for name in FIELDS if name != "loss_weight")
     weighs: ClassVar[tuple[str, ...]] = ()
     trainers: ClassVar[tuple[Trainer, ...]] = (_FACTORY,)
+    media: ClassVar[Media | None] = Media(types=("application/jsonlines",), places={"id": column("doc_id")})
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         return write_json_lines(path, map(_line, records))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.trainers import Blend, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
@@ -71,6 +72,7 @@ class Mds(ExportFormat):
     unit: ClassVar[str] = "sample"
     layout: ClassVar = "parts"
     trainers: ClassVar[tuple[Trainer, ...]] = (_STREAMING, _FOUNDRY)
+    media: ClassVar[Media | None] = Media(types=("application/octet-stream",), loads=False)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io

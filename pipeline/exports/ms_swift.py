@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.json_files import Line, facts, facts_read, read_json_lines, write_json_lines
+from cptsel.pipeline.exports.media import Media, column
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
@@ -37,6 +38,14 @@ class MsSwift(ExportFormat):
     layout: ClassVar = "whole"
     weighs: ClassVar[tuple[str, ...]] = ("loss",)
     trainers: ClassVar[tuple[Trainer, ...]] = (_SWIFT,)
+    media: ClassVar[Media | None] = Media(
+        types=("application/jsonlines",),
+        places={
+            "text": column("messages", "$.content"),
+            "loss_weight": column("messages", "$.loss_scale"),
+            "id": column("doc_id"),
+        },
+    )
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         return write_json_lines(path, map(_line, records))

@@ -1,8 +1,10 @@
-"""``TRAINING.md``: what a training team does with an export."""
+"""The pages of an export: ``TRAINING.md``, what a training team does with it, and those by which others find it."""
 
+import json
 from importlib.resources import files
 from string import Template
 
+from cptsel.pipeline.exports import card, croissant
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.datasets import recipe_folders
 from cptsel.pipeline.exports.mixing import mixes_of
@@ -16,6 +18,18 @@ _NEARNESS = {
     "unordered": "unordered: the same samples, as often, in an order of the trainer's own",
     "expectation-only": "expectation-only: samples are drawn by their weights",
 }
+
+
+def pages(format: ExportFormat, header: ExportHeader) -> dict[str, bytes]:
+    """All that belong to ``export.json``, by name; those of a data set where it says what it is as one."""
+    found = {NAME: training_page(format, header).encode()}
+    if "dataset" in header and format.media is not None:
+        metadata = json.dumps(croissant.croissant(format, header), indent=2, ensure_ascii=False, allow_nan=False)
+        found |= {
+            card.NAME: card.dataset_card(format, header).encode(),
+            croissant.NAME: metadata.encode() + b"\n",
+        }
+    return found
 
 
 def training_page(format: ExportFormat, header: ExportHeader) -> str:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import pyarrow.parquet as pq
 
 from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.tables import ROWS, check_columns, schema_of, tables
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
@@ -96,6 +97,7 @@ class Parquet(ExportFormat):
     unit: ClassVar[str] = "row"
     writes_ids: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _EXAMPLE, _LITDATA, _TORCHTITAN, _FILES)
+    media: ClassVar[Media | None] = Media(types=("application/x-parquet",))
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io

@@ -8,7 +8,8 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
-from cptsel.pipeline.exports.base import ExportFormat, Record
+from cptsel.pipeline.exports.base import FIELDS, ExportFormat, Record
+from cptsel.pipeline.exports.media import Media, Members
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
@@ -44,6 +45,18 @@ class WebDataset(ExportFormat):
     unit: ClassVar[str] = "sample"
     layout: ClassVar = "parts"
     trainers: ClassVar[tuple[Trainer, ...]] = (_WEBDATASET,)
+    media: ClassVar[Media | None] = Media(
+        types=("application/x-tar",),
+        members=(
+            Members("texts", ".txt", "text/plain", {"text": {"extract": {"fileProperty": "content"}}}),
+            Members(
+                "facts",
+                ".json",
+                "application/json",
+                {name: {"extract": {"jsonPath": f"$.{name}"}} for name in FIELDS if name != "text"},
+            ),
+        ),
+    )
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io

@@ -16,7 +16,7 @@ from cptsel.schemas.validation import validate
 
 def check_files(manifest: Manifest, problems: Problems) -> str:
     """Hold the directory against SHA256SUMS and the files listed in ``manifest.json``. Returns what was looked at."""
-    tree = Tree(manifest.directory, "manifest", MANIFEST, CONSUMING, manifest.header["files"])
+    tree = Tree(manifest.directory, "manifest", MANIFEST, (CONSUMING,), manifest.header["files"])
     extent = check_tree(tree, problems)
     if io.exists(manifest.path(CONSUMING)):
         _check_page(manifest, problems)
@@ -25,12 +25,12 @@ def check_files(manifest: Manifest, problems: Problems) -> str:
 
 @dataclass(frozen=True)
 class Tree:
-    """A finished directory: where it lies, what it is called, its header, its page, and the files the header lists."""
+    """A finished directory: where it lies, what it is called, its header, its pages, and the files the header lists."""
 
     directory: str
     kind: str
     header: str
-    page: str
+    pages: tuple[str, ...]
     files: Mapping[str, FileEntry]
 
 
@@ -39,7 +39,7 @@ def check_tree(tree: Tree, problems: Problems) -> str:
     beside = f"{outputs.WORK}/"  # of a call that is to replace it, or that was interrupted
     names = outputs.list_tree(tree.directory)
     present = {name for name in names if not (outputs.temporary_of(name) or name.startswith(beside))}
-    expected = {*tree.files, tree.header, tree.page}
+    expected = {*tree.files, tree.header, *tree.pages}
     for name in sorted((expected | outputs.UNSUMMED) - present):
         problems.add(name, None, "is missing")
     for name in sorted(present - expected - outputs.UNSUMMED):

@@ -263,6 +263,27 @@ def llamafactory_v1(folder: str) -> Iterator[Any]:
         }
 
 
+def mlcroissant(folder: str) -> Iterator[Any]:
+    """What checking the metadata says, then the records, where the library knows the type of their files."""
+    from mlcroissant import Dataset
+
+    found = Dataset(f"{folder}/croissant.json")
+    issues = found.metadata.ctx.issues
+    yield {"errors": sorted(issues.errors), "warnings": sorted(issues.warnings)}
+    (kind,) = {tuple(part.encoding_formats) for part in found.metadata.file_sets[:1]}
+    readable = kind in (("application/x-parquet",), ("application/jsonlines",))
+    for records in found.metadata.record_sets if readable else []:
+        for record in found.records(records.uuid):
+            yield {name.partition("/")[2]: decoded(value) for name, value in record.items()}
+
+
+def decoded(value: Any) -> Any:
+    """A value whose texts are strings."""
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def stand_in(modules: dict[str, dict[str, Any]]) -> None:
     """Put empty modules in place of what a library imports at load and text does not need."""
     for name, members in modules.items():
