@@ -10,7 +10,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.artifacts.writing import check_apart
-from cptsel.pipeline.config import check_values
+from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.reporting.config import ReportConfig
@@ -36,6 +36,7 @@ from cptsel.pipeline.reporting.overlap import (
     target_warnings,
 )
 from cptsel.pipeline.reporting.page import MARK, whole_page
+from cptsel.pipeline.reporting.points import check_points_file, points_table, write_points
 from cptsel.pipeline.reporting.population import (
     Population,
     directions_of,
@@ -73,6 +74,7 @@ def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
         BadInputError: a file of embeddings is damaged.
     """
     check_values(config)
+    check_read(config)
     if config.root is not None and not io.exists(config.root):
         raise UsageError(f"--root {config.root}: there is no such directory")
     if config.run:
@@ -82,7 +84,15 @@ def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
         check_alike(manifests[0], other)
     phases = [phase_of(manifest, config.phase) for manifest in manifests]
     out = io.absolute(config.out)
-    _check_out(out, config.overwrite, [*(m.directory for m in manifests), *map(io.absolute, config.run)])
+    inputs = [*(m.directory for m in manifests), *map(io.absolute, config.run)]
+    _check_out(out, config.overwrite, inputs)
+    map_out = None if config.map is None else io.absolute(config.map)
+    if map_out is not None:
+        for source in inputs:
+            check_apart(map_out, source)
+        if map_out == out:
+            raise UsageError(f"--map {config.map} is --out as well; name two files")
+        check_points_file(map_out, config.overwrite)
     runs = open_origin(config.run, manifests[0], phases[0]) if config.run else None
     notes = _other_runs(manifests, runs, config) if runs else []
 
@@ -116,6 +126,9 @@ def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
     page = whole_page(f"Replay selection {title}", _lead(selections), sections, names, item, known)
     data = page.encode()
     io.write_bytes(out, data)
+    if map_out is not None and population is not None and drawn is not None:
+        rows = population.rows.take(pa.array(shown))
+        write_points(map_out, points_table(rows, drawn.layout.xy, selections, texts.found))
     return Summary(
         command="report",
         out=out,
@@ -126,6 +139,7 @@ def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
             "points of the map": len(shown),
             "texts": len(texts.found),
             "bytes": len(data),
+            **({"map": map_out} if map_out is not None else {}),
         },
         tables=[],
         warnings=notes,

@@ -251,6 +251,26 @@ def _rows_of(kind: pa.DataType, width: int) -> pa.DataType:
     return pa.list_(pa.field("element", kind, nullable=False), width)
 
 
+# The file of ``cptsel report --map``: one row a point of the map, for viewers of embeddings.
+MAP = pa.schema(
+    [
+        pa.field("x", pa.float32(), nullable=False),
+        pa.field("y", pa.float32(), nullable=False),
+        pa.field("text", pa.string()),  # null where it is not at hand
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("weight", pa.float64()),  # null where it was not chosen
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("chosen", pa.bool_(), nullable=False),
+        pa.field("plays", pa.int32(), nullable=False),  # in an epoch
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("loss", pa.float32(), nullable=False),  # nats a token, of the model that embedded it
+        pa.field("rise", pa.float32()),  # nats a token, from the model before a lookahead; null where that is not known
+        pa.field("other_weight", pa.float64()),  # the same of a second selection; null where there is none
+        pa.field("other_chosen", pa.bool_()),
+        pa.field("other_plays", pa.int32()),
+    ]
+)
+
 # schedule/<phase>-<epoch>.parquet: one row a visit of a shard, sorted by (rank, position).
 SCHEDULE = pa.schema(
     [

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import argument, option
+from cptsel.pipeline.config import ReadBy, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,14 @@ class ReportConfig:
         metavar="N",
         least=10,
         most=200_000,
+    )
+    map: str | None = option(
+        None,
+        "Parquet file to write with the points of the map: x, y, text, group, weight, sample_id and more, for viewers "
+        "of embeddings.",
+        section="What is shown",
+        metavar="FILE",
+        read=ReadBy("with --run", lambda config: bool(config.run)),
     )
     phase: int = option(0, "The phase that is shown.", section="What is shown", metavar="N", least=0)
     seed: int = option(0, "Seed of the random samples.", section="What is shown", metavar="N", least=0, most=2**31 - 1)
