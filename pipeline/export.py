@@ -73,6 +73,7 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
         # Reads every samples file: a damaged one, or a lost shard, must not cost an older export.
         tasks = plan_export(manifest, read_visits(manifest), config.root, format)
         check_shards([task.uri for task in tasks])
+        format.check_corpus(manifest, config.root)
         if config.dry_run:
             totals = _expected(manifest, format)
             if not any(visit.by_rank for task in tasks for visit in task.visits):

@@ -199,7 +199,15 @@ PLAYS = pa.schema(
     ]
 )
 
-# The same with the token ids that were embedded, and these alone where the corpus has no texts.
+# replay.parquet of an export --to hf-indices: one row a play, which is a whole row of the corpus.
+PLACES = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),  # of the row, counted through all files of the corpus by path
+        *(field for field in PLAYS if field.name != "text"),
+    ]
+)
+
+# The same as PLAYS, with the token ids that were embedded, and these alone where the corpus has no texts.
 PLAYS_WITH_IDS = PLAYS.append(pa.field("input_ids", pa.list_(pa.field("element", pa.int32())), nullable=False))
 PLAYS_OF_IDS = PLAYS_WITH_IDS.remove(PLAYS_WITH_IDS.get_field_index("text"))
 

@@ -21,6 +21,24 @@ def unreadable(format: str, compression: str) -> str | None:
     return None if compression in known else f"compression is {compression!r}; {format} may have {', '.join(known)}"
 
 
+def count_rows(uri: str, format: str) -> int:
+    """Rows of a shard whose file says how many there are, from what it says alone.
+
+    Args:
+        uri: where it lies now.
+        format: ``arrow`` or ``parquet``, not compressed as a whole.
+
+    Raises:
+        BadInputError: it can't be read.
+    """
+    try:
+        with io.open_read(uri) as handle:
+            blocks = FORMATS[format].finder(ReadOptions(block_bytes=1 << 30), "none", None).finish(handle) or ()
+            return sum([block.rows for block in blocks])
+    except OSError as error:
+        raise BadInputError(f"{uri}: can't be read ({error}); restore the file") from error
+
+
 def read_texts(
     uri: str, format: str, compression: str, text_field: str, rows: Sequence[RowLocator]
 ) -> Iterator[tuple[int, Content]]:

@@ -24,7 +24,8 @@ Fidelity = Literal["exact", "shard-level", "unordered", "expectation-only"]
 Layout = Literal["visits", "parts", "whole", "shards"]
 
 #: A play of a sample: text, id, sample_id, group, weight, loss_weight (what is left to multiply its loss by), repeat
-#: (which of its plays), shard and row; and input_ids, where token ids are written.
+#: (which of its plays), shard and row; input_ids, where token ids are written; and index, the row counted through all
+#: files of the corpus, where plays are told by place.
 Record = dict[str, Any]
 
 #: What a play says beside its token ids, in the order in which lines have it.
@@ -66,6 +67,8 @@ class ExportFormat(ABC):
         points: whether its files point into those of the corpus, so that plays say their place there.
         keeps: the fields of a play that can be read from its files again; of input_ids, where they are written.
         joins: whether a file holds each document once, and not its plays.
+        by_place: whether it says where in the corpus a play is, as ``index``, instead of its text; a play is then to be
+            a whole document.
         weighs: the realisations by weights of which its trainers are capable; weights are no matter to repeats or none.
         shuffles: whether its trainers put plays into an order of their own.
         mixes: whether its files are mixed with a new corpus as they are.
@@ -84,6 +87,7 @@ class ExportFormat(ABC):
     points: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = FIELDS
     joins: ClassVar[bool] = False
+    by_place: ClassVar[bool] = False
     weighs: ClassVar[tuple[str, ...]] = ("loss", "sampling")
     shuffles: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
@@ -117,6 +121,19 @@ class ExportFormat(ABC):
             ValueError: it is damaged; the message goes on after the file's name. Errors of the libraries that read it
                 (``exports.checking.UNREADABLE``) are passed on.
         """
+
+    def check_corpus(self, manifest: "Manifest", root: str | None) -> None:
+        """Refuse a corpus that the format can't refer to; nothing by default.
+
+        Args:
+            manifest: that is exported.
+            root: where the corpus lies now; where it was embedded by default.
+
+        Raises:
+            UsageError: it can't be referred to.
+            BadInputError: a file of it can't be read.
+        """
+        return
 
     def kept(self, record: Record) -> Record:
         """What the files keep of a play: ``read`` gives ``kept`` of every record that is ``held`` of those written."""

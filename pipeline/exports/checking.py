@@ -50,6 +50,7 @@ _KINDS = {
     "repeat": "a number from 1 on",
     "shard": "a name",
     "row": "a number from 0 on",
+    "index": "a number from 0 on",
     "input_ids": "token ids",
 }
 
@@ -146,7 +147,7 @@ def _is_valid(name: str, value: Any) -> bool:
         return isinstance(value, float) and math.isfinite(value) and value >= 0
     if name == "repeat":
         return type(value) is int and 1 <= value < 1 << 31
-    if name == "row":
+    if name in ("row", "index"):
         return type(value) is int and value >= 0
     if name == "input_ids":
         return isinstance(value, list) and len(value) > 0 and all(type(id) is int and id >= 0 for id in value)

@@ -40,7 +40,9 @@ def extent(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 def facts_of_play(task: ExportTask, visit: Visit, row: dict[str, Any], weighs_losses: bool) -> Record:
     """What a play says beside its text and token ids; its ``loss_weight`` is what is left to multiply the loss by."""
+    place = {} if task.first is None else {"index": task.first + row["row_index"]}
     return {
+        **place,
         "id": row["doc_id"],
         "sample_id": row["sample_id"],
         "group": row["group"],

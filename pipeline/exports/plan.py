@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from cptsel.pipeline.artifacts.manifest import Manifest, source_uri
@@ -34,13 +35,17 @@ class Visit:
 
 @dataclass(frozen=True)
 class ExportTask:
-    """A shard: its row of shards.parquet, where it lies now, its samples file and that file's hash, and its visits."""
+    """A shard: its row of shards.parquet, where it lies now, its samples file and that file's hash, and its visits.
+
+    ``first``: rows of the corpus before it, where the format says the places of plays.
+    """
 
     shard: dict[str, Any]
     uri: str
     samples: str
     sha256: str
     visits: tuple[Visit, ...]
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def plan_export(
     for shard_id, visit in _visits(manifest, played, format):
         visits.setdefault(shard_id, []).append(visit)
     files = manifest.sample_files()
+    shards = manifest.shards().to_pylist()
+    firsts = accumulate((shard["rows"] for shard in shards), initial=0)
     return [
         ExportTask(
             shard=shard,
@@ -69,8 +76,9 @@ def plan_export(
             samples=manifest.path(files[shard["shard_id"]]),
             sha256=manifest.header["files"][files[shard["shard_id"]]]["sha256"],
             visits=tuple(visits[shard["shard_id"]]),
+            first=first if format.by_place else None,
         )
-        for shard in manifest.shards().to_pylist()
+        for shard, first in zip(shards, firsts, strict=False)
         if shard["shard_id"] in visits
     ]
 

@@ -4,6 +4,7 @@ import re
 
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.hf import HuggingFace
+from cptsel.pipeline.exports.hf_indices import HfIndices
 from cptsel.pipeline.exports.jsonl import Jsonl
 from cptsel.pipeline.exports.llamafactory import LlamaFactory
 from cptsel.pipeline.exports.llamafactory_v1 import LlamaFactoryV1
@@ -21,6 +22,7 @@ _FORMATS = (
     Jsonl(),
     Parquet(),
     HuggingFace(),
+    HfIndices(),
     Megatron(),
     MegatronZeroCopy(),
     Olmo(),

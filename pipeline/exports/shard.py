@@ -11,6 +11,7 @@ from cptsel.pipeline.artifacts.manifest import parse_table, read_data_file
 from cptsel.pipeline.artifacts.texts import check_shard, checked_texts, rows_by_document
 from cptsel.pipeline.artifacts.token_ids import TokenIds
 from cptsel.pipeline.corpus.contents import Content, content_bytes
+from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.exports.base import ExportFormat, Linked, Record
 from cptsel.pipeline.exports.pieces import extent, facts_of_play, played, write_pieces
 from cptsel.pipeline.exports.plan import ExportTask, Visit
@@ -78,7 +79,8 @@ class WriteShard:
         listed: set[int] = set()
         by_document = rows_by_document(rows)
         check_shard(task.uri)
-        read = self._listed(checked_texts(task.uri, task.shard, self.text_field, by_document), listed)
+        checked = checked_texts(task.uri, task.shard, self.text_field, by_document)
+        read = self._listed(checked, listed, task.uri, by_document)
         if self.token_ids is None:
             for _ in read:
                 pass
@@ -87,12 +89,29 @@ class WriteShard:
             row["input_ids"] = ids
         return listed
 
-    def _listed(self, contents: Iterator[tuple[int, Content]], listed: set[int]) -> Iterator[tuple[int, Content]]:
+    def _listed(
+        self,
+        contents: Iterator[tuple[int, Content]],
+        listed: set[int],
+        uri: str,
+        rows: dict[int, list[dict[str, Any]]],
+    ) -> Iterator[tuple[int, Content]]:
         """The documents' contents as they come; adds to ``listed`` as ``_add_texts`` returns it."""
         for row_index, content in contents:
             if self.exclude and content_hash(content_bytes(content)).hex() in self.exclude:
                 listed.add(row_index)
+            if self.format.by_place:
+                self._check_whole(uri, content, rows[row_index])
             yield row_index, content
+
+    def _check_whole(self, uri: str, content: Content, rows: list[dict[str, Any]]) -> None:
+        """Raise BadInputError where a sample is not its whole document."""
+        for row in rows:
+            if (row["char_start"], row["char_end"]) != (0, len(content)):
+                raise BadInputError(
+                    f"{uri}: of row {row['row_index']} a window was chosen, and --to {self.format.name} takes whole "
+                    "documents alone; use --to hf, or embed with larger --max-tokens"
+                )
 
     def _write(self, task: ExportTask, visit: Visit, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         records = (self._record(task, visit, row) for row in rows)
