@@ -121,22 +121,21 @@ def _plain_handler() -> logging.Handler:
 
 def print_summary(summary: Summary, as_json: bool) -> None:
     """Print what a pass returned: tables on stdout, or one JSON object; warnings always on stderr too."""
-    for warning in summary.get("warnings", []):
+    for warning in summary.warnings:
         _log.warning("%s", warning)
     if as_json:
-        print(visible_json(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)))
+        print(visible_json(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
-    head = [str(summary[key]) for key in ("command", "status") if summary.get(key)]
-    console.print(Text(visible(f"cptsel {': '.join(head)}"), style="bold"))
-    totals = {**summary.get("totals", {}), **({"out": summary["out"]} if summary.get("out") else {})}
+    console.print(Text(visible(f"cptsel {summary.command}: {summary.status}"), style="bold"))
+    totals = {**summary.totals, **({"out": summary.out} if summary.out else {})}
     totals = {visible(name): value for name, value in totals.items()}
     width = max(map(len, totals), default=0)
     for name, value in totals.items():
         console.print(Text(f"  {name:<{width}}  ").append_text(_cell(value)), soft_wrap=True)
-    for table in summary.get("tables", []):
+    for table in summary.tables:
         console.print()
         console.print(_table(table))
 
@@ -144,12 +143,12 @@ def print_summary(summary: Summary, as_json: bool) -> None:
 def _table(spec: Table) -> RichTable:
     """One of a summary's tables; columns of numbers stand to the right."""
     table = RichTable(
-        title=Text(visible(spec["title"])), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False
+        title=Text(visible(spec.title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False
     )
-    for index, name in enumerate(spec["columns"]):
-        numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec["rows"])
-        table.add_column(Text(visible(name)), justify="right" if numbers and spec["rows"] else "left", overflow="fold")
-    for row in spec["rows"]:
+    for index, name in enumerate(spec.columns):
+        numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec.rows)
+        table.add_column(Text(visible(name)), justify="right" if numbers and spec.rows else "left", overflow="fold")
+    for row in spec.rows:
         table.add_row(*[_cell(value) for value in row])
     return table
 

@@ -3,7 +3,6 @@
 Nothing is written, and nothing is computed but sums. What is read is held against its checksums, as every command does.
 """
 
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs
 from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.lookup.texts import windows
+from cptsel.pipeline.summary import escaped, html_table, plain
 from cptsel.schemas.arrow import SAMPLES
 from cptsel.schemas.headers import ManifestHeader, RunHeader
 
@@ -68,16 +68,16 @@ class _Shown(ABC):
 
     def __repr__(self) -> str:
         title, facts = self._facts()
-        return "\n".join([title, *(f"  {name}: {_plain(value)}" for name, value in facts.items())])
+        return "\n".join([title, *(f"  {name}: {plain(value)}" for name, value in facts.items())])
 
     def _repr_html_(self) -> str:
         """The same as HTML, for notebooks; every value is escaped."""
         title, facts = self._facts()
-        parts = [f"<p><strong>{_escaped(title)}</strong></p>", _html_table([], list(facts.items()))]
+        parts = [f"<p><strong>{escaped(title)}</strong></p>", html_table([], list(facts.items()))]
         table = self._table()
         if table is not None:
             rows = [list(row.values()) for row in table.slice(0, _ROWS_SHOWN).to_pylist()]
-            parts.append(_html_table(table.column_names, rows))
+            parts.append(html_table(table.column_names, rows))
             if table.num_rows > _ROWS_SHOWN:
                 parts.append(f"<p>and {table.num_rows - _ROWS_SHOWN:,} more</p>")
         return "".join(parts)
@@ -356,19 +356,3 @@ def _summed(table: pa.Table, names: list[str]) -> pa.Table:
     found = table.group_by(names).aggregate([("n_tokens", "count"), ("n_tokens", "sum")])
     found = found.select([*names, "n_tokens_count", "n_tokens_sum"]).rename_columns([*names, "samples", "tokens"])
     return found.sort_by([(name, "ascending") for name in names]) if names else found
-
-
-def _plain(value: Any) -> str:
-    """A value in words, without control characters of names."""
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.6g}" if isinstance(value, float) else str(value)
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def _escaped(value: Any) -> str:
-    return html.escape(_plain(value))
-
-
-def _html_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_escaped(value)}</td>" for value in row) + "</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"

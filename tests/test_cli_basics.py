@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -13,15 +14,16 @@ from cptsel.cli.main import COMMANDS, main
 from cptsel.pipeline.config import resolve
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError, VerificationError
 from cptsel.pipeline.selection.config import SelectConfig
+from cptsel.pipeline.summary import Summary, Table
 
-SUMMARY = {
-    "command": "order",
-    "out": "somewhere/[red]",
-    "status": "done",
-    "totals": {"samples": 12345, "share": 0.25},
-    "tables": [{"title": "Groups", "columns": ["group", "tokens"], "rows": [["[bold]de", 1000], ["fr", None]]}],
-    "warnings": ["one shard is empty"],
-}
+SUMMARY = Summary(
+    command="order",
+    out="somewhere/[red]",
+    status="done",
+    totals={"samples": 12345, "share": 0.25},
+    tables=[Table("Groups", ["group", "tokens"], [["[bold]de", 1000], ["fr", None]])],
+    warnings=["one shard is empty"],
+)
 
 
 @pytest.fixture
@@ -270,12 +272,12 @@ def test_the_summary_is_printed_whole_and_never_taken_for_markup(stub, capsys):
 def test_json_puts_the_summary_and_nothing_else_on_stdout(stub, capsys):
     stub("order")
     assert main(["order", "replay", "--out", "x", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == SUMMARY
+    assert json.loads(capsys.readouterr().out) == SUMMARY.as_dict()
 
 
 def test_long_paths_are_not_cut_where_stdout_is_no_terminal(stub, capsys):
     path = "/".join(["directory"] * 30)
-    stub("order", {**SUMMARY, "tables": [{"title": "t", "columns": ["path"], "rows": [[path]]}], "out": path})
+    stub("order", replace(SUMMARY, tables=[Table("t", ["path"], [[path]])], out=path))
     assert main(["order", "replay", "--out", "x"]) == 0
     assert capsys.readouterr().out.count("directory") == 60
 

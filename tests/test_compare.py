@@ -18,8 +18,7 @@ from cptsel.pipeline.lookup.apart import apart, picks_of
 
 
 def table(summary, title):
-    (found,) = [table for table in summary["tables"] if table["title"].startswith(title)]
-    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    return summary.table(title).records()
 
 
 def side_by_side(*paths, **options):
@@ -30,9 +29,9 @@ def test_residuals_against_other_targets_are_named(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform")
     choose(run, tmp_path / "b", method="gradmatch")
     choose(run, tmp_path / "c", method="uniform", group_alpha=0.3, realisation="sampling", replay_tokens="9K")
-    assert side_by_side(tmp_path / "a", tmp_path / "b")["warnings"] == []
+    assert side_by_side(tmp_path / "a", tmp_path / "b").warnings == []
     summary = side_by_side(tmp_path / "a", tmp_path / "b", tmp_path / "c")
-    (warning,) = summary["warnings"]
+    (warning,) = summary.warnings
     assert warning.startswith("residuals of c are against another target than that of a")
     assert table(summary, "Selections")[2]["played tokens"] == 9000
     assert sum(row["c"] for row in table(summary, "Tokens played")) == pytest.approx(9000, abs=2)
@@ -119,8 +118,8 @@ def test_the_farthest_picks_are_told_with_their_texts(embedded, tmp_path):
         replay = cptsel.open_replay(str(tmp_path / name))
         texts |= {row["sample_id"]: text for row, text in replay.texts()}
     summary = side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),), farthest=3)
-    json.dumps(summary)
-    assert summary["warnings"] == []
+    json.dumps(summary.as_dict())
+    assert summary.warnings == []
     for title in ("Picks of a farthest from b", "Picks of b farthest from a"):
         rows = table(summary, title)
         assert len(rows) == 3
@@ -147,7 +146,7 @@ def test_runs_that_are_not_theirs_are_refused(run, tmp_path):
     with pytest.raises(VerificationError, match=r"1 samples that were chosen from shard .* are none of the run's"):
         apart(open_runs([str(run)]), lost, picks_of(load_manifest(str(tmp_path / "b")), 0), 1)
     summary = side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),))
-    assert any("is missing, so its texts are left out" in warning for warning in summary["warnings"])
+    assert any("is missing, so its texts are left out" in warning for warning in summary.warnings)
     assert all(row["text"] is None for row in table(summary, "Picks of a"))
 
 
@@ -180,7 +179,8 @@ def test_the_command(run, tmp_path, capsys):
     for name, method in (("a", "uniform"), ("b", "gradmatch")):
         choose(run, tmp_path / name, method=method)
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
-    rows = table(summary, "Selections")
+    (found, *_) = json.loads(capsys.readouterr().out)["tables"]
+    assert found["title"] == "Selections"
+    rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
     assert [row["method"] for row in rows] == ["uniform", "gradmatch"]
     assert rows[1]["on validation"] < rows[0]["on validation"]

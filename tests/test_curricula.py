@@ -26,8 +26,8 @@ def test_ranks_are_computed_again(run, tmp_path, kind, order, buckets):
     change_samples(changed, 0, exchange)
     reseal(changed)
     if kind == "loss":  # the manifest does not hold the losses
-        assert verify(VerifyConfig(directory=str(changed)))["status"] == "verified"
+        assert verify(VerifyConfig(directory=str(changed))).status == "verified"
         return
     with pytest.raises(VerificationError, match=f"order_rank is .*, not its place by {kind} {order}") as caught:
         verify(VerifyConfig(directory=str(changed)))
-    assert caught.value.summary["totals"]["problems"] == 2
+    assert caught.value.summary.totals["problems"] == 2

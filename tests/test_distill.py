@@ -88,10 +88,10 @@ def test_files_are_as_the_schema_and_the_header_say(logits, embedded):
         assert check_schema(table.schema, targets_schema("logits", 8)) is None
         assert outputs.hash_file(str(folder / name)) == (entry["sha256"], entry["bytes"])
         assert (len(table), sum(table["n_tokens"].to_pylist())) == (entry["samples"], entry["tokens"])
-    assert header["totals"]["samples"] == len(chosen(embedded)) == summary["totals"]["samples"]
+    assert header["totals"]["samples"] == len(chosen(embedded)) == summary.totals["samples"]
     assert header["parent"] == load_manifest(str(embedded.replay)).manifest_id
     assert header["model"]["of_manifest"]
-    assert inspect(str(folder))["status"] == "teacher targets, finished"
+    assert inspect(str(folder)).status == "teacher targets, finished"
 
 
 def test_bfloat16_is_near(embedded, tiny_lm, windows, tmp_path):
@@ -148,18 +148,18 @@ def test_what_is_finished_is_not_computed_again(logits, embedded, tiny_lm, tmp_p
     assert not (tmp_path / "out/_SUCCESS").exists()
     computed = count_units(monkeypatch)
     folder, summary = run(embedded, tiny_lm, tmp_path / "out", **options)
-    assert summary["status"] == "resumed"
+    assert summary.status == "resumed"
     assert sorted(first + computed) == all_units
     assert len(first) == 2
     assert tree(folder) == tree(logits[0])
     computed.clear()
-    assert run(embedded, tiny_lm, folder, **options)[1]["status"] == "already done"
+    assert run(embedded, tiny_lm, folder, **options)[1].status == "already done"
     assert computed == []
     path = folder / f"data/{all_units[1]}.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert run(embedded, tiny_lm, folder, **options)[1]["status"] == "resumed"
+    assert run(embedded, tiny_lm, folder, **options)[1].status == "resumed"
     assert computed == [all_units[1]]
     assert tree(folder) == tree(logits[0])
 
@@ -192,7 +192,7 @@ def test_a_killed_call_goes_on_with_the_same_bytes(logits, embedded, tiny_lm, tm
     assert left
     computed = count_units(monkeypatch)
     folder, summary = run(embedded, tiny_lm, out, top_k=8, unit_tokens=100)
-    assert summary["status"] == "resumed"
+    assert summary.status == "resumed"
     assert {f"{name}.parquet" for name in {*computed, *left}} == set(units)
     assert not left & set(computed)
     assert tree(folder) == tree(logits[0])
@@ -204,7 +204,7 @@ def test_another_call_is_refused_and_replaced_with_overwrite(logits, embedded, t
         run(embedded, tiny_lm, folder, top_k=4, unit_tokens=100)
     assert tree(folder) == tree(logits[0])
     _, summary = run(embedded, tiny_lm, folder, top_k=4, overwrite=True)
-    assert (summary["status"], summary["totals"]["files"]) == ("done", 2)
+    assert (summary.status, summary.totals["files"]) == ("done", 2)
 
 
 def other_checkpoint(tiny_lm, folder, **changes):
@@ -221,7 +221,7 @@ def test_another_checkpoint_is_taken_when_that_is_said(embedded, tiny_lm, tmp_pa
     with pytest.raises(UsageError, match=r"is not the model that .* names \(.*tiny-lm\).*--any-model"):
         run(embedded, other, tmp_path / "out")
     folder, summary = run(embedded, other, tmp_path / "out", any_model=True)
-    assert summary["totals"]["the manifest's model"] == "no"
+    assert summary.totals["the manifest's model"] == "no"
     assert json.loads((folder / "targets.json").read_text())["model"]["of_manifest"] is False
     short = other_checkpoint(tiny_lm, tmp_path / "short", max_position_embeddings=16)
     with pytest.raises(UsageError, match="has 16 positions, and windows of this corpus need 17"):
@@ -284,9 +284,9 @@ def test_options_that_are_refused(embedded, tiny_lm, tmp_path, options, words):
 def test_dry_run_writes_nothing_and_counts_right(logits, embedded, tiny_lm, tmp_path):
     _, summary = run(embedded, tiny_lm, tmp_path / "out", top_k=8, unit_tokens=100, dry_run=True)
     assert not (tmp_path / "out").exists()
-    assert summary["status"] == "dry-run"
+    assert summary.status == "dry-run"
     for key in ("samples", "tokens", "files"):
-        assert summary["totals"][key] == logits[1]["totals"][key]
+        assert summary.totals[key] == logits[1].totals[key]
 
 
 def test_outputs_inside_what_is_read_are_refused(embedded, tiny_lm, tmp_path):

@@ -64,7 +64,7 @@ def test_a_group_column_without_a_value_is_a_warning(tiny_lm, corpus, tmp_path):
     columns = ("lang", "nosuch", "rare", "none")
     for _ in ("done", "already done"):
         summary, _table = run(tiny_lm, corpus, tmp_path / "run", pattern="[ac].jsonl", group_by=columns)
-        assert summary["warnings"] == [
+        assert summary.warnings == [
             f"--group-by {name}: no row has it, so all samples are one group" for name in ("nosuch", "none")
         ]
 
@@ -73,7 +73,7 @@ def test_rows_are_windows_that_tile_their_documents(tiny_lm, corpus, tmp_path):
     summary, table = run(tiny_lm, corpus, tmp_path / "run")
     assert arrow.check_schema(table.schema, arrow.embeddings_schema(1024, 256, "float16", ["lang"])) is None
     rows = table.to_pylist()
-    assert summary["totals"]["samples"] == len(rows)
+    assert summary.totals["samples"] == len(rows)
     assert [(r["row_index"], r["window"]) for r in rows] == sorted((r["row_index"], r["window"]) for r in rows)
     assert len({r["sample_id"] for r in rows}) == len(rows)
     tokenizer = load_tokenizer(str(tiny_lm))
@@ -110,8 +110,8 @@ def test_damage_is_counted_and_moves_no_row(tiny_lm, corpus, tmp_path):
     rejects = pq.read_table(tmp_path / "run" / "rejects" / "000000-00000.parquet").to_pylist()
     assert [(r["row_index"], r["reason"]) for r in rejects] == [(1, "bad_json"), (2, "blank_line"), (4, "null_text")]
     assert rejects[0]["first_bytes"] == b"{broken"
-    assert summary["totals"]["rows read"] == 6
-    assert "bad_json" in summary["warnings"][0]
+    assert summary.totals["rows read"] == 6
+    assert "bad_json" in summary.warnings[0]
     units = pq.read_table(tmp_path / "run" / "units.parquet").to_pylist()
     assert [(u["rows_read"], u["rows_kept"], u["rows_rejected"]) for u in units] == [(6, 3, 3)]
 
@@ -120,8 +120,8 @@ def test_a_file_that_breaks_off_is_named(tiny_lm, corpus, tmp_path):
     whole = (corpus / "b.jsonl.gz").read_bytes()
     (corpus / "b.jsonl.gz").write_bytes(whole[:-30])
     summary, _ = run(tiny_lm, corpus, tmp_path / "run", "b.jsonl.gz", max_bad_fraction=1.0)
-    assert "b.jsonl.gz: truncated_stream at row" in summary["warnings"][0]
-    assert summary["totals"]["rows read"] == summary["totals"]["rows kept"] + summary["totals"]["rows rejected"]
+    assert "b.jsonl.gz: truncated_stream at row" in summary.warnings[0]
+    assert summary.totals["rows read"] == summary.totals["rows kept"] + summary.totals["rows rejected"]
 
 
 def test_bytes_that_were_not_read_count_as_bad_and_are_told_ever_after(tiny_lm, corpus, tmp_path):
@@ -137,17 +137,17 @@ def test_bytes_that_were_not_read_count_as_bad_and_are_told_ever_after(tiny_lm, 
     assert table.num_rows > 0
     share = size / sum(path.stat().st_size for path in corpus.glob("*.jsonl*"))
     sentence = f"1 shard, of which {size:,} bytes ({share:.2%} of the corpus) are lost"
-    assert sentence in " ".join(summary["warnings"])
+    assert sentence in " ".join(summary.warnings)
     totals = json.loads((out / "run.json").read_text())["totals"]
     assert (totals["shards_damaged"], totals["bytes_lost"]) == (1, size)
     verified = verify(VerifyConfig(directory=str(out)))
     again, _ = run(tiny_lm, corpus, out, "*.jsonl*", max_bad_fraction=1.0)
-    assert again["status"] == "already done"
+    assert again.status == "already done"
     chosen = choose(out, tmp_path / "replay", method="uniform", group_by=None)
     ordered = order(OrderConfig(replay=str(tmp_path / "replay"), out=str(tmp_path / "ordered")))
     exported = export(ExportConfig(replay=str(tmp_path / "ordered"), out=str(tmp_path / "export"), to="jsonl"))
     for found in (again, verified, inspect(str(out)), chosen, inspect(str(tmp_path / "replay")), ordered, exported):
-        assert sentence in " ".join(found["warnings"]), found["command"]
+        assert sentence in " ".join(found.warnings), found.command
 
 
 def test_same_rows_from_every_format_and_block_size(tiny_lm, corpus, tmp_path):
@@ -193,18 +193,18 @@ def test_exclusions_hold_for_documents_and_windows(tiny_lm, corpus, tmp_path):
     kept = [r["sample_id"] for r in rows if r["row_index"] not in (0, 2)]
     same = [r["sample_id"] for r in rows if r["content_hash"] == rows[-2]["content_hash"]]
     assert rest["sample_id"].to_pylist() == [s for s in kept if s not in {rows[-1]["sample_id"], *same}]
-    assert summary["totals"]["rows excluded"] == 2
+    assert summary.totals["rows excluded"] == 2
 
 
 def test_text_that_spells_a_special_token_is_counted_and_can_stay_text(tiny_lm, corpus, tmp_path):
     texts = ["a <|endoftext|> b", "nothing special", "<|endoftext|>" * 3 + " end", "<|endoftext"]
     (corpus / "s.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     summary, rows = run(tiny_lm, corpus, tmp_path / "special", "s.jsonl")
-    assert summary["totals"]["rows with special tokens"] == 2
-    assert summary["warnings"][0].startswith("the text of 2 rows spells a special token of the model")
+    assert summary.totals["rows with special tokens"] == 2
+    assert summary.warnings[0].startswith("the text of 2 rows spells a special token of the model")
     assert json.loads((tmp_path / "special" / "run.json").read_text())["totals"]["rows_special"] == 2
     split_summary, split = run(tiny_lm, corpus, tmp_path / "split", "s.jsonl", split_special_tokens=True)
-    assert "rows with special tokens" not in split_summary["totals"]
+    assert "rows with special tokens" not in split_summary.totals
     assert json.loads((tmp_path / "split" / "run.json").read_text())["options"]["split_special_tokens"] is True
     counts = [table["token_count"].to_pylist() for table in (rows, split)]
     assert [more > few for few, more in zip(*counts, strict=True)] == [True, False, True, False]
@@ -241,16 +241,16 @@ def test_an_output_that_a_rerun_would_read_is_refused(tiny_lm, corpus, tmp_path,
 
 def test_limit_reads_the_first_rows_of_every_shard(tiny_lm, corpus, tmp_path):
     summary, table = run(tiny_lm, corpus, tmp_path / "run", "*", limit=2)
-    assert summary["totals"]["rows read"] == 4
+    assert summary.totals["rows read"] == 4
     assert set(table["row_index"].to_pylist()) <= {0, 1}
 
 
 def test_dry_run_writes_nothing_and_estimates(tiny_lm, corpus, tmp_path):
     config = EmbedConfig(inputs=(f"{corpus}/*",), model=str(tiny_lm), out=str(tmp_path / "run"), dry_run=True)
     summary = embed(config)
-    assert summary["status"] == "dry-run"
-    assert summary["totals"]["shards"] == 2
-    assert summary["totals"]["tokens (estimate)"] > 100
+    assert summary.status == "dry-run"
+    assert summary.totals["shards"] == 2
+    assert summary.totals["tokens (estimate)"] > 100
     assert not (tmp_path / "run").exists()
 
 
@@ -310,7 +310,7 @@ def test_a_finished_run_that_lost_a_file_makes_it_again(tiny_lm, corpus, tmp_pat
     whole = lost.read_bytes()
     lost.unlink()
     summary, after = run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)
-    assert summary["status"] == "resumed"
+    assert summary.status == "resumed"
     assert lost.read_bytes() == whole
     assert after.equals(before)
 
@@ -334,8 +334,8 @@ def test_a_finished_run_with_a_rotten_byte_makes_that_unit_again(tiny_lm, corpus
     kept = tmp_path / "run" / "embeddings" / "000000-00000.parquet"
     written = kept.stat().st_mtime_ns
     summary, after = run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)
-    assert summary["status"] == "resumed"
+    assert summary.status == "resumed"
     assert victim.read_bytes() == whole
     assert kept.stat().st_mtime_ns == written
     assert after.equals(before)
-    assert run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)[0]["status"] == "already done"
+    assert run(tiny_lm, corpus, tmp_path / "run", block_bytes=600)[0].status == "already done"

@@ -120,7 +120,7 @@ def test_an_empty_corpus_is_named(tiny_lm, tmp_path, options, words):
     with pytest.raises((UsageError, BadInputError), match=words):
         embed(EmbedConfig(**config))
     if "pool" not in options:
-        assert embed(EmbedConfig(**config | {"dry_run": True}))["status"] == "dry-run"
+        assert embed(EmbedConfig(**config | {"dry_run": True})).status == "dry-run"
 
 
 def test_a_pool_by_group_evens_them_out(run):

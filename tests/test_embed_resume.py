@@ -57,8 +57,8 @@ def place(tmp_path_factory, sample_data, tiny_lm) -> Place:
     pq.write_table(table, corpus / "c.parquet", row_group_size=2)
     made = Place(corpus, tiny_lm, folder / "reference")
     summary = embed(made.config(made.reference))
-    assert summary["status"] == "done"
-    assert summary["totals"]["rows rejected"] == 1
+    assert summary.status == "done"
+    assert summary.totals["rows rejected"] == 1
     blocks = [name[:6] for name in _embeddings(made.reference)]
     assert min(blocks.count(shard) for shard in ("000000", "000001", "000002")) >= 3
     return made
@@ -98,7 +98,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(place, tmp_path, kill
     assert 0 < len(kept) < 2 * len(_embeddings(place.reference))
     for name in ("embeddings/.000000-00000.parquet.0123456789ab.tmp", ".run.json.0123456789ab.tmp"):
         (out / name).write_bytes(b"half a fi")
-    assert embed(place.config(out, workers=resumed_with))["status"] == "resumed"
+    assert embed(place.config(out, workers=resumed_with)).status == "resumed"
     assert _contents(out) == _contents(place.reference)
     assert {name: identity for name, identity in _identities(out).items() if name in kept} == kept
 
@@ -174,7 +174,7 @@ def test_what_stopped_short_of_done_is_not_embedded_again(place, tmp_path, monke
     assert {name: whole[name] for name in kept} == kept
     assert len(whole) == 2 * len(_embeddings(place.reference))
 
-    assert embed(place.config(out))["status"] == "resumed"
+    assert embed(place.config(out)).status == "resumed"
     assert _identities(out) == whole
     assert _contents(out) == _contents(place.reference)
 
@@ -227,7 +227,7 @@ def test_a_damaged_unit_is_made_again(place, tmp_path):
     data[len(data) // 2] ^= 1  # the footer stays as it was
     flipped.write_bytes(data)
     (out / "rejects" / "000002-00000.parquet").unlink()
-    assert embed(place.config(out))["status"] == "resumed"
+    assert embed(place.config(out)).status == "resumed"
     assert _contents(out) == _contents(place.reference)
     now = _identities(out)
     changed = {name.split("/")[1] for name in now if now[name] != whole[name]}
@@ -239,9 +239,9 @@ def test_files_in_each_others_place_are_made_again(place, tmp_path):
     first, second = (out / "embeddings" / name for name in ("000000-00000.parquet", "000000-00001.parquet"))
     second.write_bytes(first.read_bytes())
     first.unlink()
-    assert embed(place.config(out))["status"] == "resumed"
+    assert embed(place.config(out)).status == "resumed"
     assert _contents(out) == _contents(place.reference)
-    assert verify(VerifyConfig(directory=str(out)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(out))).status == "verified"
 
 
 def _copied(place: Place, tmp_path: Path) -> Path:
@@ -253,8 +253,8 @@ def test_a_finished_run_is_left_alone(place, tmp_path):
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
     moved = shutil.copytree(place.model, tmp_path / "moved")  # the same weights elsewhere are the same model
     summary = embed(place.config(out, model=str(moved), max_bad_fraction=0.5))
-    assert summary["status"] == "already done"
-    assert summary["totals"]["rows read"] == 31
+    assert summary.status == "already done"
+    assert summary.totals["rows read"] == 31
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in place.reference.iterdir())
 
@@ -320,12 +320,12 @@ def changed(place, tmp_path_factory) -> Path:
 def test_overwrite_replaces_a_run_and_leaves_nothing_of_it(place, tmp_path):
     out = _copied(place, tmp_path)
     summary = embed(place.config(out, inputs=(f"{place.corpus}/a.jsonl",), seed=1, overwrite=True))
-    assert summary["status"] == "done"
+    assert summary.status == "done"
     assert {name[:6] for name in _embeddings(out)} == {"000000"}
     assert {name[:6] for name in io.list_names(str(out / "rejects"))} == {"000000"}
     first = "embeddings/000000-00000.parquet"
     assert (out / first).read_bytes() != (place.reference / first).read_bytes()
-    assert embed(place.config(out, overwrite=True))["status"] == "done"
+    assert embed(place.config(out, overwrite=True)).status == "done"
     assert _contents(out) == _contents(place.reference)
 
 

@@ -31,20 +31,20 @@ def replay(run, tmp_path_factory):
 
 def told(directory, sample=None, **options):
     summary = explain(ExplainConfig(replay=str(directory), sample=sample, **options))
-    json.dumps(summary, allow_nan=False)
-    assert all(len(row) == len(table["columns"]) for table in summary["tables"] for row in table["rows"])
+    json.dumps(summary.as_dict(), allow_nan=False)
+    assert all(len(row) == len(table.columns) for table in summary.tables for row in table.rows)
     return summary
 
 
 def samples_of(summary):
     """(sample_id, phase) of what is explained, and what is told of it."""
-    tables = [dict(table["rows"]) for table in summary["tables"] if table["title"].startswith("Sample ")]
+    tables = [dict(table.rows) for table in summary.tables if table.title.startswith("Sample ")]
     return {(table["sample_id"], table["phase"]): table for table in tables}
 
 
 def table_of(summary, title):
-    (table,) = (table for table in summary["tables"] if table["title"].startswith(title))
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    (table,) = (table for table in summary.tables if table.title.startswith(title))
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
 def test_what_is_told_of_a_sample(built):
@@ -64,8 +64,8 @@ def test_what_is_told_of_a_sample(built):
         "characters": f"{sample['char_start']}:{sample['char_end']}", "text": sample["text"],
     }  # fmt: skip
     assert found == expected
-    assert summary["totals"] == {"manifest_id": built.header["manifest_id"], "found by": "sample_id", "samples": 1}
-    assert (summary["command"], summary["status"], summary["warnings"]) == ("explain", "found", [])
+    assert summary.totals == {"manifest_id": built.header["manifest_id"], "found by": "sample_id", "samples": 1}
+    assert (summary.command, summary.status, summary.warnings) == ("explain", "found", [])
 
 
 def test_a_sample_of_several_phases_is_told_in_each(built):
@@ -99,9 +99,9 @@ def test_a_doc_id_that_looks_like_a_hash_and_is_double_is_found(tmp_path):
     change_samples(built.replay, 1, lambda rows: rows[1].update(doc_id=None))
     reseal(built.replay)
     summary = told(built.replay, name)
-    assert (summary["totals"]["found by"], summary["totals"]["samples"]) == ("doc_id", 2)
+    assert (summary.totals["found by"], summary.totals["samples"]) == ("doc_id", 2)
     summary = told(built.replay, name, most=1)
-    assert (summary["totals"]["samples"], summary["totals"]["others"]) == (1, "1, raise --most")
+    assert (summary.totals["samples"], summary.totals["others"]) == (1, "1, raise --most")
 
 
 def test_samples_are_found_by_a_phrase_of_their_text(built):
@@ -109,12 +109,12 @@ def test_samples_are_found_by_a_phrase_of_their_text(built):
     mine = {(s["sample_id"], s["phase"]) for s in built.samples if phrase in s["text"]}
     summary = told(built.replay, text=phrase, most=1000)
     assert set(samples_of(summary)) == mine
-    assert "others" not in summary["totals"]
+    assert "others" not in summary.totals
     few = told(built.replay, text="a", most=3)
     assert len(samples_of(few)) == 3
-    assert few["totals"]["others"] == "perhaps, raise --most"
+    assert few.totals["others"] == "perhaps, raise --most"
     none = told(built.replay, text="no such words")
-    assert (none["status"], none["totals"]["samples"], samples_of(none)) == ("nothing found", 0, {})
+    assert (none.status, none.totals["samples"], samples_of(none)) == ("nothing found", 0, {})
 
 
 def test_a_long_text_is_shown_around_the_phrase():
@@ -164,7 +164,7 @@ def test_an_empty_phrase_and_a_lost_corpus_are_one_sentence(tmp_path):
     shutil.move(built.corpus, tmp_path / "moved")
     with pytest.raises(UsageError, match=r"--text: .*part-00.jsonl is missing, and reading it .*; restore it, or pass"):
         told(built.replay, text="a")
-    assert told(built.replay, text="a", root=str(tmp_path / "moved"))["totals"]["samples"] > 0
+    assert told(built.replay, text="a", root=str(tmp_path / "moved")).totals["samples"] > 0
 
 
 def around(run, replay, sample, phase):

@@ -74,8 +74,8 @@ def test_unordered_export_is_the_multiset_of_plays_pass_by_pass(built, tmp_path)
     places = [(s["repeat"], *(samples[s["sample_id"]][key] for key in ("shard_id", "order_rank"))) for s in lines]
     expected = [(c + 1, s["shard_id"], s["order_rank"]) for s in built.samples for c in range(s["repeat"])]
     assert places == sorted(expected)
-    assert summary["totals"]["lines"] == len(lines) == built.header["totals"]["plays"]
-    assert summary["totals"]["tokens"] == built.header["totals"]["replay_tokens"]
+    assert summary.totals["lines"] == len(lines) == built.header["totals"]["plays"]
+    assert summary.totals["tokens"] == built.header["totals"]["replay_tokens"]
     first = next(iter(files))
     assert first == "data/000000000-shard000000-pass1.jsonl.zst"
 
@@ -123,7 +123,7 @@ def test_phases_are_ordered_verified_and_exported_each_by_itself(tmp_path):
     built = build_replay(tmp_path, shards=3, documents=6, phases=2)
     order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), world_size=2))
     for name in ("replay", "ordered"):
-        assert verify(VerifyConfig(directory=str(tmp_path / name)))["status"] == "verified"
+        assert verify(VerifyConfig(directory=str(tmp_path / name))).status == "verified"
         export(ExportConfig(replay=str(tmp_path / name), out=str(tmp_path / f"{name}-export")))
         files = read_back(tmp_path / f"{name}-export")
         for phase in (0, 1):
@@ -139,12 +139,12 @@ def test_the_header_and_the_sums_are_right(ordered, exported):
     files = read_back(out)
     assert set(header["files"]) == set(files)
     assert {name: entry["lines"] for name, entry in header["files"].items()} == {n: len(v) for n, v in files.items()}
-    assert header["totals"] == {key: summary["totals"][key] for key in ("files", "lines", "tokens", "bytes")}
+    assert header["totals"] == {key: summary.totals[key] for key in ("files", "lines", "tokens", "bytes")}
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=out, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     listed = {line.rsplit(": ", 1)[0] for line in done.stdout.splitlines()}
     assert listed == set(outputs.list_tree(str(out))) - outputs.UNSUMMED
-    json.dumps(summary)
+    json.dumps(summary.as_dict())
 
 
 def test_equal_bytes_with_two_workers_and_a_moved_corpus(built, ordered, exported, tmp_path):
@@ -174,7 +174,7 @@ def test_exclude_drops_by_every_kind_of_name_and_says_how_much(built, tmp_path):
         "lines": sum(s["repeat"] for s in gone),
         "tokens": sum(s["repeat"] * s["n_tokens"] for s in gone),
     }
-    assert summary["totals"]["excluded lines"] == excluded["lines"] > 3
+    assert summary.totals["excluded lines"] == excluded["lines"] > 3
 
 
 def test_exclude_drops_whole_documents_by_the_hash_of_their_text(built, tmp_path):
@@ -200,7 +200,7 @@ def test_a_manifest_that_plays_nothing_becomes_an_empty_export(tmp_path):
     (built.replay / "manifest.json").write_text(json.dumps(header))
     reseal(built.replay)
     summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
-    assert summary["totals"]["lines"] == summary["totals"]["files"] == 0
+    assert summary.totals["lines"] == summary.totals["files"] == 0
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
@@ -237,7 +237,7 @@ def test_dry_run_writes_nothing_and_counts_right(ordered, exported, tmp_path):
     summary = export(ExportConfig(replay=str(ordered), out=str(tmp_path / "out"), dry_run=True))
     assert not (tmp_path / "out").exists()
     for key in ("files", "lines", "tokens"):
-        assert summary["totals"][key] == exported[1]["totals"][key]
+        assert summary.totals[key] == exported[1].totals[key]
 
 
 @pytest.mark.parametrize("realisation", ["loss", "sampling", "none"])
@@ -247,8 +247,8 @@ def test_other_realisations_write_each_sample_once_with_what_a_trainer_needs(tmp
     header = json.loads((tmp_path / "out" / "export.json").read_text())
     assert header["realisation"] == realisation
     assert header["fidelity"] == ("expectation-only" if realisation == "sampling" else "exact")
-    assert header["instructions"] == summary["totals"]["the trainer"]
-    assert bool(summary["warnings"]) == (realisation != "none")
+    assert header["instructions"] == summary.totals["the trainer"]
+    assert bool(summary.warnings) == (realisation != "none")
     files = read_back(tmp_path / "out")
     for phase in (0, 1):
         lines = [line for file in files if file.startswith(f"data/phase-{phase:03d}/") for line in files[file]]
@@ -266,9 +266,9 @@ def test_a_curriculum_holds_over_all_shards(tmp_path, monkeypatch, realisation):
     monkeypatch.setattr(export_pieces, "PART_PLAYS", 7)
     built = build_replay(tmp_path, shards=4, documents=6, phases=2, realisation=realisation, curriculum=True)
     summary = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "out")))
-    assert summary["totals"]["fidelity"] == "exact"
-    assert summary["totals"]["lines"] == built.header["totals"]["plays"]
-    assert summary["totals"]["tokens"] == built.header["totals"]["replay_tokens"]
+    assert summary.totals["fidelity"] == "exact"
+    assert summary.totals["lines"] == built.header["totals"]["plays"]
+    assert summary.totals["tokens"] == built.header["totals"]["replay_tokens"]
     files = read_back(tmp_path / "out")
     assert len({name for name in files if "phase-000/pass-00001" in name}) > 5
     expected = [(s["sample_id"], s["text"], number) for _, s, number in built.sequence()]
@@ -276,8 +276,8 @@ def test_a_curriculum_holds_over_all_shards(tmp_path, monkeypatch, realisation):
     assert [(line["sample_id"], line["text"], line["repeat"]) for line in lines] == expected
     assert not [name for name in outputs.list_tree(str(tmp_path / "out")) if name.startswith(".work")]
     dry = export(ExportConfig(replay=str(built.replay), out=str(tmp_path / "dry"), dry_run=True))
-    assert dry["totals"]["lines"] == len(lines)
-    assert "files" not in dry["totals"]  # how many parts are empty is known when they are written
+    assert dry.totals["lines"] == len(lines)
+    assert "files" not in dry.totals  # how many parts are empty is known when they are written
 
 
 def test_a_curriculum_has_equal_bytes_with_two_workers(tmp_path):
@@ -365,7 +365,7 @@ def test_parquet_holds_what_json_lines_hold(ordered, exported, tmp_path):
     lines, rows = read_back(exported[0]), read_back(tmp_path / "out")
     assert [name.replace(".jsonl.zst", ".parquet") for name in lines] == list(rows)
     assert list(lines.values()) == list(rows.values())
-    assert summary["totals"]["lines"] == exported[1]["totals"]["lines"]
+    assert summary.totals["lines"] == exported[1].totals["lines"]
     header = io.read_json(str(tmp_path / "out" / "export.json"))
     assert header["to"] == "parquet"
     assert "play every row once" in header["instructions"]

@@ -85,7 +85,7 @@ def test_equals_autograd_sample_by_sample(embedded, tiny_lm, rows, tmp_path, kin
     assert totals["nats"] == pytest.approx(nats, rel=1e-4)
     assert totals["trace"] == pytest.approx(math.fsum(float(v.double().sum()) for v in found.values()), rel=1e-6)
     assert totals["parameters"] == sum(v.numel() for v in found.values())
-    assert totals["samples"] == (len(rows) if weights == "mass" else len(played)) == summary["totals"]["samples"]
+    assert totals["samples"] == (len(rows) if weights == "mass" else len(played)) == summary.totals["samples"]
 
 
 def _seeded(kind):
@@ -107,7 +107,7 @@ def test_what_is_left_is_the_result_alone(made):
     digest, size = outputs.hash_file(str(folder / "fisher.safetensors"))
     assert header["files"] == {"fisher.safetensors": {"sha256": digest, "bytes": size}}
     assert header["fisher"] == {"kind": "true", "weights": "mass", "seed": 0}
-    assert inspect(str(folder))["status"] == "Fisher information, finished"
+    assert inspect(str(folder)).status == "Fisher information, finished"
 
 
 def test_equal_bytes_with_two_workers(made, embedded, tiny_lm, tmp_path):
@@ -143,12 +143,12 @@ def test_partial_sums_that_are_whole_are_not_computed_again(made, embedded, tiny
     path.write_bytes(data)  # rots: it is found by its checksum and made again
     computed = count_units(monkeypatch)
     folder, summary = run(embedded, tiny_lm, tmp_path / "out")
-    assert summary["status"] == "resumed"
+    assert summary.status == "resumed"
     assert first[1] in computed
     assert not {first[0], first[2]} & set(computed)
     assert tree(folder) == tree(made[0])
     computed.clear()
-    assert run(embedded, tiny_lm, folder)[1]["status"] == "already done"
+    assert run(embedded, tiny_lm, folder)[1].status == "already done"
     assert computed == []
 
 
@@ -156,7 +156,7 @@ def test_partial_sums_that_a_kill_left_behind_are_deleted(made, embedded, tiny_l
     folder = shutil.copytree(made[0], tmp_path / "out")
     (folder / "partials").mkdir()
     (folder / "partials/000000-00000.safetensors").write_bytes(b"left by a call that was killed after _SUCCESS")
-    assert run(embedded, tiny_lm, folder)[1]["status"] == "already done"
+    assert run(embedded, tiny_lm, folder)[1].status == "already done"
     assert tree(folder) == tree(made[0])
 
 
@@ -172,7 +172,7 @@ def test_a_result_that_rots_is_made_again(made, embedded, tiny_lm, tmp_path):
     data = bytearray((folder / "fisher.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "fisher.safetensors").write_bytes(data)
-    assert run(embedded, tiny_lm, folder)[1]["status"] == "resumed"
+    assert run(embedded, tiny_lm, folder)[1].status == "resumed"
     assert tree(folder) == tree(made[0])
 
 
@@ -201,7 +201,7 @@ def test_dry_run_writes_nothing_and_counts_right(made, embedded, tiny_lm, tmp_pa
     _, summary = run(embedded, tiny_lm, tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()
     for key in ("samples", "tokens"):
-        assert summary["totals"][key] == made[1]["totals"][key]
+        assert summary.totals[key] == made[1].totals[key]
 
 
 def test_the_command_line_on_beam(embedded, tiny_lm, tmp_path, capsys):

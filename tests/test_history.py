@@ -115,7 +115,7 @@ def test_a_shard_without_candidates_still_counts(run, tmp_path, monkeypatch, met
     """History takes all of the first shard: its samples stay clients, and their gradients stay in the target."""
     if mode == "cover" and method != "craig":
         pytest.skip("only coverage starts from what was replayed")
-    whole = choose(run, tmp_path / "a", method="full", budget="100%", realisation="none")["totals"]["samples"]
+    whole = choose(run, tmp_path / "a", method="full", budget="100%", realisation="none").totals["samples"]
     for path in sorted((tmp_path / "a" / "samples").iterdir())[1:]:  # a manifest of the first shard alone
         path.unlink()
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())

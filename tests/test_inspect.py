@@ -50,21 +50,21 @@ def copied(directories, tmp_path):
 def test_finished_directories(directories, name, status):
     base, _ = directories
     summary = inspect(str(base / name))
-    assert (summary["command"], summary["status"], summary["warnings"]) == ("inspect", status, [])
-    assert all(len(row) == len(table["columns"]) for table in summary["tables"] for row in table["rows"])
-    json.dumps(summary)
+    assert (summary.command, summary.status, summary.warnings) == ("inspect", status, [])
+    assert all(len(row) == len(table.columns) for table in summary.tables for row in table.rows)
+    json.dumps(summary.as_dict())
 
 
 def test_what_is_told_of_a_manifest(directories):
     base, built = directories
-    totals = inspect(str(base / "ordered"))["totals"]
+    totals = inspect(str(base / "ordered")).totals
     assert totals["parent"] == built.header["manifest_id"]
     assert totals["order"] == "by importance: 2 epochs, 3 ranks, seed 0"
     assert totals["plays"] == built.header["totals"]["plays"]
     assert totals["selected samples"] == len(built.samples)
-    groups, shards = inspect(str(base / "replay"))["tables"]
-    assert [row[0] for row in groups["rows"]] == ["even", "odd"]
-    assert sum(row[2] for row in shards["rows"]) == len(built.samples)
+    groups, shards = inspect(str(base / "replay")).tables
+    assert [row[0] for row in groups.rows] == ["even", "odd"]
+    assert sum(row[2] for row in shards.rows) == len(built.samples)
 
 
 def test_how_a_manifest_was_made_is_told(copied):
@@ -74,23 +74,23 @@ def test_how_a_manifest_was_made_is_told(copied):
         header["provenance"] |= {"runs": [{"fingerprint": "a"}, {"fingerprint": "b"}]}
 
     reseal(copied, made)
-    totals = inspect(str(copied))["totals"]
+    totals = inspect(str(copied)).totals
     said = {"method": "uniform", "budget": "5% (1,234 samples)", "scope": "global", "group by": None, "mass": "corpus"}
     said |= {"seed": 0, "phases": 1, "runs": 2}
     assert {name: totals[name] for name in said} == said
     assert not {"history", "history mode"} & set(totals)
     reseal(copied, lambda header: header["provenance"].update(history=["1" * 64, "2" * 64]))
-    totals = inspect(str(copied))["totals"]
+    totals = inspect(str(copied)).totals
     assert (totals["history"], totals["history mode"]) == ("1" * 16 + ", " + "2" * 16, "cover")
 
 
 def test_groups_of_several_phases_are_told_apart(tmp_path):
     replay = build_replay(tmp_path, shards=2, phases=2).replay
     summary = inspect(str(replay))
-    assert summary["totals"]["phases"] == 2
-    groups = summary["tables"][0]
-    assert groups["columns"][:2] == ["phase", "group"]
-    assert [row[:2] for row in groups["rows"]] == [[0, "even"], [0, "odd"], [1, "even"], [1, "odd"]]
+    assert summary.totals["phases"] == 2
+    groups = summary.tables[0]
+    assert groups.columns[:2] == ["phase", "group"]
+    assert [row[:2] for row in groups.rows] == [[0, "even"], [0, "odd"], [1, "even"], [1, "odd"]]
 
 
 @pytest.mark.parametrize(("name", "again"), [("replay", "select"), ("ordered", "order"), ("export", "export")])
@@ -98,13 +98,13 @@ def test_unfinished_directories(directories, tmp_path, name, again):
     copied = shutil.copytree(directories[0] / name, tmp_path / name)
     (copied / "_SUCCESS").unlink()
     summary = inspect(str(copied))
-    assert summary["status"].endswith(", unfinished")
-    assert f"run cptsel {again} again" in summary["warnings"][0]
+    assert summary.status.endswith(", unfinished")
+    assert f"run cptsel {again} again" in summary.warnings[0]
 
 
 def test_an_output_that_has_only_begun(tmp_path):
     begin(str(tmp_path / "x"), "select", "", overwrite=False)
-    assert inspect(str(tmp_path / "x"))["status"] == "begun by cptsel select, nothing finished"
+    assert inspect(str(tmp_path / "x")).status == "begun by cptsel select, nothing finished"
 
 
 def test_an_embedding_run_that_is_unfinished(tmp_path):
@@ -113,18 +113,18 @@ def test_an_embedding_run_that_is_unfinished(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     outputs.write_config(str(tmp_path), "embed", "")
     summary = inspect(str(tmp_path))
-    assert summary["status"] == "embedding run, unfinished"
-    assert summary["totals"]["blocks written"] == 1
-    assert "run cptsel embed again" in summary["warnings"][0]
+    assert summary.status == "embedding run, unfinished"
+    assert summary.totals["blocks written"] == 1
+    assert "run cptsel embed again" in summary.warnings[0]
 
 
 def damage(directory):
     """The error and the (file, row, problem) that its summary lists."""
     with pytest.raises(VerificationError, match=r"is damaged: .*; restore the directory or make it again$") as error:
         inspect(str(directory))
-    json.dumps(error.value.summary)
-    assert error.value.summary["status"].endswith(", damaged")
-    return str(error.value), error.value.summary["tables"][-1]["rows"]
+    json.dumps(error.value.summary.as_dict())
+    assert error.value.summary.status.endswith(", damaged")
+    return str(error.value), error.value.summary.tables[-1].rows
 
 
 def change_header(directory, change):

@@ -90,28 +90,28 @@ def test_the_commands_agree(simple, name):
     directory = simple.replay.parent / name
     played = next(s for s in simple.samples if s["repeat"] > 1)
     told = explain(ExplainConfig(replay=str(directory), sample=played["sample_id"]))
-    (table,) = (table for table in told["tables"] if table["title"] == "Places in the order")
-    assert len(table["rows"]) == played["repeat"] * (2 if name == "ordered" else 1)
-    for sample, *place in table["rows"]:
+    (table,) = (table for table in told.tables if table.title == "Places in the order")
+    assert len(table.rows) == played["repeat"] * (2 if name == "ordered" else 1)
+    for sample, *place in table.rows:
         where = dict(zip(("phase", "epoch", "rank", "position"), place, strict=False))
         found = locate(LocateConfig(replay=str(directory), **where))
-        assert {key: found["totals"][key] for key in where} == where
-        assert found["totals"]["pass"] == place[-1]
-        assert found["totals"]["sample_id"] == sample == played["sample_id"]
-        assert found["totals"]["text"] == played["text"]
-        json.dumps(found)
+        assert {key: found.totals[key] for key in where} == where
+        assert found.totals["pass"] == place[-1]
+        assert found.totals["sample_id"] == sample == played["sample_id"]
+        assert found.totals["text"] == played["text"]
+        json.dumps(found.as_dict())
 
 
 def test_a_schedule_and_one_samples_file_are_enough(simple, tmp_path):
     copied = shutil.copytree(simple.replay.parent / "ordered", tmp_path / "ordered")
     where = {"phase": 0, "epoch": 1, "rank": 2, "position": 1}
-    found = locate(LocateConfig(replay=str(copied), **where))["totals"]
+    found = locate(LocateConfig(replay=str(copied), **where)).totals
     shard = found["shard"]
     for path in copied.rglob("*.parquet"):
         kept = {"shards.parquet", f"00000{int(shard.split('.')[0][-2:])}.parquet"}
         if path.name not in kept and path != copied / "schedule/0-1.parquet":
             path.unlink()
-    assert locate(LocateConfig(replay=str(copied), **where))["totals"]["sample_id"] == found["sample_id"]
+    assert locate(LocateConfig(replay=str(copied), **where)).totals["sample_id"] == found["sample_id"]
 
 
 def test_a_text_is_told_where_the_corpus_lies(simple, tmp_path):
@@ -120,14 +120,14 @@ def test_a_text_is_told_where_the_corpus_lies(simple, tmp_path):
     directory = build_replay(tmp_path / "gone", shards=3).replay
     shutil.rmtree(tmp_path / "gone" / "corpus")
     found = locate(LocateConfig(replay=str(directory), position=0))
-    assert found["totals"]["text"] is None
-    assert found["warnings"] == [
+    assert found.totals["text"] is None
+    assert found.warnings == [
         f"{tmp_path}/gone/corpus/part-00.jsonl is missing, so its texts are left out; pass --root with where the "
         "corpus lies now"
     ]
     found = locate(LocateConfig(replay=str(directory), position=0, root=str(moved)))
-    assert (found["totals"]["text"], found["warnings"]) == (first["text"], [])
-    assert found["totals"]["file"] == f"{moved}/part-00.jsonl"
+    assert (found.totals["text"], found.warnings) == (first["text"], [])
+    assert found.totals["file"] == f"{moved}/part-00.jsonl"
     with pytest.raises(UsageError, match=r"--root .*: .*part-00.jsonl is missing; name the directory in which"):
         locate(LocateConfig(replay=str(directory), position=0, root=str(tmp_path)))
 
@@ -138,8 +138,8 @@ def test_a_changed_text_is_never_told(tmp_path):
     (built.corpus / "part-00.jsonl").write_bytes(data.replace(b"replay", b"REPLAY"))
     changed = next(s for s in built.samples if "replay" in s["text"] and s["repeat"])
     found = explain(ExplainConfig(replay=str(built.replay), sample=changed["sample_id"]))
-    assert dict(found["tables"][0]["rows"])["text"] is None
-    assert "is not the text that was embedded (content_hash differs); restore the file" in found["warnings"][0]
+    assert dict(found.tables[0].rows)["text"] is None
+    assert "is not the text that was embedded (content_hash differs); restore the file" in found.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_what_a_trainer_draws_has_no_place(tmp_path, capsys):
         "the trainer draws every sample itself, so no play has a fixed place; cptsel explain" in capsys.readouterr().err
     )
     told = explain(ExplainConfig(replay=str(built.replay), sample=built.samples[0]["sample_id"]))
-    assert [table["title"] for table in told["tables"]] == [f"Sample {built.samples[0]['sample_id']}"]
-    assert told["warnings"] == [
+    assert [table.title for table in told.tables] == [f"Sample {built.samples[0]['sample_id']}"]
+    assert told.warnings == [
         f"{built.replay}: its weights are realised by sampling: the trainer draws every sample itself, so no play has "
         "a fixed place"
     ]

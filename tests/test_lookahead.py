@@ -101,7 +101,7 @@ def test_the_checkpoint_is_the_same_again_and_the_model_stays(made, tiny_lm):
     assert facts["weights"] == before
     assert len(facts["losses"]) == 3
     assert facts["losses"][-1] < facts["losses"][0]
-    assert inspect(str(first))["status"] == "lookahead checkpoint, finished"
+    assert inspect(str(first)).status == "lookahead checkpoint, finished"
     assert AutoModelForCausalLM.from_pretrained(first).dtype == torch.float32
 
 
@@ -161,7 +161,7 @@ def test_embed_takes_gradients_there(run, made, tmp_path):
     assert headers[0]["model"]["source"] == headers[1]["model"]["source"]
     assert headers[0]["options"]["lookahead"]["weights"] == headers[1]["fingerprints"]["weights"]
     summary = choose((base, here), tmp_path / "replay", group_by=None, method="craig", combine="difference")
-    assert summary["status"] == "done"
+    assert summary.status == "done"
 
 
 def test_a_rerun_takes_the_checkpoint_that_is_there(run, monkeypatch):
@@ -229,7 +229,7 @@ def test_losses_before_stand_beside_those_after(run, tmp_path):
     rising = set(pq.read_table(here / "embeddings")["sample_id"].filter(pa.array(rises > 0)).to_pylist())
     assert set(picks["by-default"]) <= rising
     draw = choose((here,), tmp_path / "draw", method="interference", group_by=None)
-    assert draw["status"] == "done"
+    assert draw.status == "done"
 
 
 def samples(replay):
@@ -271,7 +271,7 @@ def test_losses_before_may_be_left_out(run, tmp_path):
         run("ahead")
     with pytest.raises(UsageError, match="--skip-base-loss is read with --lookahead"):
         run("other", ahead=False, skip_base_loss=True)
-    assert verify(VerifyConfig(directory=str(here)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(here))).status == "verified"
 
 
 def test_every_phase_must_tell_how_losses_rise(run, tmp_path):

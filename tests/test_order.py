@@ -80,14 +80,14 @@ def test_the_rest_of_the_manifest_is_kept(built, ordered):
 
 def test_summary_has_what_was_promised(built, ordered):
     out, summary = ordered
-    assert summary["command"] == "order"
-    assert summary["status"] == "done"
-    assert summary["totals"]["tokens per epoch"] == built.header["totals"]["replay_tokens"]
-    titles = [table["title"] for table in summary["tables"]]
+    assert summary.command == "order"
+    assert summary.status == "done"
+    assert summary.totals["tokens per epoch"] == built.header["totals"]["replay_tokens"]
+    titles = [table.title for table in summary.tables]
     assert titles == ["Order against drawing shards uniformly", "Tokens by rank"]
-    assert "effective shards" in summary["tables"][0]["columns"]
-    assert len(summary["tables"][1]["rows"]) == 2
-    json.dumps(summary)
+    assert "effective shards" in summary.tables[0].columns
+    assert len(summary.tables[1].rows) == 2
+    json.dumps(summary.as_dict())
     (report,) = load_manifest(str(out)).header["order"]["reports"]
     assert 0 < report["effective_shards"] <= report["shards"] == 9
 
@@ -125,7 +125,7 @@ def test_a_shard_that_plays_nothing_is_not_scheduled(tmp_path):
 
 def test_dry_run_writes_nothing(built, tmp_path):
     summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), dry_run=True))
-    assert summary["status"] == "dry-run"
+    assert summary.status == "dry-run"
     assert not (tmp_path / "o").exists()
 
 
@@ -133,9 +133,9 @@ def test_a_dry_run_costs_no_more_for_more_epochs(built, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(order_module, "plan_epoch", lambda *args: plans.append(plan_epoch(*args)) or plans[-1])
     summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), epochs=100_000, dry_run=True))
-    assert len(plans) == len(summary["tables"][1]["rows"]) == 20
-    per_epoch = summary["totals"]["tokens per epoch"]
-    assert summary["totals"]["tokens in all epochs"] == 100_000 * per_epoch
+    assert len(plans) == len(summary.tables[1].rows) == 20
+    per_epoch = summary.totals["tokens per epoch"]
+    assert summary.totals["tokens in all epochs"] == 100_000 * per_epoch
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -149,7 +149,7 @@ def test_schedules_without_end_are_refused(built, tmp_path, epochs, phrase, dry_
 
 def test_idle_ranks_are_a_warning(built, tmp_path):
     summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), world_size=500))
-    assert "some ranks get nothing" in summary["warnings"][0]
+    assert "some ranks get nothing" in summary.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,13 @@ def test_every_phase_has_a_schedule_for_every_epoch(tmp_path):
 def test_a_curriculum_that_a_schedule_breaks_is_a_warning(tmp_path):
     built = build_replay(tmp_path, shards=3, phases=3, curriculum=True)
     summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
-    (said,) = summary["warnings"]
+    (said,) = summary.warnings
     assert (
         "the curriculum of phase 0 (norm descending in 4 buckets), phase 2 (norm descending in 4 buckets) holds" in said
     )
     (tmp_path / "one").mkdir()
     built = build_replay(tmp_path / "one", shards=1, curriculum=True)
-    assert order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "p")))["warnings"] == []
+    assert order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "p"))).warnings == []
 
 
 def test_zero_norms_without_staleness_are_named(tmp_path):

@@ -27,18 +27,18 @@ def replay(run, tmp_path):
 def found(directory, **options):
     with pytest.raises(VerificationError) as error:
         verify(VerifyConfig(directory=str(directory), **options))
-    return [tuple(row) for row in error.value.summary["tables"][-1]["rows"]]
+    return [tuple(row) for row in error.value.summary.tables[-1].rows]
 
 
 def test_a_manifest_is_what_its_run_and_its_id_say(replay, run, later, tmp_path):
     header = json.loads((replay / "manifest.json").read_text())
     summary = verify(VerifyConfig(directory=str(replay), run=(str(run),), expect=header["manifest_id"]))
-    assert summary["status"] == "verified"
+    assert summary.status == "verified"
     assert ["embedding runs", f"{header['totals']['selected_samples']:,} samples, 4 shards", "ok"] in [
-        list(row) for row in summary["tables"][0]["rows"]
+        list(row) for row in summary.tables[0].rows
     ]
     choose((run, later), tmp_path / "combined", method="gradmatch", combine="concat")
-    assert verify(VerifyConfig(directory=str(tmp_path / "combined"), run=(str(run),)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(tmp_path / "combined"), run=(str(run),))).status == "verified"
 
 
 @pytest.mark.parametrize("method", ["craig", "importance"])
@@ -48,7 +48,7 @@ def test_a_choice_is_proved_by_making_it_again(run, tmp_path, method):
     config = ["--config", str(tmp_path / "replay" / "config.yaml"), "--out", str(tmp_path / "again")]
     assert main(["select", *config]) == 0
     header = json.loads((tmp_path / "replay" / "manifest.json").read_text())
-    assert verify(VerifyConfig(directory=str(tmp_path / "again"), expect=header["manifest_id"]))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(tmp_path / "again"), expect=header["manifest_id"])).status == "verified"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_id_is_what_was_expected(replay, run):
     problems = found(replay, expect=header["manifest_id"])
     assert [file for file, _, problem in problems if "is another one than was expected" in problem] == ["manifest.json"]
     run_id = json.loads((run / "run.json").read_text())["run_id"]
-    assert verify(VerifyConfig(directory=str(run), expect=run_id))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(run), expect=run_id)).status == "verified"
     assert found(run, expect="0" * 64)[0][0] == "run.json"
 
 

@@ -71,8 +71,8 @@ def test_a_page_of_one_selection_says_what_the_manifest_says(selections, tmp_pat
     assert f"{report_['random_distance']:.4g} random" in page.text
     assert f"{header['phases'][0]['random_validation_residual']:.4g} random" in page.text
     assert page.scripts == {}, "a page without a map needs no script"
-    assert summary["totals"]["points of the map"] == 0
-    assert summary["totals"]["bytes"] == (tmp_path / "a.html").stat().st_size < 200_000
+    assert summary.totals["points of the map"] == 0
+    assert summary.totals["bytes"] == (tmp_path / "a.html").stat().st_size < 200_000
 
 
 def test_the_page_can_be_walked_by_keyboard_and_asks_for_nothing(run, selections, tmp_path):
@@ -102,7 +102,7 @@ def test_the_map_has_all_picks_and_a_sample_of_the_rest(run, selections, tmp_pat
     page, summary = make(selections / "a", run=[run], out=tmp_path / "a.html", points=100)
     points = columns_of(page.data("map-data"))
     picks = ids(selections / "a")
-    assert summary["totals"]["points of the map"] == 100 == len(points["x"])
+    assert summary.totals["points of the map"] == 100 == len(points["x"])
     assert (points["mark"] == 1).sum() == len(picks)
     assert np.isfinite(points["x"]).all()
     rows = {row["sample_id"]: row for row in read_samples(selections / "a").to_pylist()}
@@ -162,7 +162,7 @@ def test_two_selections_stand_beside_each_other(run, selections, tmp_path):
     assert "Jaccard" in page.text
     for words in ("craig", "uniform", "group_alpha", header_of(selections / "b")["manifest_id"]):
         assert words in page.text
-    (warning,) = [text for text in summary["warnings"] if "another target" in text]
+    (warning,) = [text for text in summary.warnings if "another target" in text]
     assert warning[1:] in page.text
     plain, _ = make(selections / "a", selections / "b", out=tmp_path / "plain.html")
     assert "differences" in plain.ids()
@@ -172,7 +172,7 @@ def test_two_selections_stand_beside_each_other(run, selections, tmp_path):
 def test_the_second_may_be_of_another_checkpoint(run, later, selections, tmp_path):
     choose(later, tmp_path / "b", method="craig")
     page, summary = make(selections / "a", tmp_path / "b", run=[run], out=tmp_path / "ab.html")
-    assert any("was selected from other embedding runs" in text for text in summary["warnings"])
+    assert any("was selected from other embedding runs" in text for text in summary.warnings)
     marks = columns_of(page.data("map-data"))["mark"]
     assert ((marks == 2) | (marks == 3)).sum() == len(ids(tmp_path / "b"))
 
@@ -194,7 +194,7 @@ def test_every_realisation_and_phase(tmp_path, realisation):
         page, summary = make(built.replay, out=tmp_path / f"{phase}.html", phase=phase)
         chosen = [sample for sample in built.samples if sample["phase"] == phase]
         assert f"{len(chosen)} samples with" in page.text
-        assert summary["warnings"] == []
+        assert summary.warnings == []
         shown = [sample for sample in built.samples if shorten(sample["text"], 400) in page.text]
         assert len(shown) >= 4
     with pytest.raises(UsageError, match=r"--phase 2: .* has the phases 0, 1"):
@@ -209,19 +209,19 @@ def test_texts_come_from_the_corpus_where_it_is_at_hand(tmp_path, monkeypatch):
     shutil.move(built.corpus, moved)
     gone, summary = make(built.replay, out=tmp_path / "b.html")
     assert "The texts are not at hand." in gone.text
-    assert any("--root says where it lies now" in text for text in summary["warnings"])
+    assert any("--root says where it lies now" in text for text in summary.warnings)
     again, summary = make(built.replay, out=tmp_path / "c.html", root=str(moved))
-    assert summary["warnings"] == []
+    assert summary.warnings == []
     assert again.text == page.text
     for path in moved.iterdir():
         if path.suffix == ".jsonl":
             path.write_bytes(path.read_bytes().replace(b"gradient", b"GRADIENT"))
     changed, summary = make(built.replay, out=tmp_path / "d.html", root=str(moved))
-    assert any("the corpus has changed" in text for text in summary["warnings"])
+    assert any("the corpus has changed" in text for text in summary.warnings)
     assert "GRADIENT" not in changed.text
     monkeypatch.setattr(reading, "ROW_BYTES", 0)
     _, summary = make(built.replay, out=tmp_path / "e.html", root=str(moved))
-    assert any("read front to back" in text for text in summary["warnings"])
+    assert any("read front to back" in text for text in summary.warnings)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_partitions_by_cluster(run, tmp_path, method):
     choose(run, tmp_path / "again", **options)
     verify(VerifyConfig(directory=str(tmp_path / "replay")))
     assert data_bytes(tmp_path / "replay") == data_bytes(tmp_path / "again")
-    whole = choose(run, tmp_path / "whole", method=method, scope="global")["totals"]
+    whole = choose(run, tmp_path / "whole", method=method, scope="global").totals
     parts = load_manifest(str(tmp_path / "replay")).header
     assert parts["totals"]["selected_samples"] == pytest.approx(whole["selected samples"], abs=3)
     if method == "craig":

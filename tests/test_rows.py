@@ -27,7 +27,7 @@ def test_excluded_samples_are_neither_candidates_nor_mass(run, tmp_path):
     for method in ("uniform", "craig"):
         out = tmp_path / method
         summary = choose(run, out, method=method, budget="100%", exclude=str(tmp_path / "list.txt"))
-        assert summary["totals"]["samples"] == sum(ROWS) - len(gone)
+        assert summary.totals["samples"] == sum(ROWS) - len(gone)
         assert not gone & set(read_samples(out)["sample_id"].to_pylist())
         mass = sum(row[2] for key, row in candidates(run).items() if key not in gone)
         assert load_manifest(str(out)).header["totals"]["population_mass"] == pytest.approx(mass)
@@ -38,7 +38,7 @@ def test_entries_of_an_exclusion_list_that_name_nothing_are_a_warning(run, tmp_p
     (tmp_path / "list.txt").write_text(f"{sample.upper()}\nnobody\n{'AB' * 16}\n")
     for dry_run in (True, False):
         summary = choose(run, tmp_path / "replay", exclude=str(tmp_path / "list.txt"), dry_run=dry_run)
-        (warning,) = [line for line in summary["warnings"] if "--exclude" in line]
+        (warning,) = [line for line in summary.warnings if "--exclude" in line]
         assert "2 entries name nothing" in warning
 
 

@@ -97,13 +97,13 @@ TAMPERED = {
 
 def test_a_whole_run_passes(whole, tmp_path):
     summary = verify(VerifyConfig(directory=str(whole)))
-    assert summary["status"] == "verified"
-    assert summary["totals"]["run_id"] == json.loads((whole / "run.json").read_text())["run_id"]
-    assert [row[2] for row in summary["tables"][0]["rows"]] == ["ok"] * 3
-    assert inspect(str(whole))["status"] == "embedding run, finished"
+    assert summary.status == "verified"
+    assert summary.totals["run_id"] == json.loads((whole / "run.json").read_text())["run_id"]
+    assert [row[2] for row in summary.tables[0].rows] == ["ok"] * 3
+    assert inspect(str(whole)).status == "embedding run, finished"
     choose(whole, tmp_path / "replay", method="craig")
     (named,) = load_manifest(str(tmp_path / "replay")).header["provenance"]["runs"]
-    assert named["run_id"] == summary["totals"]["run_id"]
+    assert named["run_id"] == summary.totals["run_id"]
 
 
 @pytest.mark.parametrize("what", TAMPERED)
@@ -115,7 +115,7 @@ def test_tampering_is_named_by_select_and_verify(run, tmp_path, what):
     assert not (tmp_path / "replay").exists()
     with pytest.raises(VerificationError) as caught:
         verify(VerifyConfig(directory=str(run)))
-    problems = caught.value.summary["tables"][1]["rows"]
+    problems = caught.value.summary.tables[1].rows
     assert any(file in row[0] for row in problems)
 
 
@@ -146,7 +146,7 @@ def test_files_that_are_missing_or_too_many(run):
     for check in (lambda: verify(VerifyConfig(directory=str(run))), lambda: inspect(str(run))):
         with pytest.raises(VerificationError) as caught:
             check()
-        found = {row[0]: row[2] for row in caught.value.summary["tables"][-1]["rows"]}
+        found = {row[0]: row[2] for row in caught.value.summary.tables[-1].rows}
         assert found["embeddings/000003-00001.parquet"] == "is missing"
         assert found["embeddings/000009-00000.parquet"] == "is of no unit of this run"
 
@@ -169,7 +169,7 @@ def test_counts_that_do_not_add_up(run):
     reseal_run(run)
     with pytest.raises(VerificationError) as caught:
         verify(VerifyConfig(directory=str(run)))
-    found = " ".join(row[2] for row in caught.value.summary["tables"][1]["rows"])
+    found = " ".join(row[2] for row in caught.value.summary.tables[1].rows)
     assert "rows is 49, but its units add up to 50" in found
     assert "has 25 rows, but units.parquet says 24" in found
 

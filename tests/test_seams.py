@@ -118,16 +118,16 @@ def test_an_export_is_one_class(tmp_path, monkeypatch, curriculum):
     for to in ("texts", "jsonl"):
         assert main(["export", str(built.replay), "--to", "jsonl", "--out", str(tmp_path / to)]) == 0
         export(ExportConfig(replay=str(built.replay), to=to, out=str(tmp_path / to), overwrite=True))
-    assert inspect(str(tmp_path / "texts"))["totals"]["format"] == "texts"
+    assert inspect(str(tmp_path / "texts")).totals["format"] == "texts"
     plain = "".join(path.read_text() for path in sorted((tmp_path / "texts").rglob("*.txt")))
     lines = [line for path in sorted((tmp_path / "jsonl").rglob("*.zst")) for line in read_lines(path.read_bytes())]
     assert [json.loads(line) for line in plain.splitlines()] == [json.loads(line)["text"] for line in lines]
     changed = next((tmp_path / "texts").rglob("*.txt"))
     for replay in (None, str(built.replay)):
-        assert verify(VerifyConfig(directory=str(tmp_path / "texts"), replay=replay))["status"] == "verified"
+        assert verify(VerifyConfig(directory=str(tmp_path / "texts"), replay=replay)).status == "verified"
     changed.write_text(changed.read_text().replace("a", "b", 1))
     reseal_export(tmp_path / "texts")
-    assert verify(VerifyConfig(directory=str(tmp_path / "texts")))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(tmp_path / "texts"))).status == "verified"
     with pytest.raises(VerificationError, match="the text is not what was chosen"):
         verify(VerifyConfig(directory=str(tmp_path / "texts"), replay=str(built.replay)))
     (tmp_path / "texts" / "data" / "mine.csv").write_text("not of this command")

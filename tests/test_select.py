@@ -38,7 +38,7 @@ def test_every_manifest_holds_what_it_promises(run, tmp_path, method, scope, bud
     verify(VerifyConfig(directory=str(out)))
     header, rows, population = load_manifest(str(out)).header, read_samples(out), candidates(run)
     ids = rows["sample_id"].to_pylist()
-    assert len(set(ids)) == len(ids) == summary["totals"]["selected samples"]
+    assert len(set(ids)) == len(ids) == summary.totals["selected samples"]
     assert [population[key][0] for key in ids] == rows["group"].to_pylist()
     assert [population[key][1] for key in ids] == rows["n_tokens"].to_pylist()
     assert set(rows["method"].to_pylist()) == {method}
@@ -188,7 +188,7 @@ def test_replay_tokens_beyond_the_cap_are_a_warning(run, tmp_path):
     replay = header["weighting"]["replay_tokens"]
     assert replay["realised"] == 2 * header["totals"]["selected_tokens"]
     assert replay["realised"] + replay["shortfall"] == pytest.approx(1_000_000)
-    assert any("cap of 2" in warning for warning in summary["warnings"])
+    assert any("cap of 2" in warning for warning in summary.warnings)
 
 
 def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path):
@@ -198,7 +198,7 @@ def test_uneven_weights_are_warned_of_where_they_are_realised(run, tmp_path):
             out = tmp_path / realisation / budget
             options = {"method": "craig", "budget": budget, "neighbours": 200, "similarity": "euclidean"}
             options |= {"group_by": None, "realisation": realisation}
-            warned = any("tokens effective" in line for line in choose(run, out, **options)["warnings"])
+            warned = any("tokens effective" in line for line in choose(run, out, **options).warnings)
             phase = load_manifest(str(out)).header["phases"][0]
             uneven = phase["effective_tokens"] < 0.5 * phase["tokens"]
             assert warned == (uneven and realisation == "repeat")
@@ -210,21 +210,21 @@ def test_warnings_name_what_weakens_a_selection(tmp_path):
     run = build_run(tmp_path / "run", rows=(60, 3), languages=(None,))
     options = {"method": "craig", "scope": "shard"}
     few = choose(run, tmp_path / "few", budget="3 samples", neighbours=4, group_by="language", **options)
-    assert any("--neighbours 4 is few" in warning and "26" in warning for warning in few["warnings"])
-    assert any("--group-by language: no sample has a value" in warning for warning in few["warnings"])
-    assert any("1 of 2 cells" in warning for warning in few["warnings"])
+    assert any("--neighbours 4 is few" in warning and "26" in warning for warning in few.warnings)
+    assert any("--group-by language: no sample has a value" in warning for warning in few.warnings)
+    assert any("1 of 2 cells" in warning for warning in few.warnings)
     enough = choose(run, tmp_path / "enough", budget="21 samples", neighbours=60, **options)
-    assert enough["warnings"] == []
+    assert enough.warnings == []
 
 
 def test_dry_run_writes_nothing(run, tmp_path):
     for method, scope in (("uniform", "global"), ("craig", "shard")):
         summary = choose(run, tmp_path / "replay", method=method, scope=scope, group_by="language", dry_run=True)
-        assert summary["status"] == "dry-run"
-        assert summary["totals"]["samples"] == sum(ROWS)
-        assert sum(row[-1] for row in summary["tables"][0]["rows"]) == int(0.15 * sum(ROWS))
+        assert summary.status == "dry-run"
+        assert summary.totals["samples"] == sum(ROWS)
+        assert sum(row[-1] for row in summary.tables[0].rows) == int(0.15 * sum(ROWS))
         assert not (tmp_path / "replay").exists()
-    json.dumps(summary)
+    json.dumps(summary.as_dict())
 
 
 @pytest.mark.parametrize(

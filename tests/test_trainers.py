@@ -161,6 +161,18 @@ def test_llamafactory_reads_plays_in_order(repository, tmp_path, tiny_lm):
     assert read_by(repository, "llamafactory", "llamafactory", out / "data") == tokenizer(texts)["input_ids"]
 
 
+@pytest.mark.parametrize("kind", ["trl", "axolotl"])
+def test_plays_are_sequences_in_order(repository, tmp_path, tiny_lm, kind):
+    """Each with EOS behind it: batches of TRL's SFTTrainer, and the training set that axolotl prepares."""
+    built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
+    out = tmp_path / "out"
+    export(ExportConfig(replay=str(built.replay), out=str(out), to="hf"), make_steps=InlineSteps)
+    (out / "model.txt").write_text(str(tiny_lm))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    texts = [sample["text"] + tokenizer.eos_token for _, sample, _ in built.sequence()]
+    assert read_by(repository, kind, kind, out / "data") == tokenizer(texts)["input_ids"]
+
+
 def test_the_hugging_face_trainer_plays_the_manifest_and_resumes_after_a_kill(
     repository, tmp_path, monkeypatch, embedded, tiny_lm, sample_data
 ):

@@ -41,9 +41,9 @@ def problems(directory, **options):
     with pytest.raises(VerificationError) as error:
         verify(VerifyConfig(directory=str(directory), **options))
     summary = error.value.summary
-    json.dumps(summary)
-    assert summary["status"] == "failed"
-    rows = summary["tables"][-1]["rows"]
+    json.dumps(summary.as_dict())
+    assert summary.status == "failed"
+    rows = summary.tables[-1].rows
     assert rows[0][2] in str(error.value)
     assert "\n" not in str(error.value)
     return rows
@@ -52,9 +52,9 @@ def problems(directory, **options):
 def test_sound_manifests_pass(replay, ordered):
     for directory, checks in ((replay, 3), (ordered, 4)):
         summary = verify(VerifyConfig(directory=str(directory), sources=True))
-        assert summary["status"] == "verified"
-        assert [row[2] for row in summary["tables"][0]["rows"]] == ["ok"] * checks
-        json.dumps(summary)
+        assert summary.status == "verified"
+        assert [row[2] for row in summary.tables[0].rows] == ["ok"] * checks
+        json.dumps(summary.as_dict())
 
 
 def test_verifying_leaves_no_trace(replay, tmp_path):
@@ -311,14 +311,14 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
 def test_every_realisation_order_and_number_of_phases_is_sound(made, realisation, phases, curriculum):
     replay = made(realisation=realisation, phases=phases, curriculum=curriculum)
-    assert verify(VerifyConfig(directory=str(replay)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(replay))).status == "verified"
 
 
 @pytest.mark.parametrize("realisation", ["loss", "none"])
 def test_schedules_of_every_phase_and_realisation_are_checked(made, tmp_path, realisation):
     replay, ordered = made(realisation=realisation, phases=3, curriculum=True), tmp_path / "ordered"
     order(OrderConfig(replay=str(replay), out=str(ordered), epochs=2, world_size=2))
-    assert verify(VerifyConfig(directory=str(ordered)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(ordered))).status == "verified"
     change_rows(ordered / "schedule/2-1.parquet", lambda rows: rows[1].update(q=rows[1]["q"] * (1 + 1e-8)))
     reseal(ordered)
     found = problems(ordered)
@@ -541,7 +541,7 @@ def moved(pristine, replay, tmp_path):
 
 def test_a_moved_corpus_is_found_by_root(moved):
     replay, corpus = moved
-    assert verify(VerifyConfig(directory=str(replay), sources=True, root=str(corpus)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(replay), sources=True, root=str(corpus))).status == "verified"
     found = problems(replay, sources=True, root=str(corpus / "nowhere"))
     assert len(found) == 4
     assert found[0][0] == str(corpus / "nowhere" / "part-00.jsonl")

@@ -69,8 +69,8 @@ def problems(directory, replay=None, **options):
     with pytest.raises(VerificationError) as error:
         check(directory, replay, **options)
     summary = error.value.summary
-    json.dumps(summary)
-    rows = summary["tables"][-1]["rows"]
+    json.dumps(summary.as_dict())
+    rows = summary.tables[-1].rows
     assert rows[0][2] in str(error.value)
     assert "\n" not in str(error.value)
     return rows
@@ -83,9 +83,9 @@ def problems(directory, replay=None, **options):
 def test_a_sound_export_passes(exports, embedded, name):
     for replay, checks in ((None, 4), (embedded.replay, 5)):
         summary = check(exports[name], replay, expect=load_manifest(str(embedded.replay)).manifest_id)
-        assert summary["status"] == "verified"
-        assert [row[2] for row in summary["tables"][0]["rows"]] == ["ok"] * checks
-        assert summary["totals"]["lines"] == len(embedded.plays)
+        assert summary.status == "verified"
+        assert [row[2] for row in summary.tables[0].rows] == ["ok"] * checks
+        assert summary.totals["lines"] == len(embedded.plays)
 
 
 @FORMATS
@@ -172,7 +172,7 @@ def test_phases_curricula_and_realisations_pass(tmp_path, monkeypatch, to, reali
         uids=EXPORTS[to].joins,
     )  # fmt: skip
     make(built.replay, tmp_path / "out", to)
-    assert check(tmp_path / "out", built.replay)["status"] == "verified"
+    assert check(tmp_path / "out", built.replay).status == "verified"
     assert len(plays_files(tmp_path / "out")) > 4 or EXPORTS[to].layout == "whole"
 
 
@@ -183,13 +183,13 @@ def test_schedules_pass_and_another_order_does_not(tmp_path, to):
         options = {"epochs": 2, "world_size": 2, "seed": seed}
         order(OrderConfig(replay=str(built.replay), out=str(tmp_path / f"ordered-{seed}"), **options))
     make(tmp_path / "ordered-1", tmp_path / "out", to)
-    assert check(tmp_path / "out", tmp_path / "ordered-1")["status"] == "verified"
+    assert check(tmp_path / "out", tmp_path / "ordered-1").status == "verified"
     ids = [load_manifest(str(tmp_path / f"ordered-{seed}")).manifest_id for seed in (1, 2)]
     (found,) = problems(tmp_path / "out", tmp_path / "ordered-2")
     assert found[0] == "export.json"
     assert found[2].startswith(f"parent is {ids[0]}, but ")
     reseal_export(tmp_path / "out", lambda header: header.update(parent=ids[1]))
-    assert check(tmp_path / "out")["status"] == "verified"
+    assert check(tmp_path / "out").status == "verified"
     assert any("is expected here" in what or "holds plays that" in what for _, _, what in problems(
         tmp_path / "out", tmp_path / "ordered-2"
     ))  # fmt: skip
@@ -198,7 +198,7 @@ def test_schedules_pass_and_another_order_does_not(tmp_path, to):
 
 def test_beam_checks_as_well(exports, embedded, monkeypatch):
     monkeypatch.undo()
-    assert check(exports["jsonl"], embedded.replay, workers=2)["status"] == "verified"
+    assert check(exports["jsonl"], embedded.replay, workers=2).status == "verified"
 
 
 def test_verifying_leaves_no_trace(exports, embedded):
@@ -228,7 +228,7 @@ def test_a_changed_missing_or_added_file_is_named(copied, embedded, name):
         path.unlink()
         assert [file, None, "is missing"] in [list(found) for found in problems(out, embedded.replay)]
         path.write_bytes(data)
-    assert check(out, embedded.replay)["status"] == "verified"
+    assert check(out, embedded.replay).status == "verified"
     for file in ("data/notes.txt", "notes.txt", f"data/zzz{EXPORTS[header_of(out)['to']].suffix}"):
         (out / file).write_bytes(b"?")
         assert [file, None, "does not belong to the export"] in [list(found) for found in problems(out)]
@@ -313,7 +313,7 @@ def test_a_forger_is_found_by_the_manifest(copied, embedded, name, kind):
     if kind == "one doubled" and "repeat" in records[0]:
         assert problems(out)[0][:2] == [file, 3]
     else:
-        assert check(out)["status"] == "verified"  # nothing but the manifest can tell
+        assert check(out).status == "verified"  # nothing but the manifest can tell
     found = [[where, row] for where, row, _ in problems(out, embedded.replay)]
     place = len(records) - 1 if play is None else play
     if "sample_id" in records[0]:
@@ -332,7 +332,7 @@ def test_a_file_that_a_forger_took_out_is_named(copied, embedded, name):
     for index in ("index.json", "shards.json", "state.json", "dataset_info.json"):
         (out / "data" / index).unlink(missing_ok=True)
     reseal_export(out)
-    assert check(out)["status"] == "verified"
+    assert check(out).status == "verified"
     assert any(where == "export.json" and f"does not list {file}" in what for where, _, what in problems(
         out, embedded.replay
     ))  # fmt: skip
@@ -347,7 +347,7 @@ def test_files_that_were_exchanged_are_named(tmp_path):
     first.write_bytes(second.read_bytes())
     second.write_bytes(data)
     reseal_export(out)
-    assert check(out)["status"] == "verified"
+    assert check(out).status == "verified"
     assert {(str(first.relative_to(out)), 0), (str(second.relative_to(out)), 0)} <= {
         (file, row) for file, row, _ in problems(out, built.replay)
     }
@@ -392,7 +392,7 @@ def test_an_index_with_another_order_is_named(tmp_path, monkeypatch, to, index):
 def test_what_the_header_says_of_the_training_is_the_manifests(copied, embedded, field, value, phrase):
     out = copied("jsonl")
     reseal_export(out, lambda header: header.update({field: value}))
-    assert check(out)["status"] == "verified"
+    assert check(out).status == "verified"
     assert any(phrase in what for _, _, what in problems(out, embedded.replay))
 
 
@@ -404,7 +404,7 @@ def test_sentences_of_another_release_are_its_own(copied, embedded):
     sums = outputs.parse_sums((out / "SHA256SUMS").read_text())
     sums["TRAINING.md"] = outputs.hash_file(str(out / "TRAINING.md"))[0]
     (out / "SHA256SUMS").write_text(outputs.sums_text(sums))
-    assert check(out, embedded.replay)["status"] == "verified"
+    assert check(out, embedded.replay).status == "verified"
 
 
 def test_another_page_is_named(copied):
@@ -436,7 +436,7 @@ def test_a_damaged_header_is_told(copied, change, phrase):
     io.write_json(str(out / "export.json"), header)
     with pytest.raises(VerificationError) as error:
         check(out)
-    listed = error.value.summary["tables"][-1]["rows"]
+    listed = error.value.summary.tables[-1].rows
     assert any(phrase.replace("\\", "") in what for _, _, what in listed)
     (out / "export.json").write_text("{")
     assert ["export.json", None, "is not valid JSON"] in map(list, problems(out))
@@ -505,8 +505,8 @@ def shortened(embedded, tmp_path_factory):
 def test_what_was_left_out_is_allowed(embedded, shortened, tmp_path, name):
     to, ids = name.removesuffix("-ids"), name.endswith("-ids")
     out = make(embedded.replay, tmp_path / "out", to, ids=ids, exclude=shortened[1])
-    assert check(out, embedded.replay)["status"] == "verified"
-    assert check(out, embedded.replay, exclude=shortened[1])["status"] == "verified"
+    assert check(out, embedded.replay).status == "verified"
+    assert check(out, embedded.replay, exclude=shortened[1]).status == "verified"
     (tmp_path / "other").write_text("somebody\n")
     (found,) = problems(out, embedded.replay, exclude=str(tmp_path / "other"))
     assert found[2] == "excluded.entries_sha256 is not that of the list"
@@ -524,7 +524,7 @@ def test_whole_documents_may_be_left_out_by_their_text(tmp_path, tiny_lm, monkey
     (tmp_path / "list").write_text(content_hash(text.encode()).hex() + "\n")
     out = make(built.replay, tmp_path / "out", "jsonl", exclude=str(tmp_path / "list"))
     assert header_of(out)["excluded"]["lines"] > 1
-    assert check(out, built.replay, exclude=str(tmp_path / "list"))["status"] == "verified"
+    assert check(out, built.replay, exclude=str(tmp_path / "list")).status == "verified"
 
 
 def test_more_than_was_left_out_is_named(embedded, shortened, tmp_path):
@@ -560,7 +560,7 @@ def test_more_than_was_left_out_is_named(embedded, shortened, tmp_path):
             header["files"][file]["tokens"] -= tokens
 
     reseal_export(out, cover_up)
-    assert check(out, embedded.replay)["status"] == "verified"  # as far as the counts allow
+    assert check(out, embedded.replay).status == "verified"  # as far as the counts allow
     assert any(f"sample {victim} is not played, and the list does not" in what for _, _, what in problems(
         out, embedded.replay, exclude=shortened[1]
     ))  # fmt: skip
@@ -602,7 +602,7 @@ def blends_of(out):
 def test_mixes_pass(phased, tmp_path, to, options):
     out = mixed(phased, tmp_path / "out", to, **options)
     for replay in (None, phased):
-        assert check(out, replay)["status"] == "verified"
+        assert check(out, replay).status == "verified"
 
 
 @pytest.mark.parametrize("to", BLENDED)
@@ -610,7 +610,7 @@ def test_a_blend_that_a_forger_changed_is_named(embedded, tmp_path, to):
     """It is held to the header, wherever the export lies now; the path in it is that of --out."""
     out = mixed(embedded.replay, tmp_path / "out", to, mix_fraction=0.125)
     out = out.rename(tmp_path / "moved")
-    assert check(out, embedded.replay)["status"] == "verified"
+    assert check(out, embedded.replay).status == "verified"
     (blend,) = blends_of(out)
     whole = blend.read_text()
     changes = [("0.875", "0.5"), ("/EXPORT/new", "/other"), (f"{tmp_path}/out", "out"), ("\n", "\n\n"), ("/data", "/x")]
@@ -661,7 +661,7 @@ def test_shares_of_phases_are_the_manifests(phased, tmp_path):
 
     reseal_export(out, change)
     reseal_export(out)
-    assert check(out)["status"] == "verified"
+    assert check(out).status == "verified"
     assert [list(found) for found in problems(out, phased)] == [
         ["export.json", None, "mixes data/phase-001 by 0.5, but the manifest gives 0.25"]
     ]
@@ -699,9 +699,9 @@ def test_a_damaged_manifest_is_told_as_such(exports, embedded, tmp_path):
 def test_the_command(exports, embedded, capsys):
     assert main(["verify", str(exports["olmo"]), "--replay", str(embedded.replay), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["totals"]["format"] == "olmo"
-    assert summary["tables"][0]["rows"][-1][0] == "plays of the manifest"
+    assert summary.totals["format"] == "olmo"
+    assert summary.tables[0].rows[-1][0] == "plays of the manifest"
     assert (
         sum(visits.samples.sum() for visits in read_visits(load_manifest(str(embedded.replay))).values())
-        == (summary["totals"]["lines"])
+        == (summary.totals["lines"])
     )

@@ -32,13 +32,35 @@ Mixed with a new corpus, plays of replay in their order: `interleave_datasets([n
     samples="text, or text and token ids",
     proved=("datasets",),
 )
-_TRL = Trainer(
-    name="Hugging Face Trainer, TRL",
+_TRAINER = Trainer(
+    name="Hugging Face Trainer",
     recipe="""
-They shuffle unless told not to: `TrainingArguments(train_sampling_strategy="sequential")` (transformers 5.2 or newer).
+It shuffles unless told not to: `TrainingArguments(train_sampling_strategy="sequential")` (transformers 5.2 or newer).
 """,
     order="kept, with `sequential`",
     weights="a column, for a loss of your own",
+)
+_TRL = Trainer(
+    name="TRL",
+    recipe="""
+```python
+from datasets import load_from_disk
+from trl import SFTConfig, SFTTrainer
+
+settings = SFTConfig(
+    output_dir="OUT", dataset_text_field="text", packing=False, max_length=LENGTH,
+    train_sampling_strategy="sequential", num_train_epochs=1,
+)
+SFTTrainer("MODEL", settings, train_dataset=load_from_disk("EXPORT/{folder}")).train()
+```
+
+LENGTH is to hold a window with BOS and EOS; what is longer is cut off. With packing, sequences are put together by
+their lengths, in an order of its own. Mixed with a new corpus: `train_dataset=interleave_datasets([new, replay],
+probabilities=[{rest}, {share}], seed=SEED)`.
+""",
+    order="kept, with `sequential` and without packing",
+    weights="do not reach it",
+    proved=("trl",),
 )
 _AXOLOTL = Trainer(
     name="axolotl",
@@ -48,10 +70,18 @@ datasets:
   - {path: "EXPORT/{folder}", type: completion, field: text}
 shuffle_merged_datasets: false
 curriculum_sampling: true
+sample_packing: false
+sequence_len: LENGTH
+num_epochs: 1
 ```
+
+LENGTH is to hold a window with BOS and EOS; what is longer is cut into several sequences. With a new corpus as another
+entry of `datasets` the two follow each other; to mix them, save `interleave_datasets([new, replay],
+probabilities=[{rest}, {share}], seed=SEED)` of Hugging Face datasets and name that.
 """,
-    order="kept, with both options",
+    order="kept, with both options and without packing",
     weights="do not reach it",
+    proved=("axolotl",),
 )
 
 
@@ -65,7 +95,7 @@ class HuggingFace(ExportFormat):
     unit: ClassVar[str] = "row"
     layout: ClassVar = "parts"
     writes_ids: ClassVar[bool] = True
-    trainers: ClassVar[tuple[Trainer, ...]] = (_DATASETS, _TRL, _AXOLOTL)
+    trainers: ClassVar[tuple[Trainer, ...]] = (_DATASETS, _TRAINER, _TRL, _AXOLOTL)
     media: ClassVar[Media | None] = Media(types=("application/vnd.apache.arrow.stream",))
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:

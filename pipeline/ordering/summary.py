@@ -78,11 +78,11 @@ class OrderReport:
             },
             tables=[
                 Table(title="Order against drawing shards uniformly", columns=titles, rows=self.phase_rows),
-                {
-                    "title": "Tokens by rank",
-                    "columns": ["phase", "epoch", "least", "mean", "most", "spread"],
-                    "rows": self.epoch_rows,
-                },
+                Table(
+                    title="Tokens by rank",
+                    columns=["phase", "epoch", "least", "mean", "most", "spread"],
+                    rows=self.epoch_rows,
+                ),
             ],
             warnings=self.warnings,
         )

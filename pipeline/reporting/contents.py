@@ -82,7 +82,7 @@ def sections_of(
         )
     ]
     if differences:
-        tables = [table(one["columns"], one["rows"], one["title"]) for one in differences]
+        tables = [table(one.columns, one.rows, one.title) for one in differences]
         found.append(Section("differences", "Differences", tag("div", *tables, class_="tables")))
     bars = tuple(mix(facts, order, most) for facts in selections)
     plots = _distributions(selections, population)
@@ -269,9 +269,9 @@ def turned(one: Table, columns: Sequence[str], called: dict[str, str]) -> Table:
         columns: what heads the new columns.
         called: its columns that become rows, and what they are called there.
     """
-    places = [(one["columns"].index(name), words) for name, words in called.items()]
-    rows = [[words, *(figure(row[place]) for row in one["rows"])] for place, words in places]
-    return Table(title=one["title"], columns=list(columns), rows=rows)
+    places = [(one.columns.index(name), words) for name, words in called.items()]
+    rows = [[words, *(figure(row[place]) for row in one.rows)] for place, words in places]
+    return Table(title=one.title, columns=list(columns), rows=rows)
 
 
 def difference_tables(selections: Sequence[Facts]) -> list[Table]:

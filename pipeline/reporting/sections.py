@@ -169,7 +169,7 @@ def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
 def _unfolding(title: str, columns: Sequence[str], rows: list[list[Any]]) -> Html:
     """A table that unfolds, of its first rows where there are very many."""
     shown = first_rows(title, list(columns), rows, _ROWS_SHOWN)
-    return details(shown["title"], table(shown["columns"], shown["rows"]))
+    return details(shown.title, table(shown.columns, shown.rows))
 
 
 def fit(facts: Facts) -> Html:

@@ -38,6 +38,8 @@ _HOMES = {
     "ReportConfig": "cptsel.pipeline.reporting.config",
     "Replay": "cptsel.pipeline.views",
     "Run": "cptsel.pipeline.views",
+    "Summary": "cptsel.pipeline.summary",
+    "Table": "cptsel.pipeline.summary",
     "SelectConfig": "cptsel.pipeline.selection.config",
     "VerifyConfig": "cptsel.pipeline.config",
     "compare": "cptsel.pipeline.compare",

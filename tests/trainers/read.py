@@ -244,6 +244,81 @@ def llamafactory(folder: str) -> Iterator[Any]:
         yield row["input_ids"]
 
 
+def trl(folder: str) -> Iterator[Any]:
+    """Token ids of batches, as the loader of SFTTrainer deals them out for training."""
+    from datasets import load_from_disk
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    model = Path(folder).parent.joinpath("model.txt").read_text()
+    with tempfile.TemporaryDirectory() as work:
+        settings = SFTConfig(
+            output_dir=work,
+            dataset_text_field="text",
+            packing=False,
+            max_length=64,
+            train_sampling_strategy="sequential",
+            per_device_train_batch_size=4,
+            num_train_epochs=1,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+        )
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        trainer = SFTTrainer(model, settings, train_dataset=load_from_disk(folder), processing_class=tokenizer)
+        for batch in trainer.get_train_dataloader():
+            for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+                kept = ids[mask.bool()].tolist()
+                assert labels[mask.bool()].tolist() == kept
+                yield kept
+
+
+def axolotl(folder: str) -> Iterator[Any]:
+    """Token ids of its training set, as its command line prepares it; what counts, packs and quantises is not there."""
+    os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    stand_in(
+        {
+            "posthog": {},
+            "numba": {"njit": lambda function: function},
+            "bitsandbytes": {},
+            "bitsandbytes.nn": {"Linear4bit": object, "Params4bit": object},
+            "fastcore": {},
+            "fastcore.parallel": {"parallel": None},
+            "termcolor": {"colored": lambda text, *_, **__: text},
+        }
+    )
+    from axolotl.utils.data.sft import prepare_datasets
+    from axolotl.utils.dict import DictDefault
+    from transformers import AutoTokenizer
+
+    model = Path(folder).parent.joinpath("model.txt").read_text()
+    with tempfile.TemporaryDirectory() as work:
+        settings = DictDefault(
+            {
+                "datasets": [{"path": folder, "type": "completion", "field": "text"}],
+                "shuffle_merged_datasets": False,
+                "curriculum_sampling": True,
+                "sample_packing": False,
+                "sequence_len": 64,
+                "dataset_prepared_path": work,
+                "dataset_num_proc": 1,
+                "val_set_size": 0,
+                "num_epochs": 1,
+                "micro_batch_size": 4,
+                "gradient_accumulation_steps": 1,
+                "batch_size": 4,
+                "base_model": model,
+                "tokenizer_config": model,
+                "seed": 1,
+            }
+        )
+        found, *_ = prepare_datasets(settings, AutoTokenizer.from_pretrained(model))
+        for row in found:
+            assert row["labels"] == row["input_ids"]
+            yield row["input_ids"]
+
+
 def llamafactory_v1(folder: str) -> Iterator[Any]:
     """Texts, and what each token weighs."""
     from llamafactory.v1.core.data_engine import DataEngine
