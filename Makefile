@@ -5,6 +5,8 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo-out
+STORES := .engines/stores
+JARS := $(or $(CPTSEL_SHARED),../shared)/jars/make_job_server.py
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -50,9 +52,14 @@ lint: $(VENV)/.installed-dev  ## style, types and the order of imports
 test: lint  ## lint, then every test that is quick
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark or trainers' libraries
-	$(BIN)/python tests/trainers/environments.py
+test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark, object stores or trainers' libraries
+	$(BIN)/python tests/environments.py
+	@if command -v java >/dev/null && [ -e "$(JARS)" ]; then \
+		$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[spark]'; \
+	else echo "tests of Spark will be skipped: no java, or no $(JARS)"; fi
 	$(BIN)/pytest -m 'slow or spark or trainers' $(PYTEST_ARGS)
+	@if [ -e $(STORES)/installed.txt ]; then $(STORES)/bin/python -m pytest -m stores $(PYTEST_ARGS); \
+	else echo "tests of object stores are skipped: their packages could not be installed"; fi
 
 docs: $(VENV)/.installed-dev  ## write docs/cli.md, docs/trainers.md and the tables of docs/methods.md and README.md anew
 	$(BIN)/python docs/generate_cli.py
@@ -60,4 +67,4 @@ docs: $(VENV)/.installed-dev  ## write docs/cli.md, docs/trainers.md and the tab
 	$(BIN)/python docs/generate_trainers.py
 
 clean:  ## remove what make made, the virtual environment too
-	rm -rf $(VENV) .trainers $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .engines .trainers $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Files through Beam's filesystems: local paths and gs://, s3://, hdfs:// alike; every write is atomic.
+"""Files on local paths and, through Beam's filesystems, on gs://, s3:// and hdfs://; every write is atomic.
 
 A file is written under a temporary name that no other attempt uses, and is then renamed. A reader never sees half a
 file, and two attempts of one task may run at once, as they write the same bytes.
@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
+from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
+from cptsel.pipeline import stores
 from cptsel.pipeline.errors import PartialError, UsageError
 
 #: Name of a file that is being written, and of what a killed write leaves behind; its group is the final name.
@@ -46,18 +47,11 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(path)
 
 
-def _call(action: str, path: str, function: Any, *args: Any) -> Any:
-    try:
-        return function(*args)
-    except ValueError as error:  # Beam: no filesystem for this scheme
-        raise UsageError(
-            f"{path}: can't {action}: {error}; install the extra for this filesystem (cptsel[gcp], cptsel[aws])"
-        ) from error
-
-
 def match(pattern: str) -> list[FileMetadata]:
     """Files that match a glob, sorted by path; metadata with ``path`` and ``size_in_bytes``."""
-    (result,) = _call("list", pattern, FileSystems.match, [pattern])
+    if is_remote(pattern):
+        return sorted(stores.match(pattern), key=lambda entry: entry.path)
+    (result,) = FileSystems.match([pattern])
     return sorted(result.metadata_list, key=lambda entry: entry.path)
 
 
@@ -79,7 +73,7 @@ def list_names(directory: str, suffix: str = "") -> list[str]:
 
 def exists(path: str) -> bool:
     """Whether a file or local directory is there."""
-    return os.path.exists(path) if not is_remote(path) else bool(_call("find", path, FileSystems.exists, path))
+    return stores.exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def size(path: str) -> int:
@@ -98,9 +92,7 @@ def size(path: str) -> int:
 
 def open_read(path: str) -> BinaryIO:
     """Open for reading as raw bytes, never decompressed: Beam's own reader takes half a gzip for a whole one."""
-    if not is_remote(path):
-        return open(path, "rb")
-    return _call("open", path, lambda: FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    return stores.open_read(path) if is_remote(path) else open(path, "rb")
 
 
 def read_bytes(path: str) -> bytes:
@@ -123,33 +115,23 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
     """A binary file object whose bytes appear at ``path`` all at once when the block ends, or not at all."""
     directory, name = posixpath.split(path)
     temporary = join(directory, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
-    if not is_remote(path):
-        os.makedirs(directory or ".", exist_ok=True)
-        try:
-            with open(temporary, "wb") as handle:
-                yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        except BaseException as error:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            if isinstance(error, OSError) and error.errno in _FULL:  # of one kind and with its path, in every step
-                reason = (error.strerror or str(error)).lower()
-                raise PartialError(
-                    f"{path}: can't be written ({reason}); make room and run the command again"
-                ) from error
-            raise
-        return
-    try:
-        with _call(
-            "write", path, lambda: FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
-        ) as handle:
+    if is_remote(path):
+        with stores.writer(path, temporary) as handle:
             yield handle
-        FileSystems.rename([temporary], [path])
-    except BaseException:
-        if FileSystems.exists(temporary):
-            FileSystems.delete([temporary])
+        return
+    os.makedirs(directory or ".", exist_ok=True)
+    try:
+        with open(temporary, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        if isinstance(error, OSError) and error.errno in _FULL:  # of one kind and with its path, in every step
+            reason = (error.strerror or str(error)).lower()
+            raise PartialError(f"{path}: can't be written ({reason}); make room and run the command again") from error
         raise
 
 
@@ -208,17 +190,16 @@ def read_parquet_metadata(path: str) -> dict[str, str]:
 
 def delete_tree(directory: str) -> None:
     """Delete a directory and all below it; one that is not there is no error."""
-    if not is_remote(directory):
+    if is_remote(directory):
+        stores.delete_tree(directory)
+    else:
         shutil.rmtree(directory, ignore_errors=not os.path.exists(directory))
-    elif match(join(directory, "**")):
-        FileSystems.delete([directory if directory.endswith("/") else directory + "/"])
 
 
 def delete_files(directory: str, names: Sequence[str]) -> None:
     """Delete files below a directory, and folders in it that are empty then; one that is not there is no error."""
     if is_remote(directory):
-        if names:
-            FileSystems.delete([join(directory, name) for name in names])
+        stores.delete([join(directory, name) for name in names])
         return
     for name in names:
         with suppress(FileNotFoundError):
@@ -243,5 +224,7 @@ def sync_directories(directory: str) -> None:
 
 def delete(path: str) -> None:
     """Delete a file; one that is not there is no error."""
-    if exists(path):
-        FileSystems.delete([path])
+    if is_remote(path):
+        stores.delete([path])
+    elif exists(path):
+        os.remove(path)

@@ -1,4 +1,4 @@
-"""Exports read, and corpora written, by trainers' own libraries, in environments of tests/trainers/environments.py."""
+"""Exports read, and corpora written, by trainers' own libraries, in environments of tests/environments.py."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def environment(repository, name):
     """Its Python; the test skips where it is not there."""
     python = repository / ".trainers" / name / "bin/python"
     if not (python.parents[1] / "installed.txt").exists():
-        pytest.skip(f"no environment {name}; run python tests/trainers/environments.py")
+        pytest.skip(f"no environment {name}; run python tests/environments.py")
     return str(python)
 
 

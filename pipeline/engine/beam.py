@@ -22,7 +22,7 @@ from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from cptsel.pipeline import errors
+from cptsel.pipeline import errors, stores
 from cptsel.pipeline.engine.loopback import keep_to_loopback
 from cptsel.pipeline.engine.reach import check_reach
 from cptsel.pipeline.errors import CptselError, PartialError, UsageError
@@ -40,7 +40,7 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     """
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
-    args = list(beam_args)
+    args = [*stores.options(), *beam_args]
     try:
         options = PipelineOptions(args)
     except SystemExit as error:  # argparse has already printed what is wrong
