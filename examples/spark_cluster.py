@@ -52,7 +52,7 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def cluster(job_server: str | None, log: Path) -> Iterator[list[str]]:
+def cluster(job_server: str | None, log: Path) -> Iterator[tuple[list[str], dict[str, "subprocess.Popen[bytes]"]]]:
     """A cluster, while a ``with`` block runs.
 
     Args:
@@ -60,7 +60,7 @@ def cluster(job_server: str | None, log: Path) -> Iterator[list[str]]:
         log: folder for what the processes print and Spark's work.
 
     Yields:
-        The options that send a command to it, for behind ``--``.
+        The options that send a command to it, for behind ``--``; its processes, each the first of a session.
 
     Raises:
         TimeoutError: it did not come up.
@@ -93,7 +93,7 @@ def cluster(job_server: str | None, log: Path) -> Iterator[list[str]]:
         _wait(children, lambda: _workers(page) == WORKERS and _answers(pool), log)
         engine = ["--runner=SparkRunner", f"--spark_master_url={master}", "--environment_type=EXTERNAL"]
         engine += [f"--environment_config={HERE}:{pool}", "--environment_cache_millis=600000"]
-        yield [*engine, *([f"--spark_job_server_jar={job_server}"] if job_server else [])]
+        yield [*engine, *([f"--spark_job_server_jar={job_server}"] if job_server else [])], children
     finally:
         stop(*reversed(children.values()))
 
@@ -171,7 +171,7 @@ def main() -> int:
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="cptsel-spark-") as folder:
         try:
-            with cluster(options.job_server, Path(folder)) as engine:
+            with cluster(options.job_server, Path(folder)) as (engine, _):
                 return run([*options.command, "--", *engine], options.limit)
         except TimeoutError as error:
             print(f"spark_cluster.py: {error}", file=sys.stderr)

@@ -173,3 +173,15 @@ def test_cited_files_are_there(repository):
             assert not re.search(r"\b[A-Z]{4,}(?:\.md)? sections? \d", text), (
                 f"{path} cites a document by section: {text}"
             )
+
+
+def test_the_image_of_a_worker_has_the_versions_that_were_tested(repository):
+    image = (repository / "Dockerfile").read_text()
+    constraints = (repository / "constraints.txt").read_text()
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S*)$", image, re.MULTILINE))
+    assert f"apache-beam=={arguments['BEAM']}\n" in constraints
+    assert f"on Python {arguments['PYTHON']}:" in constraints
+    copied = {name for line in re.findall(r"^COPY (.+) \S+$", image, re.MULTILINE) for name in line.split()}
+    assert {name for name in copied if not name.startswith("$")} >= {"cli", "pipeline", "schemas", "src"}
+    assert all((repository / name).exists() for name in copied if not name.startswith("$"))
+    assert (repository / arguments["MODEL"] / "config.json").exists()

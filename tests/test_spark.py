@@ -4,11 +4,15 @@ Needs Java, pyspark and the jars of a job server for Beam (CPTSEL_SHARED); the l
 docs/engines.md says what else was tried.
 """
 
+import contextlib
 import gzip
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +21,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -48,20 +53,38 @@ def _example(repository: Path) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module", params=["local[2]", "standalone cluster"])
-def spark(request, repository, shared, tmp_path_factory) -> Iterator[Run]:
-    """A function that runs a command of cptsel on Spark on this machine: its exit code and stderr.
+@pytest.fixture(scope="module")
+def example(repository) -> ModuleType:
+    return _example(repository)
 
-    With two threads in one process, and on a master with two workers and a pool.
-    """
-    maker, example = shared / "jars" / "make_job_server.py", _example(repository)
+
+@pytest.fixture(scope="module")
+def jar(shared, example, tmp_path_factory) -> Path:
+    """A job server; skips where this machine lacks what Spark needs."""
+    maker = shared / "jars" / "make_job_server.py"
     if sentence := example.missing():
         pytest.skip(sentence)
     if not maker.exists():
         pytest.skip(f"no jars of Beam's Spark job server at {maker.parent}")
+    jar = tmp_path_factory.mktemp("jar") / "job-server.jar"
+    subprocess.run([sys.executable, maker, jar], check=True, capture_output=True, timeout=LIMIT_S)
+    return jar
+
+
+@pytest.fixture(scope="module")
+def standalone(jar, example, tmp_path_factory) -> Iterator[tuple[list[str], dict[str, "subprocess.Popen[bytes]"]]]:
+    """Options of a master with two workers and a pool, and their processes."""
+    with example.cluster(str(jar), tmp_path_factory.mktemp("standalone")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=["local[2]", "standalone cluster"])
+def spark(request, example, jar, tmp_path_factory) -> Run:
+    """A function that runs a command of cptsel on Spark on this machine: its exit code and stderr.
+
+    With two threads in one process, and on a master with two workers and a pool.
+    """
     folder = tmp_path_factory.mktemp("spark")
-    jar = folder / "job-server.jar"
-    subprocess.run([sys.executable, maker, jar], check=True, capture_output=True)
 
     def runner(engine: list[str]) -> Run:
         def run(*arguments: object) -> tuple[int, str]:
@@ -77,10 +100,9 @@ def spark(request, repository, shared, tmp_path_factory) -> Iterator[Run]:
         return run
 
     if request.param == "local[2]":
-        yield runner(["--runner=SparkRunner", f"--spark_job_server_jar={jar}", "--spark_master_url=local[2]"])
-    else:
-        with example.cluster(str(jar), folder) as engine:
-            yield runner(engine)
+        return runner(["--runner=SparkRunner", f"--spark_job_server_jar={jar}", "--spark_master_url=local[2]"])
+    engine, _ = request.getfixturevalue("standalone")
+    return runner(engine)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +164,71 @@ def test_export_writes_the_same_bytes_and_verify_finds_both_whole(spark, local_r
     for arguments in ((local_run,), (replay, "--sources")):
         code, log = spark("verify", *arguments)
         assert code == 0, log[-3000:]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("command", ["distill", "fisher"])
+def test_what_runs_the_model_over_a_choice_writes_the_same_bytes(spark, local_run, tiny_lm, tmp_path, command):
+    replay, here, there = (tmp_path / name for name in ("replay", "here", "there"))
+    select(SelectConfig(runs=(str(local_run),), out=str(replay), budget="20%", method="uniform"))
+    arguments = [command, str(replay), "--model", str(tiny_lm), "--out"]
+    assert main([*arguments, str(here)]) == 0
+    code, log = spark(*arguments, there)
+    assert code == 0, log[-3000:]
+    assert _contents(there) == _contents(here)
+
+
+def _session(first: int, words: str) -> list[int]:
+    """Processes of the session that ``first`` began, but for itself, with these words in their command lines."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            number = int(folder.name)
+            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if session == first != number and words in (folder / "cmdline").read_text():
+                found.append(number)
+    return found
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("victim", ["executor", "python worker", "driver"])
+def test_a_process_that_is_killed_costs_no_byte(standalone, example, corpus, tiny_lm, tmp_path, victim):
+    """While blocks are embedded. The job ends, or the same command goes on where it was."""
+    engine, processes = standalone
+    settings, out = EMBED | {"block_bytes": 3_000}, tmp_path / "run"
+    embed(EmbedConfig(inputs=(f"{corpus}/*",), model=str(tiny_lm), out=str(tmp_path / "here"), **settings))
+    expected, log = _contents(tmp_path / "here"), tmp_path / "stderr"
+    arguments = ["embed", f"{corpus}/*", "--model", str(tiny_lm), "--out", str(out), *_flags(settings), "--", *engine]
+    command, code, kills, blocks = [sys.executable, "-m", "cptsel", *arguments], None, 0, 0
+    end = time.monotonic() + LIMIT_S
+    with open(log, "wb") as stderr:
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+        try:
+            while driver.poll() is None:
+                assert time.monotonic() < end, log.read_text()[-3000:]
+                blocks = len(list(out.glob("embeddings/*.parquet")))
+                if blocks and not kills:
+                    victims = {
+                        "executor": lambda: _session(processes["worker-0"].pid, "CoarseGrainedExecutorBackend"),
+                        "python worker": lambda: _session(processes["pool"].pid, "SdkHarness"),
+                        "driver": lambda: [*_session(driver.pid, ""), driver.pid],
+                    }[victim]()
+                    for number in victims[:1] if victim != "driver" else victims:
+                        os.kill(number, signal.SIGKILL)
+                        kills += 1
+                time.sleep(0.02)
+        finally:
+            example.stop(driver)
+    code = driver.returncode
+    assert kills, log.read_text()[-3000:]
+    assert code in ({-signal.SIGKILL} if victim == "driver" else {0, 5}), log.read_text()[-3000:]
+    if code:
+        left = outputs.list_tree(str(out))
+        assert outputs.SUCCESS not in left
+        with open(log, "wb") as stderr:
+            code = example.run(command, LIMIT_S, stdout=subprocess.DEVNULL, stderr=stderr)
+        assert code == 0, log.read_text()[-3000:]
+    assert _contents(out) == expected
 
 
 @pytest.mark.spark

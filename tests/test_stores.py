@@ -189,7 +189,7 @@ def test_an_embedding_that_is_killed_at_a_request_goes_on(place, sample_data, ti
     def run(out: str) -> None:
         _embed(corpus, tiny_lm, out)
 
-    assert _attack(run, place, 47, _contents(str(tmp_path / "run"))) > 1
+    assert _attack(run, place, 97, _contents(str(tmp_path / "run"))) > 0
 
 
 def test_a_choice_and_an_export_that_are_killed_at_a_request_are_made_anew(place, sample_data, tiny_lm, tmp_path):
@@ -204,9 +204,9 @@ def test_a_choice_and_an_export_that_are_killed_at_a_request_are_made_anew(place
         config = ExportConfig(replay=str(tmp_path / "replay"), out=out, to="olmo", overwrite=True)
         export(config, make_steps=InlineSteps)
 
-    for command, name, stride in ((choose, "replay", 9), (write, "export", 11)):
+    for command, name, stride in ((choose, "replay", 19), (write, "export", 23)):
         command(str(tmp_path / name))
-        assert _attack(command, f"{place}/{name}", stride, _contents(str(tmp_path / name))) > 1
+        assert _attack(command, f"{place}/{name}", stride, _contents(str(tmp_path / name))) > 0
 
 
 def test_what_a_store_refuses_is_one_sentence(servers, capsys):
