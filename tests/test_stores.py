@@ -125,7 +125,7 @@ def _embed(corpus: object, model: Path, out: object, **options: object) -> None:
 def test_the_chain_writes_the_bytes_of_local_files(place, sample_data, tiny_lm, tmp_path):
     """But for the files that tell where the corpus and the run lie; those are read, and held against the corpus."""
     corpus = _corpus(sample_data, tmp_path, place)
-    _embed(f"{place}/corpus", tiny_lm, f"{place}/run")
+    _embed(f"{place}/corpus", tiny_lm, f"{place}/run", workers=2)
     _embed(corpus, tiny_lm, tmp_path / "run")
     for base in (place, str(tmp_path)):
         verify(VerifyConfig(directory=f"{base}/run"))
