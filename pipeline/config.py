@@ -260,8 +260,8 @@ _IN_WORDS = {
     "tuple[str, ...]": "a list of texts",
 }
 
-# Options of one call alone: read back by another, they would replace an output or do nothing.
-NOT_SAVED = frozenset({"overwrite", "dry_run"})
+# Options of one call alone: read back by another, they would replace an output, do nothing, or do a part alone.
+NOT_SAVED = frozenset({"overwrite", "dry_run", "shard_range"})
 
 
 def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Config:

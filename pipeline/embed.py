@@ -7,15 +7,18 @@ lost (docs/design.md, Structure).
 import json
 import os
 import time
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 
-from cptsel.pipeline import io
+from cptsel.pipeline import hashing, io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.ranges import Ledger, sharing
 from cptsel.pipeline.artifacts.run import run_fingerprint
-from cptsel.pipeline.artifacts.writing import check_output, writing
+from cptsel.pipeline.artifacts.shard_range import ShardRange, parse_range, range_bounds
+from cptsel.pipeline.artifacts.writing import Output, check_output, writing
 from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
@@ -23,8 +26,8 @@ from cptsel.pipeline.embedding.block import RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.earlier import EarlierRun
 from cptsel.pipeline.embedding.estimate import estimate
-from cptsel.pipeline.embedding.finish import finish
-from cptsel.pipeline.embedding.inventory import count_groups, take_inventory, units_of
+from cptsel.pipeline.embedding.finish import check_failures, finish
+from cptsel.pipeline.embedding.inventory import count_groups, share_inventory, take_inventory, units_of
 from cptsel.pipeline.embedding.lookahead import ahead
 from cptsel.pipeline.embedding.mixing import with_mixing
 from cptsel.pipeline.embedding.plan import (
@@ -33,6 +36,7 @@ from cptsel.pipeline.embedding.plan import (
     first_difference,
     holds_ids,
     plan_model,
+    remedy_for,
     run_header,
     with_base,
 )
@@ -45,9 +49,9 @@ from cptsel.pipeline.embedding.pool import (
     read_options,
     recorded_pool,
 )
-from cptsel.pipeline.embedding.report import summary
-from cptsel.pipeline.embedding.results import Results, gather
-from cptsel.pipeline.embedding.resume import begin
+from cptsel.pipeline.embedding.report import range_summary, summary
+from cptsel.pipeline.embedding.results import Results, gather, range_results, write_range
+from cptsel.pipeline.embedding.resume import begin, is_finished, refuse_other_run, shards_of_run
 from cptsel.pipeline.embedding.stopping import stopping
 from cptsel.pipeline.embedding.tally import Tally
 from cptsel.pipeline.embedding.transforms import EmbedGradients
@@ -84,25 +88,157 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
     earlier = open_earlier(config)
     if config.dry_run:
         return estimate(config, model, files, earlier and earlier[1])
+    call = _Call(config, model, ids, root, files, earlier, options, progress, began)
+    return _embed_range(call, parse_range(config.shard_range)) if config.shard_range else _embed_all(call)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is known before anything is written.
+
+    Attributes:
+        config: with absolute paths.
+        model: at which the run begins.
+        ids: the corpus is of token ids.
+        root: of the corpus.
+        files: (uri, path, bytes) of every shard.
+        earlier: the run of ``--grow`` or ``--after`` and its pool.
+        options: of Beam.
+        progress: told how many blocks are embedded.
+        began: seconds, from any fixed point.
+    """
+
+    config: EmbedConfig
+    model: ModelPlan
+    ids: bool
+    root: str
+    files: Files
+    earlier: tuple[RunHeader, Pool] | None
+    options: Any
+    progress: Progress | None
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What decides the rows: the model at which gradients are taken, the pool, and ``run.json`` without totals.
+
+    Attributes:
+        model, pool, header: these.
+        grown: the run whose rows are taken over.
+    """
+
+    model: ModelPlan
+    pool: Pool
+    header: RunHeader
+    grown: EarlierRun | None
+
+
+def _embed_all(call: _Call) -> Summary:
+    """The whole run, by this command."""
+    config = call.config
     with writing(config.out, "embed", overwrite=config.overwrite, resumes=True) as output:
         if output.is_new:  # mark it as ours before anything else is in it
             outputs.write_config(config.out, "embed", to_yaml(config))
-        shards = take_inventory(config, files, model.tokens, options)
-        before = earlier and earlier[1]
-        pool = recorded_pool(config, before) or plan_pool(config, model, files, shards, before, options)
-        model, steps, base = with_mixing(config, model, files), None, None
-        if config.lookahead:
-            model, steps = ahead(config, model, is_local(options))
-        elif config.base:
-            model, base = with_base(config, model, is_local(options))
-        header = run_header(config, model, root, shards, pool_header(config, pool), steps, base, ids)
-        grown = check_earlier(config, earlier, header)
-        status = begin(config, output, header, shards)
+        if not io.is_remote(config.out):
+            Ledger(config.out).forget()  # what is known of ranges holds no longer
+        shards = take_inventory(config, call.files, call.model.tokens, call.options)
+        work = io.join(config.out, outputs.WORK)
+        plan = _plan(call, shards, work)
+        status = begin(config, output, plan.header, shards)
         if status == "already done":
-            io.delete_tree(io.join(config.out, outputs.WORK))
+            io.delete_tree(work)
             return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
-        results = _run(config, model, header, shards, pool, grown, options, progress)
-        return finish(config, header, shards, results, status, time.monotonic() - began)
+        results = _run(call, plan, shards, work)
+        return finish(config, plan.header, shards, results, status, call.seconds)
+
+
+def _embed_range(call: _Call, part: ShardRange) -> Summary:
+    """One range of the shards; the command that finds all ranges done finishes the run (docs/design.md, Ranges)."""
+    config, name = call.config, f"embed --shard-range {part}"
+    with sharing(config.out, part, to_yaml(config)) as ledger:
+        work = ledger.scratch(part.index)
+        with ledger.turn(name):
+            if is_finished(config.out):
+                return _found_finished(call, ledger, work)
+            ledger.agree(_terms(call, part))
+        shards = share_inventory(config, call.files, call.model.tokens, call.options, ledger, part)
+        plan = _begin_ranges(call, ledger, name, shards, work) or _plan(call, shards, work)
+        refuse_other_run(config, plan.header, shards)
+        first, end = range_bounds([size for _, _, size in call.files], part.count)[part.index :][:2]
+        results = range_results(ledger, [part.index], plan.header)
+        if results is None:
+            results = _run(call, plan, shards[first:end], work)
+            check_failures(config, shards, results)
+            write_range(ledger, part.index, results, plan.header)
+        if left := ledger.missing(part.count):
+            return range_summary(config, part, end - first, results, left, call.seconds)
+        with ledger.turn(name):
+            if is_finished(config.out):
+                return _found_finished(call, ledger, work)
+            found = range_results(ledger, range(part.count), plan.header)
+            if found is None:
+                raise UsageError(f"{config.out}: files of {ledger.folder} were taken away; run all commands again")
+            everything = replace(found, fresh_tokens=results.fresh_tokens)
+            done = finish(config, plan.header, shards, everything, "done", call.seconds)
+            _clear(ledger)
+            return done
+
+
+def _begin_ranges(call: _Call, ledger: Ledger, name: str, shards: list[Shard], work: str) -> _Plan | None:
+    """The plan, if no other command has made it."""
+    if ledger.is_planned:
+        return None
+    with ledger.turn(name):
+        if ledger.is_planned:
+            return None
+        plan = _plan(call, shards, work)
+        begin(call.config, Output(call.config.out, "embed", is_new=False), plan.header, shards)
+        ledger.set_planned()
+        return plan
+
+
+def _clear(ledger: Ledger) -> None:
+    """Delete what is of no use in a finished run."""
+    ledger.forget()
+    work = io.join(ledger.out, outputs.WORK)
+    io.delete_files(work, outputs.list_tree(work))
+
+
+def _terms(call: _Call, part: ShardRange) -> dict[str, Any]:
+    """What all commands must agree on before they share the inventory."""
+    listing = hashing.fingerprint([[path, size] for _, path, size in call.files])
+    config = call.config
+    return {"ranges": part.count, "block_bytes": config.block_bytes, "format": config.format, "corpus": listing}
+
+
+def _found_finished(call: _Call, ledger: Ledger, work: str) -> Summary:
+    """The summary of a run that other commands have finished, after it was found to be the one that is asked for."""
+    config = call.config
+    shards = shards_of_run(config.out)
+    if {(shard.path, shard.bytes) for shard in shards} != {(path, size) for _, path, size in call.files}:
+        raise UsageError(f"{config.out}: the corpus changed since this run was begun; {remedy_for(config)}")
+    refuse_other_run(config, _plan(call, shards, work).header, shards)
+    _clear(ledger)  # a command that was killed at the end has left it
+    return summary(config, "already done", io.read_json(io.join(config.out, "run.json")), [])
+
+
+def _plan(call: _Call, shards: list[Shard], work: str) -> _Plan:
+    """Settle what decides the rows, or take from a run that was begun what it has settled."""
+    config, files, here = call.config, call.files, is_local(call.options)
+    before = call.earlier and call.earlier[1]
+    pool = recorded_pool(config, before) or plan_pool(config, call.model, files, shards, before, call.options, work)
+    model, steps, base = with_mixing(config, call.model, files), None, None
+    if config.lookahead:
+        model, steps = ahead(config, model, here)
+    elif config.base:
+        model, base = with_base(config, model, here)
+    header = run_header(config, model, call.root, shards, pool_header(config, pool), steps, base, call.ids)
+    return _Plan(model, pool, header, check_earlier(config, call.earlier, header))
 
 
 def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) -> None:
@@ -134,11 +270,17 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
 
 
 def plan_pool(
-    config: EmbedConfig, model: ModelPlan, files: Files, shards: list[Shard], earlier: Pool | None, options: Any
+    config: EmbedConfig,
+    model: ModelPlan,
+    files: Files,
+    shards: list[Shard],
+    earlier: Pool | None,
+    options: Any,
+    work: str,
 ) -> Pool:
     """The pool of a new run."""
     share = pool_share(config, model, files, earlier)
-    return make_pool(config, share, files, earlier, lambda: count_groups(config, shards, options))
+    return make_pool(config, share, files, earlier, lambda: count_groups(config, shards, options, work))
 
 
 def check_earlier(config: EmbedConfig, earlier: tuple[RunHeader, Pool] | None, header: RunHeader) -> EarlierRun | None:
@@ -160,18 +302,12 @@ def _absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("@" + io.absolute(item[1:]) if item[:1] == "@" else io.absolute(item) for item in inputs)
 
 
-def _run(
-    config: EmbedConfig,
-    model: ModelPlan,
-    header: RunHeader,
-    shards: list[Shard],
-    pool: Pool,
-    grown: EarlierRun | None,
-    options: Any,
-    progress: Progress | None,
-) -> Results:
-    """Embed what is still to do."""
-    work = io.join(config.out, outputs.WORK, "units")
+def _run(call: _Call, plan: _Plan, shards: Sequence[Shard], work: str) -> Results:
+    """Embed what is still to do of some shards, which follow each other."""
+    config, model = call.config, plan.model
+    if not shards:
+        return gather([])
+    work = io.join(work, "units")
     listing = io.join(work, "results")
     rows = RowOptions(
         max_tokens=model.max_tokens,
@@ -181,24 +317,24 @@ def _run(
         groups=config.group_by,
         exclude=config.exclude,
         ids=not model.has_tokenizer,
-        earlier=grown,
+        earlier=plan.grown,
     )
     folder = io.join(config.out, "embeddings")
     expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, config) for s in shards)
-    tally = Tally(folder, expected)
-    with Watch(progress, tally.look, expected, "blocks embedded", tally.detail), stopping():
+    tally = Tally(folder, expected, range(shards[0].shard_id, shards[-1].shard_id + 1))
+    with Watch(call.progress, tally.look, expected, "blocks embedded", tally.detail), stopping():
         tasks = write_tasks(work, units_of(shards))
-        with awaiting(options, tasks), make_pipeline(options) as pipeline:
+        with awaiting(call.options, tasks), make_pipeline(call.options) as pipeline:
             _ = (
                 pipeline
                 | "Units" >> ReadTasks(tasks)
                 | "EmbedGradients"
                 >> EmbedGradients(
                     out=config.out,
-                    run=run_fingerprint(header),
+                    run=run_fingerprint(plan.header),
                     spec=model.spec,
                     rows=Handed(io.join(work, "rows.pickle"), rows),
-                    read=Handed(io.join(work, "read.pickle"), read_options(config, model, pool)),
+                    read=Handed(io.join(work, "read.pickle"), read_options(config, model, plan.pool)),
                     keep_going=config.keep_going,
                 )
                 | "ToJson" >> beam.Map(_result_line)

@@ -9,8 +9,10 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
+from cptsel.pipeline.artifacts.ranges import Ledger
 from cptsel.pipeline.artifacts.run import pool_totals
 from cptsel.pipeline.artifacts.seal import broken_small_files
+from cptsel.pipeline.artifacts.shard_range import listed
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.summary import Summary, Table, first_rows
 from cptsel.pipeline.verification.runs import check_counts
@@ -77,9 +79,9 @@ def inspect(directory: str) -> Summary:
         command="inspect",
         out=directory,
         status=f"begun by cptsel {maker}, nothing finished",
-        totals={"files": len(names)},
+        totals={"files": len(names), **_ranges(directory)},
         tables=[],
-        warnings=[f"{directory} is unfinished; run cptsel {maker} again"],
+        warnings=[f"{directory} is unfinished; run cptsel {maker} again{_again(directory)}"],
     )
 
 
@@ -113,7 +115,10 @@ def _inspect(
     kind, totals, tables = described
     if not finished:
         again = outputs.made_by(directory) or "the same command"
-        warnings.append(f"{directory} is unfinished (no {outputs.SUCCESS}); run cptsel {again} again")
+        warnings.append(
+            f"{directory} is unfinished (no {outputs.SUCCESS}); run cptsel {again} again{_again(directory)}"
+        )
+        totals |= _ranges(directory)
     state = "damaged" if problems.total else "finished" if finished else "unfinished"
     summary = Summary(
         command="inspect",
@@ -126,6 +131,28 @@ def _inspect(
     if problems.total:
         raise problems.error(f"{directory} is damaged", summary)
     return summary
+
+
+def _ranges(directory: str) -> dict[str, Any]:
+    """How far a run is that commands embed in ranges; nothing of any other directory."""
+    ledger = Ledger(directory)
+    count = ledger.count()
+    if count is None:
+        return {}
+    left = ledger.missing(count)
+    return {"ranges": count, "ranges done": count - len(left), **({"ranges not done": listed(left)} if left else {})}
+
+
+def _again(directory: str) -> str:
+    """Which commands such a run is waiting for, as the end of a sentence."""
+    ledger = Ledger(directory)
+    count = ledger.count()
+    if count is None:
+        return ""
+    left = ledger.missing(count)
+    if not left:
+        return f" with --shard-range 0/{count} or any other of its ranges: all are done, one is to finish it"
+    return f" with --shard-range I/{count} for I = {listed(left)}, where no command is at it"
 
 
 def _check_manifest(directory: str, header: ManifestHeader, problems: Problems) -> None:

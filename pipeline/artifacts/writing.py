@@ -144,9 +144,14 @@ def check_apart(out: str, source: str) -> None:
         raise UsageError(f"--out {out} holds the input {source}; choose another --out")
 
 
-def commit(out: str) -> None:
-    """Mark an output as finished, once all of it is on disk: ``_SUCCESS`` comes last."""
-    io.delete_files(out, [name for name in list_tree(out) if temporary_of(name) or name.startswith(f"{WORK}/")])
+def commit(out: str, keep_work: bool = False) -> None:
+    """Mark an output as finished, once all of it is on disk: ``_SUCCESS`` comes last.
+
+    With ``keep_work`` what is in ``.work`` stays, to be deleted afterwards: a call that is killed needs it until then.
+    """
+    work = f"{WORK}/"
+    names = [name for name in list_tree(out) if not (keep_work and name.startswith(work))]
+    io.delete_files(out, [name for name in names if temporary_of(name) or name.startswith(work)])
     io.sync_directories(out)
     io.write_bytes(io.join(out, SUCCESS), b"")
     io.sync_directories(out)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cptsel.pipeline.artifacts.shard_range import parse_range
 from cptsel.pipeline.config import ReadBy, argument, option
 from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.embedding.pool_size import parse_duration, parse_pool
@@ -270,6 +271,14 @@ class EmbedConfig:
         "Where the tokenizer or the model fails on a block, go on with the others and name its shard at the end, as is "
         "done in any case where a file can't be read; exit code 5, and a rerun takes only what failed.",
         section=_RUNNING,
+    )
+    shard_range: str | None = option(
+        None,
+        "Embed range I, counted from 0, of N ranges of the shards: N commands, with the same options, on machines that "
+        "all see RUN; the last one finishes it. In a Slurm array: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+        section=_RUNNING,
+        metavar="I/N",
+        parse=parse_range,
     )
     workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1, most=1024)
     threads: int = option(

@@ -6,7 +6,7 @@ from typing import Any
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.plan import ModelPlan
-from cptsel.pipeline.embedding.pool import look, pool_share
+from cptsel.pipeline.embedding.pool import look, machines, pool_share
 from cptsel.pipeline.summary import Summary
 
 
@@ -35,7 +35,7 @@ def estimate(
         "tokens (estimate)": round(found.tokens * share),
         "bytes of embeddings (estimate)": round(found.stored(share)),
         "tokens per second, one worker": round(found.tokens / max(found.seconds, 1e-9)),
-        "hours (estimate)": round(found.seconds * fresh / 3600 / config.workers, 2),
+        "hours (estimate)": round(found.seconds * fresh / 3600 / (config.workers * machines(config)), 2),
     }
     warnings = [] if found.tokens else ["the documents looked at gave no sample: see what embed rejects"]
     return Summary(

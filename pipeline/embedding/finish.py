@@ -1,7 +1,7 @@
 """The end of a run: counts are checked, what speaks of the whole run is written, and then it is marked done."""
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -44,8 +44,7 @@ def finish(
     lost = lost_bytes(shards, by_shard)
     write_shards(config.out, shards, by_shard, lost)
     rejects = read_rejects(config.out, shards, results.with_rejects())
-    if results.errors:
-        raise _partial(config, shards, results)
+    check_failures(config, shards, results)
     check_damage(config, shards, lost, totals, rejects)
     totals["bytes_lost"] = sum(lost.values())
     more = {"rejects": rejects.reasons, "shards_damaged": len(lost)}
@@ -53,12 +52,20 @@ def finish(
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)
     io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, results.fresh_tokens))
-    commit(config.out)
+    commit(config.out, keep_work=bool(config.shard_range))
     return summary(config, status, header, rejects.warnings())
 
 
-def _partial(config: EmbedConfig, shards: list[Shard], results: Results) -> PartialError:
-    """The error of a run of which some shards failed; its summary says why."""
+def check_failures(config: EmbedConfig, shards: Sequence[Shard], results: Results) -> None:
+    """Raise PartialError where some shards failed; its summary says why.
+
+    Args:
+        config: of the run.
+        shards: all of the corpus, by their number.
+        results: of those that were embedded.
+    """
+    if not results.errors:
+        return
     paths = list(dict.fromkeys(shards[shard_id].path for shard_id, _, _ in results.errors))
     named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else "")
     count = "1 shard" if len(paths) == 1 else f"{len(paths):,} shards"
@@ -74,7 +81,7 @@ def _partial(config: EmbedConfig, shards: list[Shard], results: Results) -> Part
         tables=[first_rows("Failed", ["shard", "block", "reason"], rows, _LISTED)],
         warnings=[],
     )
-    return error
+    raise error
 
 
 def write_shards(

@@ -1,12 +1,19 @@
 """The shards of a corpus and their blocks, found before anything is embedded."""
 
+import contextlib
+import json
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.lock import Held
+from cptsel.pipeline.artifacts.ranges import POLL_S, Ledger
+from cptsel.pipeline.artifacts.shard_range import ShardRange, range_bounds
 from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.shards import Block, Shard, inventory
@@ -17,29 +24,73 @@ from cptsel.pipeline.embedding.units import Unit, read_unit
 from cptsel.pipeline.engine.tasks import call_on_tasks
 from cptsel.pipeline.errors import UsageError
 
+Files = Sequence[tuple[str, str, int]]
+_SHARE = 4  # of the ranges that nobody is at, a command takes this part at a time: those that come later find some left
 
-def take_inventory(
-    config: EmbedConfig, files: list[tuple[str, str, int]], tokens: TokenRule, options: Any
-) -> list[Shard]:
+
+def take_inventory(config: EmbedConfig, files: Files, tokens: TokenRule, options: Any) -> list[Shard]:
     """Hash every shard and find its blocks; in order of shard_id.
 
     Raises:
         UsageError: a file can't be read, so the corpus can't be named.
     """
     folder, digests = (io.join(config.out, outputs.WORK, name) for name in ("inventory", "digests"))
-    tasks = ((number, *file) for number, file in enumerate(files))
+    return [_shard(entry) for entry in _entries(config, files, range(len(files)), tokens, options, folder, digests)]
+
+
+def share_inventory(
+    config: EmbedConfig, files: Files, tokens: TokenRule, options: Any, ledger: Ledger, part: ShardRange
+) -> list[Shard]:
+    """``take_inventory`` by all commands that embed ranges of the corpus: each takes what no other is at.
+
+    Raises:
+        UsageError: a file can't be read, so the corpus can't be named.
+    """
+    bounds = range_bounds([size for _, _, size in files], part.count)
+    order = [*range(part.index, part.count), *range(part.index)]  # its own range first
+    while left := [index for index in order if not io.exists(ledger.inventory(index))]:
+        most = 1 if part.index in left else -(-len(left) // _SHARE)
+        with contextlib.ExitStack() as stack:
+            claimed: list[int] = []
+            for index in left:
+                if len(claimed) < most:
+                    with contextlib.suppress(Held):
+                        stack.enter_context(ledger.claim(f"inventory-{index:06d}", f"embed --shard-range {part}"))
+                        claimed.append(index)
+            claimed = [index for index in claimed if not io.exists(ledger.inventory(index))]  # now no one else is at it
+            numbers = [number for index in claimed for number in range(bounds[index], bounds[index + 1])]
+            folder = io.join(ledger.scratch(part.index), "inventory")
+            entries = iter(_entries(config, files, numbers, tokens, options, folder, ledger.digests))
+            for index in claimed:
+                lines = [json.dumps(entry) + "\n" for entry in islice(entries, bounds[index + 1] - bounds[index])]
+                io.write_bytes(ledger.inventory(index), "".join(lines).encode())
+        if not claimed:
+            time.sleep(POLL_S)
+    return [
+        _shard(json.loads(line))
+        for index in range(part.count)
+        for line in io.read_bytes(ledger.inventory(index)).splitlines()
+    ]
+
+
+def _entries(
+    config: EmbedConfig,
+    files: Files,
+    numbers: Sequence[int],
+    tokens: TokenRule,
+    options: Any,
+    folder: str,
+    digests: str,
+) -> list[dict[str, Any]]:
+    """The fields of the shards of these numbers, in their order."""
+    tasks = ((number, *files[number]) for number in numbers)
     take = TakeInventory(config.block_bytes, config.format, digests, tokens)
-    shards, unread = [], []
     with stopping():
-        entries = call_on_tasks(options, folder, take, tasks)
-    for entry in entries:
-        if "error" in entry:
-            unread.append(f"{entry['uri']}: {entry['error']}")
-        else:
-            shards.append(_shard(entry))
+        entries = list(call_on_tasks(options, folder, take, tasks))
+    unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
     if unread:
-        raise UsageError(f"{unread[0]} ({len(unread)} of {len(files)} shards can't be read); mend or leave it out")
-    return shards
+        raise UsageError(f"{unread[0]} ({len(unread)} of {len(entries)} shards can't be read); mend or leave it out")
+    return entries
 
 
 @dataclass(frozen=True)
@@ -67,7 +118,7 @@ class TakeInventory:
             return {"uri": uri, "error": str(error)}
 
 
-def units_of(shards: list[Shard]) -> Iterator[Unit]:
+def units_of(shards: Sequence[Shard]) -> Iterator[Unit]:
     """What is read by itself: blocks, and whole streams."""
     for shard in shards:
         if shard.blocks is None:
@@ -77,9 +128,9 @@ def units_of(shards: list[Shard]) -> Iterator[Unit]:
             yield from (Unit(bare, block) for block in shard.blocks)
 
 
-def count_groups(config: EmbedConfig, shards: list[Shard], options: Any) -> dict[str | None, float]:
+def count_groups(config: EmbedConfig, shards: list[Shard], options: Any, work: str) -> dict[str | None, float]:
     """Bytes of text by the first group column, from one more reading; none of shards that can't be read."""
-    folder = io.join(config.out, outputs.WORK, "groups")
+    folder = io.join(work, "groups")
     read = ReadOptions(
         text_field=config.text_field,
         id_field=None,

@@ -16,7 +16,14 @@ from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import Sample, cut_block
-from cptsel.pipeline.embedding.plan import ModelPlan, holds_ids, plan_model, tokenizer_of
+from cptsel.pipeline.embedding.plan import (
+    ModelPlan,
+    holds_ids,
+    lookahead_difference,
+    plan_model,
+    remedy_for,
+    tokenizer_of,
+)
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import probe
 from cptsel.pipeline.errors import UsageError
@@ -135,6 +142,7 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
     place, work = io.join(config.out, FOLDER), io.join(config.out, outputs.WORK, FOLDER)
     found = next((folder for folder in (place, work) if not config.overwrite and _holds(folder, asked)), None)
     if found is None:
+        _refuse_other(config, asked)
         make_lookahead(work, steps, start, files, read, None)
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here, base.has_tokenizer)
@@ -142,6 +150,16 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
     before = None if config.skip_base_loss else (base.spec.source, base.spec.revision)
     spec = replace(moved.spec, source=place, mixing=base.spec.mixing, base=before)
     return replace(moved, spec=spec, facts=facts), asked
+
+
+def _refuse_other(config: EmbedConfig, asked: dict[str, Any]) -> None:
+    """Raise UsageError where a run was begun at another checkpoint, before this one is made in vain."""
+    path = io.join(config.out, "run.json")
+    if not config.overwrite and io.exists(path):
+        header = io.read_json(path)
+        begun = header.get("options", {}).get("lookahead") if isinstance(header, dict) else None
+        if begun != asked:
+            raise UsageError(f"{config.out}: {lookahead_difference(begun, asked)}; {remedy_for(config)}")
 
 
 def put_in_place(out: str) -> None:

@@ -81,6 +81,11 @@ def check_config(config: EmbedConfig) -> None:
         raise UsageError("--pool and --time-budget both say how large the pool is; give one of them")
     if config.pool_alpha < 1 and not config.group_by:
         raise UsageError("--pool-alpha draws groups at rates of their own; say what they are by --group-by")
+    if config.shard_range and config.overwrite:
+        raise UsageError(
+            "--overwrite with --shard-range: each command would delete what the others write; delete the directory "
+            "first, or use another --out"
+        )
     if config.exclude is not None:
         read_exclusions(config.exclude)
     taken = set(arrow.embeddings_schema(1, 1, "int8", [], base_loss=True).names) & set(config.group_by)
@@ -251,9 +256,16 @@ def run_header(
     }
 
 
-def refuse_difference(out: str, old: RunHeader, new: RunHeader, changed_shards: list[str]) -> None:
-    """Raise UsageError where a rerun asks for other rows than ``out`` has, naming what differs first."""
-    remedy = f"use another --out, or --overwrite to replace {out}"
+def remedy_for(config: EmbedConfig) -> str:
+    """What to do where a run in ``--out`` has other rows than are asked for."""
+    if config.shard_range:
+        return "give all commands the same options, or use another --out"
+    return f"use another --out, or --overwrite to replace {config.out}"
+
+
+def refuse_difference(config: EmbedConfig, old: RunHeader, new: RunHeader, changed_shards: list[str]) -> None:
+    """Raise UsageError where a rerun asks for other rows than ``--out`` has, naming what differs first."""
+    out, remedy = config.out, remedy_for(config)
     if difference := first_difference(old, new, changed_shards):
         raise UsageError(f"{out}: {difference}; {remedy}")
     installed = shaping_packages(new)
@@ -277,12 +289,7 @@ def first_difference(
     """
     before, now = (header["options"].get("lookahead") for header in (old, new))
     if before != now:
-        same = before and now and {**before, "corpus": ""} == {**now, "corpus": ""}
-        return (
-            "the corpus of --lookahead changed"
-            if same
-            else f"was begun with --lookahead {_show(before)}, now {_show(now)}"
-        )
+        return lookahead_difference(before, now)
     what = {"weights": "the model's weights", "tokenizer": "the tokenizer", "corpus": "the corpus"}
     for name, words in what.items():
         if dict(old["fingerprints"])[name] != dict(new["fingerprints"])[name]:
@@ -314,6 +321,13 @@ def first_difference(
                 return "the list of --exclude changed since this run was begun"
             return f"was begun with --{name.replace('_', '-')} {_show(before)}, now {_show(now)}"
     return None
+
+
+def lookahead_difference(before: dict[str, Any] | None, now: dict[str, Any] | None) -> str:
+    """How what decides the checkpoints of two runs differs, in a phrase."""
+    if before and now and {**before, "corpus": ""} == {**now, "corpus": ""}:
+        return "the corpus of --lookahead changed"
+    return f"was begun with --lookahead {_show(before)}, now {_show(now)}"
 
 
 def _size(projection: Projection, key: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import open_runs
+from cptsel.pipeline.artifacts.shard_range import parse_range
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.pool import Pool, Range
@@ -93,7 +94,7 @@ def pool_share(
         return size.value
     found = found or look(config, model, files, timed=size.kind == "seconds")
     if size.kind == "seconds":
-        whole = found.seconds / config.workers
+        whole = found.seconds / (config.workers * machines(config))
         return min(1.0, size.value / max(whole, 1e-9) + (earlier.whole.rate if config.grow and earlier else 0.0))
     whole = found.tokens if size.kind == "tokens" else found.documents
     if size.value > 1.2 * whole:
@@ -101,6 +102,11 @@ def pool_share(
             f"--pool {config.pool}: the corpus has about {whole:,.0f} {size.kind}; ask for less, or leave it out"
         )
     return min(1.0, size.value / max(whole, 1.0))
+
+
+def machines(config: EmbedConfig) -> int:
+    """How many commands embed the run, each with ``--workers``."""
+    return parse_range(config.shard_range).count if config.shard_range else 1
 
 
 def make_pool(

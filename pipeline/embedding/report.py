@@ -8,8 +8,10 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import run_warnings
 from cptsel.pipeline.artifacts.run import pool_totals
+from cptsel.pipeline.artifacts.shard_range import ShardRange, listed
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.embedding.units import unit_path
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.summary import Summary, Table
@@ -185,6 +187,34 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         warnings=[*warnings, *run_warnings(header), *_special_warning(totals)]
         + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
     )
+
+
+def range_summary(
+    config: EmbedConfig, part: ShardRange, shards: int, results: Results, left: list[int], seconds: float
+) -> Summary:
+    """What the command prints that has done a range while others are not done.
+
+    Args:
+        config: of the run.
+        part: the range.
+        shards: in it.
+        results: of its units.
+        left: ranges that are not done.
+        seconds: of this call.
+    """
+    counts = results.totals()
+    shown = {
+        "shards": shards,
+        "rows read": counts["rows_read"],
+        "rows kept": counts["rows_kept"],
+        "rows rejected": counts["rows_rejected"],
+        "samples": counts["windows_embedded"],
+        "tokens": counts["tokens"],
+        "seconds": round(seconds, 3),
+        "tokens per second": round(results.fresh_tokens / max(seconds, 1e-9), 1),
+        "ranges not done": f"{listed(left)} (of 0-{part.count - 1})",
+    }
+    return Summary(command="embed", out=config.out, status=f"range {part} done", totals=shown, tables=[], warnings=[])
 
 
 def _special_warning(totals: dict[str, Any]) -> list[str]:

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cptsel.pipeline import io
+from cptsel.pipeline.artifacts.ranges import Ledger
+from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS
 from cptsel.pipeline.corpus.shards import Shard
-from cptsel.pipeline.embedding.units import UnitResult
+from cptsel.pipeline.embedding.units import RUN_KEY, UnitResult
 from cptsel.schemas import arrow
+from cptsel.schemas.headers import RunHeader
 
 _AT_ONCE = 4096  # results that are objects at a time
 
@@ -67,6 +71,24 @@ class Results:
             whole = len(found) == expected > 0 and bool((found == np.arange(expected)).all())
             if shard.shard_id not in failed and not whole:
                 raise AssertionError(f"{shard.uri}: blocks {found} of {expected} reported; please report this")
+
+
+def write_range(ledger: Ledger, index: int, results: Results, header: RunHeader) -> None:
+    """Mark a range as done, with what became of its units."""
+    io.write_parquet(ledger.done(index), results.units, {RUN_KEY: run_fingerprint(header)})
+
+
+def range_results(ledger: Ledger, indices: Iterable[int], header: RunHeader) -> Results | None:
+    """What became of the units of ranges that are done; None where one is not, or is one of another run."""
+    run, tables = run_fingerprint(header), [arrow.UNITS.empty_table()]
+    for path in map(ledger.done, indices):
+        if not io.exists(path):
+            return None
+        table = io.read_parquet(path)
+        if (table.schema.metadata or {}).get(RUN_KEY.encode()) != run.encode():
+            return None
+        tables.append(table.replace_schema_metadata(None))
+    return Results(pa.concat_tables(tables).combine_chunks(), [], 0)
 
 
 def gather(results: Iterable[UnitResult]) -> Results:

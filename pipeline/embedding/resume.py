@@ -27,7 +27,7 @@ def begin(config: EmbedConfig, output: Output, header: RunHeader, shards: list[S
         output.begin(to_yaml(config))
     elif io.exists(path):
         old = io.read_json(path)
-        refuse_difference(config.out, old, header, _changed_shards(config.out, shards))
+        refuse_difference(config, old, header, changed_shards(config.out, shards))
         if io.exists(io.join(config.out, outputs.SUCCESS)):
             if _all_there(config.out):
                 return "already done"
@@ -39,6 +39,24 @@ def begin(config: EmbedConfig, output: Output, header: RunHeader, shards: list[S
     validate(header, "run")
     io.write_json(path, header)
     return status
+
+
+def is_finished(out: str) -> bool:
+    """Whether the run is marked as done."""
+    return io.exists(io.join(out, outputs.SUCCESS))
+
+
+def refuse_other_run(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> None:
+    """Raise UsageError where the run that was begun in ``--out`` is another one; the sentence names the difference."""
+    begun = io.read_json(io.join(config.out, "run.json"))
+    refuse_difference(config, begun, header, changed_shards(config.out, shards))
+
+
+def shards_of_run(out: str) -> list[Shard]:
+    """The shards of a run that was begun, as its table says, without their blocks."""
+    names = ["shard_id", "uri", "path", "format", "compression", "bytes", "sha256"]
+    rows = io.read_parquet(io.join(out, "shards.parquet"), names).to_pylist()
+    return [Shard(**row, blocks=()) for row in rows]
 
 
 def _all_there(out: str) -> bool:
@@ -59,7 +77,7 @@ def _all_there(out: str) -> bool:
     return not rotten and wanted.keys() <= there
 
 
-def _changed_shards(out: str, shards: list[Shard]) -> list[str]:
+def changed_shards(out: str, shards: list[Shard]) -> list[str]:
     """Paths of shards that came, went or changed since the run in ``out`` was begun."""
     path = io.join(out, "shards.parquet")
     if not io.exists(path):

@@ -16,21 +16,28 @@ class Tally:
 
     Args:
         folder: of the embeddings.
-        expected: units of the whole run, about.
+        expected: units of these shards, about.
+        shards: shard_ids that count; by default all.
         clock: seconds from any fixed point.
     """
 
-    def __init__(self, folder: str, expected: int, clock: Callable[[], float] = time.monotonic):
-        self.folder, self.expected, self.clock = folder, expected, clock
+    def __init__(
+        self,
+        folder: str,
+        expected: int,
+        shards: range | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.folder, self.expected, self.shards, self.clock = folder, expected, shards, clock
         self.began = clock()
-        self.earlier = set(io.list_names(folder, ".parquet"))
+        self.earlier = set(self._names())
         self.done = len(self.earlier)
         self.seen: set[str] = set()
         self.counts = {"samples": 0, "tokens": 0, "rejects": 0}
 
     def look(self) -> int:
         """Units that are done."""
-        names = io.list_names(self.folder, ".parquet")
+        names = self._names()
         self.done = len(names)
         for name in [name for name in names if name not in self.earlier and name not in self.seen][:_AT_ONCE]:
             self.seen.add(name)
@@ -42,6 +49,12 @@ class Tally:
             self.counts["tokens"] += counts["tokens"]
             self.counts["rejects"] += counts["rows_rejected"] + counts["windows_rejected"]
         return self.done
+
+    def _names(self) -> list[str]:
+        names = io.list_names(self.folder, ".parquet")
+        if self.shards is None:
+            return names
+        return [name for name in names if int(name.partition("-")[0]) in self.shards]
 
     def detail(self) -> str:
         """Samples, tokens, speed, rejects and time left, in a phrase; empty until a unit is done."""
