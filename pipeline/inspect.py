@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow.compute as pc
+
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
@@ -194,7 +196,7 @@ def _run(directory: str, names: list[str], header: RunHeader) -> Described:
         units = io.read_parquet(io.join(directory, "units.parquet"))
         for column in COUNT_COLUMNS:
             if column in units.schema.names:
-                totals[column.replace("_", " ")] = sum(units[column].to_pylist())
+                totals[column.replace("_", " ")] = pc.sum(units[column]).as_py() or 0
     if "shards.parquet" in names:
         columns = ["path", "format", "compression", "bytes", "rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))
@@ -280,8 +282,8 @@ def _model_at(header: TargetsHeader | FisherHeader) -> dict[str, Any]:
 def _shards_table(directory: str, columns: list[str]) -> Table:
     table = io.read_parquet(io.join(directory, "shards.parquet"), columns)
     columns = [column for column in columns if column in table.schema.names]  # those of another release may have fewer
-    rows = [[row[column] for column in columns] for row in table.to_pylist()]
-    return _table("Shards", [column.replace("_", " ") for column in columns], rows)
+    rows = [[row[column] for column in columns] for row in table.slice(0, _ROWS_SHOWN).to_pylist()]
+    return first_rows("Shards", [column.replace("_", " ") for column in columns], rows, _ROWS_SHOWN, table.num_rows)
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:

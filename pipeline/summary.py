@@ -90,10 +90,11 @@ class Summary:
         return "".join([*parts, *(table._repr_html_() for table in self.tables)])
 
 
-def first_rows(title: str, columns: list[str], rows: list[list[Any]], most: int) -> Table:
-    """A table of at most ``most`` of the rows; the title says if there are more."""
-    if len(rows) > most:
-        title = f"{title} (first {most} of {len(rows):,})"
+def first_rows(title: str, columns: list[str], rows: list[list[Any]], most: int, count: int | None = None) -> Table:
+    """A table of at most ``most`` of the rows; the title says if there are more, or ``count``, of which these are."""
+    count = len(rows) if count is None else count
+    if count > most:
+        title = f"{title} (first {most} of {count:,})"
     return Table(title=title, columns=columns, rows=rows[:most])
 
 

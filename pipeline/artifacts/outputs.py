@@ -3,7 +3,9 @@
 import hashlib
 import os
 import posixpath
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.lock import LOCK
@@ -37,11 +39,7 @@ def list_tree(directory: str) -> list[str]:
     """Paths, relative to it, of all files below a directory but its lock, sorted; none where it does not exist."""
     if io.is_remote(directory):
         return sorted(tree_sizes(directory))
-    found = []
-    for folder, _, names in os.walk(directory):
-        below = os.path.relpath(folder, directory).replace(os.sep, "/")
-        found += [posixpath.normpath(posixpath.join(below, name)) for name in names]
-    return sorted(name for name in found if name != LOCK)
+    return sorted(name for name, _ in _files(directory))
 
 
 def tree_sizes(directory: str) -> dict[str, int]:
@@ -49,7 +47,25 @@ def tree_sizes(directory: str) -> dict[str, int]:
     if io.is_remote(directory):
         head = directory.rstrip("/") + "/"
         return {entry.path[len(head) :]: int(entry.size_in_bytes) for entry in io.match(head + "**")}
-    return {name: io.size(io.join(directory, name)) for name in list_tree(directory)}
+    return {name: entry.stat().st_size for name, entry in sorted(_files(directory), key=itemgetter(0))}
+
+
+def _files(directory: str, below: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Path relative to the first directory, and entry, of every file but its lock; links to directories are left out.
+
+    By entries, which know without asking again what they are: a run may have millions.
+    """
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:  # it does not exist, or was deleted meanwhile
+        return
+    for entry in entries:
+        name = below + entry.name
+        if not entry.is_dir():
+            if name != LOCK:
+                yield name, entry
+        elif not entry.is_symlink():
+            yield from _files(entry.path, f"{name}/")
 
 
 def temporary_of(path: str) -> str | None:

@@ -1,8 +1,10 @@
 """Checks of an embedding run: that it is what was written, file by file, and that its counts add up."""
 
-from collections import Counter
 from dataclasses import astuple, dataclass
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
@@ -77,33 +79,55 @@ def check_counts(directory: str, header: RunHeader, problems: Problems) -> str:
         if problem := check_schema(tables[name].schema, schema):
             problems.add(name, None, problem)
             return "stopped"
-    units, shards = (tables[name].to_pylist() for name in ("units.parquet", "shards.parquet"))
+    units, shards = tables["units.parquet"], tables["shards.parquet"]
     for name in COUNT_COLUMNS:
         file, rows = ("shards.parquet", shards) if name == "bytes_lost" else ("units.parquet", units)
-        added = sum(row[name] for row in rows)
+        added = int(rows[name].to_numpy().sum())
         if added != header["totals"][name]:
             problems.add(file, None, f"{name} add up to {added:,}, but run.json says {header['totals'][name]:,}")
+    of, shard_ids = units["shard_id"].to_numpy(), shards["shard_id"].to_numpy()
     for column, of_units in (("rows", "rows_read"), ("tokens", "tokens")):
-        by_shard: Counter[int] = Counter()
-        for unit in units:
-            by_shard[unit["shard_id"]] += unit[of_units]
-        for row, shard in enumerate(shards):
-            if by_shard[shard["shard_id"]] != shard[column]:
-                what = f"{column} is {shard[column]:,}, but its units add up to {by_shard[shard['shard_id']]:,}"
-                problems.add("shards.parquet", row, what)
-    sizes = outputs.tree_sizes(directory)
-    expected = {unit_name(unit["shard_id"], unit["block"]): unit["bytes"] for unit in units}
-    for name, size in expected.items():
-        for folder in ("embeddings", "rejects"):
-            if f"{folder}/{name}" not in sizes:
-                problems.add(f"{folder}/{name}", None, "is missing", MEND)
-        if sizes.get(f"embeddings/{name}", size) != size:
-            problems.add(f"embeddings/{name}", None, f"has {sizes[f'embeddings/{name}']:,} bytes, not {size:,}", MEND)
-    for path in sizes:
-        folder, _, name = path.partition("/")
-        if folder in ("embeddings", "rejects") and name not in expected and not outputs.temporary_of(path):
-            problems.add(path, None, "is of no unit of this run", "delete it")
+        added_up = _sums(of, units[of_units].to_numpy(), shard_ids)
+        said = shards[column].to_numpy()
+        for row in np.flatnonzero(added_up != said).tolist():
+            what = f"{column} is {said[row]:,}, but its units add up to {added_up[row]:,}"
+            problems.add("shards.parquet", row, what)
+    _check_files(directory, units, problems)
     return f"{len(units):,} units of {len(shards):,} shards"
+
+
+def _sums(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Σ of the int64 values with each of some keys; 0 where a key has none."""
+    there, index = np.unique(keys, return_inverse=True)
+    sums = np.zeros(len(there) + 1, np.int64)  # the last is that of no key
+    np.add.at(sums, index, values)
+    place = np.searchsorted(there, wanted)
+    found = np.append(there, -1)[place] == wanted
+    return np.where(found, sums[place], 0)
+
+
+def _check_files(directory: str, units: pa.Table, problems: Problems) -> None:
+    """No file of a unit is missing, of another size, or too many."""
+    sizes = outputs.tree_sizes(directory)
+    of_folder = {
+        folder: {path[len(folder) + 1 :]: size for path, size in sizes.items() if path.startswith(f"{folder}/")}
+        for folder in ("embeddings", "rejects")
+    }
+    names = map(unit_name, units["shard_id"].to_pylist(), units["block"].to_pylist())
+    expected = dict(zip(names, units["bytes"].to_pylist(), strict=True))
+    embeddings, rejects = of_folder["embeddings"], of_folder["rejects"]
+    for name, size in expected.items():
+        if embeddings.get(name) == size and name in rejects:
+            continue
+        for folder, there in of_folder.items():
+            if name not in there:
+                problems.add(f"{folder}/{name}", None, "is missing", MEND)
+        if embeddings.get(name, size) != size:
+            problems.add(f"embeddings/{name}", None, f"has {embeddings[name]:,} bytes, not {size:,}", MEND)
+    for folder, there in of_folder.items():
+        for name in there:
+            if name not in expected and not outputs.temporary_of(f"{folder}/{name}"):
+                problems.add(f"{folder}/{name}", None, "is of no unit of this run", "delete it")
 
 
 def check_units(
