@@ -28,7 +28,7 @@ def test_the_files_are_the_rows():
     assert len(FILES) == 12
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FILES)
 def test_every_row_is_accounted_for(tmp_path, name, rounds):
     path = tmp_path / name

@@ -259,3 +259,34 @@ def test_archives_go_all_the_way_and_what_export_writes_is_embedded(tiny_lm, tmp
     assert (len(documents), rejects) == (12, [])
     assert {d.content for d in documents} <= {row["text"] for row in rows}
     assert {d.groups for d in documents} == {("all", "1")}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["a.txt", "żółć/" + "a" * 90 + ".txt", "f/" * 60 + "a.txt", "a" * 100, "d/"])
+def test_headers_are_taken_apart_as_by_tarfile(format, name):
+    """Every header is that of tarfile, or none, with one byte changed too."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.uid, info.mtime = 0o123456, 0o644, 1000, 1_700_000_000
+    info.uname, info.type = "someone", tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+    rng = random.Random(name)
+    data = info.tobuf(format, "utf-8", "surrogateescape")
+    blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
+    regular = [block for block in blocks if webdataset_format._plain(block) is not None]
+    assert bool(regular) == (not name.endswith("/"))
+    for block in blocks:
+        for number in range(600):
+            changed = bytearray(block)
+            if number:
+                changed[rng.randrange(512)] = rng.choice((0, 32, 48, 55, 56, 200, rng.randrange(256)))
+                if number % 2:  # the checksum of what is there now
+                    changed[148:156] = b" " * 8
+                    changed[148:156] = f"{sum(changed):06o}\0 ".encode()
+            found = webdataset_format._plain(bytes(changed))
+            assert webdataset_format._sum(changed) == sum(changed)
+            if found is not None:
+                theirs = tarfile.TarInfo.frombuf(bytes(changed), "utf-8", "surrogateescape")
+                assert (theirs.name, theirs.size, theirs.isreg()) == (*found, True)
+
+
+def test_the_sum_of_the_largest_header():
+    assert webdataset_format._sum(b"\xff" * 512) == 512 * 255

@@ -3,12 +3,14 @@
 ``000017.txt`` and ``000017.json`` are of the sample ``000017``: a key goes up to the first dot of a file's name, its
 folder counted, and what follows is the extension. Other members are passed over, as the library does: those that are
 no regular files or have no extension, and below ``__NAME__/``. The layout is that of POSIX (ustar, pax) and GNU tar;
-headers are read here one by one, as Python's ``tarfile`` takes a damaged one for the end of the archive.
+headers are read here one by one, as Python's ``tarfile`` takes a damaged one for the end of the archive. The plain ones of
+regular files, which is nearly all, are taken apart here, several times as fast as by ``tarfile``.
 """
 
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, NamedTuple
@@ -35,6 +37,19 @@ from cptsel.pipeline.corpus.types import (
 _UNIT = tarfile.BLOCKSIZE
 _MOST_EXTENDED = 1 << 20  # bytes of a header of names or pax records
 _META = re.compile(r"__[^/]*__($|/)")
+_PLAIN = re.compile(  # the header of a regular file, as every writer of today makes it
+    rb"""
+    (?P<name>.{100})
+    (?:[0-7]{7}[\0 ]|[0-7]{6}[ ]\0){3}            # mode, uid, gid
+    (?P<size>[0-7]{11})[\0 ]
+    [0-7]{11}[\0 ]                               # mtime
+    (?P<sum>(?P<octal>[0-7]{6})[\0 ]{2})
+    0 .{100} .{8} .{64}                          # type, name of a link, magic, names of user and group
+    (?:[0-7]{7}[\0 ]|\0{8}){2}                   # device
+    (?P<prefix>.{155}) .{12}
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 _PAX_RECORD = re.compile(rb"(\d{1,8}) ([^=]+)=")
 
 
@@ -275,6 +290,9 @@ class _Reader:
             block = self._span(position, _UNIT)
             if not any(block):
                 return None
+            if (plain := _plain(block)) is not None:
+                name, size = known.get("path", plain[0]), known.get("size", plain[1])
+                return _Member(name, start, position + _UNIT, size, position + _UNIT + _padded(size))
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
                 if info.size < 0 or info.type == tarfile.GNUTYPE_SPARSE:
@@ -339,6 +357,28 @@ class _Reader:
 
 
 _GNU_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
+def _plain(block: bytes) -> tuple[str, int] | None:
+    """Name and size that a plain header of a regular file gives; None of any other, and where its checksum is wrong."""
+    match = _PLAIN.fullmatch(block)
+    if match is None or _sum(block) - sum(match["sum"]) + 8 * ord(" ") != int(match["octal"], 8):
+        return None
+    name, prefix = (_text(match[part]) for part in ("name", "prefix"))
+    return f"{prefix}/{name}" if prefix else name, int(match["size"], 8)
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _sum(block: bytes) -> int:
+    """Sum of the bytes of a header.
+
+    The lower half of Adler-32 is one more than the sum of the bytes, modulo 65,521, which 256 bytes do not reach.
+    """
+    half = len(block) // 2
+    return (zlib.adler32(block[:half]) & 0xFFFF) + (zlib.adler32(block[half:]) & 0xFFFF) - 2
 
 
 def _padded(size: int) -> int:
