@@ -14,6 +14,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.chosen.model import loaded
 from cptsel.pipeline.chosen.units import ReadWindows, Unit, Window
 from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.kernels.gradients.transfer import real_positions
 from cptsel.pipeline.kernels.targets import hidden_projection, top_targets
 from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
@@ -83,7 +84,7 @@ class WriteTargets:
         """Of all predicted tokens of a batch, sample by sample."""
         tokens, lengths = model.pad(ids)
         hidden = model.hidden(tokens[:, :-1], lengths)
-        rows = hidden[torch.arange(hidden.shape[1], device=hidden.device) < lengths.unsqueeze(1)]
+        rows = hidden[real_positions(lengths, hidden.shape[1], hidden.device)]
         if self.targets["kind"] == "hidden":
             states = rows.float() if matrix is None else rows.float() @ matrix
             return {"hidden": states.half().cpu().numpy()}

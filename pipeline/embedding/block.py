@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.corpus.contents import content_bytes
@@ -150,13 +151,13 @@ class BlockEmbedder:
         for batch in self._batches(samples, chunked):
             windows = [np.concatenate([prefix, samples[i].ids]) for i in batch]
             result = self.gradients.of_windows(windows)
-            if self.base is not None:
-                out["base_loss_sum"][batch] = self.base.losses(windows).cpu().numpy()
-            out["sketch"][batch] = result.sketch.cpu().numpy()
-            out["validation"][batch] = result.validation.cpu().numpy()
-            out["loss_sum"][batch] = result.loss_sum.cpu().numpy()
+            found = {"sketch": result.sketch, "validation": result.validation, "loss_sum": result.loss_sum}
             if result.exact_norm is not None:
-                out["exact_norm"][batch] = result.exact_norm.cpu().numpy()
+                found["exact_norm"] = result.exact_norm
+            if self.base is not None:
+                found["base_loss_sum"] = self.base.losses(windows)
+            for name, values in _on_host(found).items():
+                out[name][batch] = values
         out["sketch_norm"] = np.linalg.norm(out["sketch"].astype(np.float64), axis=1).astype(np.float32)
         out["validation_norm"] = np.linalg.norm(out["validation"].astype(np.float64), axis=1).astype(np.float32)
         out["grad_norm"] = out["exact_norm"] if spec.exact_norm else out["sketch_norm"]
@@ -169,6 +170,14 @@ def _base_of(spec: ModelSpec) -> FrozenModel | None:
         return None
     source, revision = spec.base
     return FrozenModel(replace(spec, source=source, revision=revision, base=None))
+
+
+def _on_host(found: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Vectors and numbers of the samples of a batch, float32, in one copy: each would wait for the device by itself."""
+    columns = {name: values if values.ndim == 2 else values.unsqueeze(1) for name, values in found.items()}
+    whole = torch.cat(list(columns.values()), dim=1).cpu()
+    parts = torch.split(whole, [values.shape[1] for values in columns.values()], dim=1)
+    return {name: part.reshape(found[name].shape).numpy() for name, part in zip(found, parts, strict=True)}
 
 
 def _judge(cut: Cut, indices: Sequence[int], vectors: dict[str, np.ndarray]) -> list[int]:

@@ -14,6 +14,7 @@ import torch
 
 from cptsel.pipeline.errors import UsageError, first_line
 from cptsel.pipeline.kernels.gradients.head import head_losses
+from cptsel.pipeline.kernels.gradients.transfer import to_device
 from cptsel.pipeline.model.configuration import linear_head, logit_map_of, positions_of
 from cptsel.pipeline.model.fit import check_dtype, check_weights
 from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device
@@ -70,23 +71,25 @@ class FrozenModel:
         self._probe()
 
     def hidden(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """What the head reads: (B, T, d) from token ids (B, T), padded on the right, of lengths (B,)."""
-        steps = torch.arange(tokens.shape[1], device=tokens.device)
-        mask = None if bool((lengths == tokens.shape[1]).all()) else (steps < lengths.unsqueeze(1)).long()
+        """What the head reads: (B, T, d) from token ids (B, T), padded on the right, of lengths (B,) on the host."""
+        steps = torch.arange(tokens.shape[1], device=lengths.device)
+        mask = None
+        if not bool((lengths == tokens.shape[1]).all()):
+            mask = to_device((steps < lengths.unsqueeze(1)).long(), tokens.device)
         return self.base(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
 
     def pad(self, ids: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of windows, each the prefix and its own token ids, at least two together.
 
         Returns:
-            Tokens (B, T + 1) int64, zeros behind each row's, and how many of each row are predicted, (B,) int64; on the
-            model's device.
+            Tokens (B, T + 1) int64, zeros behind each row's, on the model's device; and how many of each row are
+            predicted, (B,) int64, on the host, where they can be asked without waiting for a GPU.
         """
         lengths = torch.tensor([len(row) - 1 for row in ids])
         tokens = torch.zeros(len(ids), int(lengths.max()) + 1, dtype=torch.int64)
         for i, row in enumerate(ids):
             tokens[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-        return tokens.to(self.spec.device), lengths.to(self.spec.device)
+        return to_device(tokens, self.spec.device), lengths
 
     def losses(self, ids: Sequence[np.ndarray]) -> torch.Tensor:
         """Losses of one batch, (B,) float32 in nats, summed over each window's predicted tokens; ``ids`` as of pad."""
@@ -103,7 +106,7 @@ class FrozenModel:
         tokens = tokens.to(self.spec.device)
         tolerance = 1e-4 if self.spec.dtype == "float32" else 5e-2
         with torch.inference_mode():
-            full = torch.tensor([steps, steps], device=self.spec.device)
+            full = torch.tensor([steps, steps])
             hidden = self.hidden(tokens, full)
             theirs = self.model(input_ids=tokens, use_cache=False).logits.float()
             a = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias).float()
@@ -114,7 +117,7 @@ class FrozenModel:
                     "a scale and a soft-cap that its configuration names: head gradients would be wrong; not supported"
                 )
             if steps > 2:
-                lengths = torch.tensor([steps, steps // 2], device=self.spec.device)
+                lengths = torch.tensor([steps, steps // 2])
                 padded = self.hidden(tokens, lengths)[1, : steps // 2].float()
                 if not _close(padded, hidden[1, : steps // 2].float(), tolerance):
                     raise UsageError(

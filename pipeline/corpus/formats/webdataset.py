@@ -3,8 +3,8 @@
 ``000017.txt`` and ``000017.json`` are of the sample ``000017``: a key goes up to the first dot of a file's name, its
 folder counted, and what follows is the extension. Other members are passed over, as the library does: those that are
 no regular files or have no extension, and below ``__NAME__/``. The layout is that of POSIX (ustar, pax) and GNU tar;
-headers are read here one by one, as Python's ``tarfile`` takes a damaged one for the end of the archive. The plain ones of
-regular files, which is nearly all, are taken apart here, several times as fast as by ``tarfile``.
+headers are read here one by one, as Python's ``tarfile`` takes a damaged one for the end of the archive. Plain ones of
+regular files, which most are, are taken apart here, several times as fast as by ``tarfile``.
 """
 
 import json

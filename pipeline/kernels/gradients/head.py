@@ -13,6 +13,7 @@ import torch
 
 from cptsel.pipeline.kernels.gradients.batch import BatchGradients
 from cptsel.pipeline.kernels.gradients.sketch import HeadSketch
+from cptsel.pipeline.kernels.gradients.transfer import real_positions
 
 CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits held at once: 4 MiB, about a CPU cache; half a GiB
 
@@ -61,7 +62,7 @@ def head_gradients(
     Args:
         hidden: (B, T, d) inputs of the head at the positions that predict, in the model's dtype.
         labels: (B, T) int64, the token each position predicts.
-        lengths: (B,) int64, how many positions of each sample are real.
+        lengths: (B,) int64, how many positions of each sample are real; best on the host.
         weight: (V, d) the head.
         bias: (V,) or None.
         logit_map: from head outputs to logits.
@@ -74,7 +75,7 @@ def head_gradients(
         Sums over each sample's tokens, never means, accumulated in float32 whatever the model's dtype.
     """
     batch, steps, width = hidden.shape
-    real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+    real = real_positions(lengths, steps, hidden.device)
     rows = hidden[real]  # (N, d): padding is never multiplied
     targets = labels[real]
     n, vocab = rows.shape[0], weight.shape[0]
@@ -130,7 +131,7 @@ def head_losses(
 ) -> torch.Tensor:
     """Losses (B,) float32 in nats, summed over tokens, of a right-padded batch; arguments as of ``head_gradients``."""
     steps = hidden.shape[1]
-    real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+    real = real_positions(lengths, steps, hidden.device)
     rows, targets = hidden[real], labels[real]
     losses = torch.empty(rows.shape[0], dtype=torch.float32, device=hidden.device)
     chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
@@ -213,7 +214,7 @@ def head_backward(
         padding: Σ_v e_tv W_v.
     """
     steps = hidden.shape[1]
-    real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+    real = real_positions(lengths, steps, hidden.device)
     rows, targets = hidden[real], labels[real]
     losses = torch.empty(rows.shape[0], dtype=torch.float32, device=hidden.device)
     below = torch.empty_like(rows)

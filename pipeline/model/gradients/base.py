@@ -30,7 +30,7 @@ class GradientKind(ABC):
 
         Args:
             tokens: (B, T + 1) int64: each row the prefix and the window's own ids, then zeros.
-            lengths: (B,) int64, how many of them are predicted; at least one.
+            lengths: (B,) int64 on the host, how many of them are predicted; at least one.
         """
 
     def of_windows(self, ids: Sequence[np.ndarray]) -> BatchGradients:

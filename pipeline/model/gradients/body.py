@@ -70,7 +70,7 @@ class BodyGradient(GradientKind):
         steps = min(8, model.spec.max_positions)
         tokens = (torch.arange(2 * steps + 2).view(2, steps + 1) * 6367 + 5) % model.head.weight.shape[0]
         tokens = tokens.to(model.spec.device)
-        lengths = torch.tensor([steps, max(1, steps - 2)], device=model.spec.device)
+        lengths = torch.tensor([steps, max(1, steps - 2)])
         parts = _Parts(self.tables, 2, steps)
         with torch.enable_grad(), _hooked(model, self.layers, parts):
             hidden = model.hidden(tokens[:, :-1], lengths)
