@@ -27,7 +27,7 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.earlier import EarlierRun
 from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import check_failures, finish
-from cptsel.pipeline.embedding.inventory import count_groups, share_inventory, take_inventory, units_of
+from cptsel.pipeline.embedding.inventory import Inventory, share_inventory, take_inventory, units_of
 from cptsel.pipeline.embedding.lookahead import ahead
 from cptsel.pipeline.embedding.mixing import with_mixing
 from cptsel.pipeline.embedding.plan import (
@@ -42,7 +42,9 @@ from cptsel.pipeline.embedding.plan import (
 )
 from cptsel.pipeline.embedding.pool import (
     Files,
+    GroupBytes,
     make_pool,
+    needs_counts,
     open_earlier,
     pool_header,
     pool_share,
@@ -119,6 +121,10 @@ class _Call:
     began: float
 
     @property
+    def earlier_pool(self) -> Pool | None:
+        return self.earlier and self.earlier[1]
+
+    @property
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
@@ -146,9 +152,10 @@ def _embed_all(call: _Call) -> Summary:
             outputs.write_config(config.out, "embed", to_yaml(config))
         if not io.is_remote(config.out):
             Ledger(config.out).forget()  # what is known of ranges holds no longer
-        shards = take_inventory(config, call.files, call.model.tokens, call.options)
-        work = io.join(config.out, outputs.WORK)
-        plan = _plan(call, shards, work)
+        counts = recorded_pool(config, call.earlier_pool) is None and needs_counts(config, call.files)
+        taken = take_inventory(config, call.files, call.model.tokens, call.options, counts)
+        shards, work = taken.shards, io.join(config.out, outputs.WORK)
+        plan = _plan(call, taken)
         status = begin(config, output, plan.header, shards)
         if status == "already done":
             io.delete_tree(work)
@@ -164,10 +171,11 @@ def _embed_range(call: _Call, part: ShardRange) -> Summary:
         work = ledger.scratch(part.index)
         with ledger.turn(name):
             if is_finished(config.out):
-                return _found_finished(call, ledger, work)
+                return _found_finished(call, ledger)
             ledger.agree(_terms(call, part))
-        shards = share_inventory(config, call.files, call.model.tokens, call.options, ledger, part)
-        plan = _begin_ranges(call, ledger, name, shards, work) or _plan(call, shards, work)
+        counts = needs_counts(config, call.files)
+        taken = share_inventory(config, call.files, call.model.tokens, call.options, counts, ledger, part)
+        shards, plan = taken.shards, _begin_ranges(call, ledger, name, taken) or _plan(call, taken)
         refuse_other_run(config, plan.header, shards)
         first, end = range_bounds([size for _, _, size in call.files], part.count)[part.index :][:2]
         results = range_results(ledger, [part.index], plan.header)
@@ -179,7 +187,7 @@ def _embed_range(call: _Call, part: ShardRange) -> Summary:
             return range_summary(config, part, end - first, results, left, call.seconds)
         with ledger.turn(name):
             if is_finished(config.out):
-                return _found_finished(call, ledger, work)
+                return _found_finished(call, ledger)
             found = range_results(ledger, range(part.count), plan.header)
             if found is None:
                 raise UsageError(f"{config.out}: files of {ledger.folder} were taken away; run all commands again")
@@ -189,15 +197,15 @@ def _embed_range(call: _Call, part: ShardRange) -> Summary:
             return done
 
 
-def _begin_ranges(call: _Call, ledger: Ledger, name: str, shards: list[Shard], work: str) -> _Plan | None:
+def _begin_ranges(call: _Call, ledger: Ledger, name: str, taken: Inventory) -> _Plan | None:
     """The plan, if no other command has made it."""
     if ledger.is_planned:
         return None
     with ledger.turn(name):
         if ledger.is_planned:
             return None
-        plan = _plan(call, shards, work)
-        begin(call.config, Output(call.config.out, "embed", is_new=False), plan.header, shards)
+        plan = _plan(call, taken)
+        begin(call.config, Output(call.config.out, "embed", is_new=False), plan.header, taken.shards)
         ledger.set_planned()
         return plan
 
@@ -216,28 +224,28 @@ def _terms(call: _Call, part: ShardRange) -> dict[str, Any]:
     return {"ranges": part.count, "block_bytes": config.block_bytes, "format": config.format, "corpus": listing}
 
 
-def _found_finished(call: _Call, ledger: Ledger, work: str) -> Summary:
+def _found_finished(call: _Call, ledger: Ledger) -> Summary:
     """The summary of a run that other commands have finished, after it was found to be the one that is asked for."""
     config = call.config
     shards = shards_of_run(config.out)
     if {(shard.path, shard.bytes) for shard in shards} != {(path, size) for _, path, size in call.files}:
         raise UsageError(f"{config.out}: the corpus changed since this run was begun; {remedy_for(config)}")
-    refuse_other_run(config, _plan(call, shards, work).header, shards)
+    refuse_other_run(config, _plan(call, Inventory(shards)).header, shards)
     _clear(ledger)  # a command that was killed at the end has left it
     return summary(config, "already done", io.read_json(io.join(config.out, "run.json")), [])
 
 
-def _plan(call: _Call, shards: list[Shard], work: str) -> _Plan:
+def _plan(call: _Call, taken: Inventory) -> _Plan:
     """Settle what decides the rows, or take from a run that was begun what it has settled."""
     config, files, here = call.config, call.files, is_local(call.options)
-    before = call.earlier and call.earlier[1]
-    pool = recorded_pool(config, before) or plan_pool(config, call.model, files, shards, before, call.options, work)
+    before, sizes = call.earlier_pool, taken.group_bytes
+    pool = recorded_pool(config, before) or plan_pool(config, call.model, files, sizes, before)
     model, steps, base = with_mixing(config, call.model, files), None, None
     if config.lookahead:
         model, steps = ahead(config, model, here)
     elif config.base:
         model, base = with_base(config, model, here)
-    header = run_header(config, model, call.root, shards, pool_header(config, pool), steps, base, call.ids)
+    header = run_header(config, model, call.root, taken.shards, pool_header(config, pool), steps, base, call.ids)
     return _Plan(model, pool, header, check_earlier(config, call.earlier, header))
 
 
@@ -270,17 +278,11 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
 
 
 def plan_pool(
-    config: EmbedConfig,
-    model: ModelPlan,
-    files: Files,
-    shards: list[Shard],
-    earlier: Pool | None,
-    options: Any,
-    work: str,
+    config: EmbedConfig, model: ModelPlan, files: Files, group_bytes: GroupBytes, earlier: Pool | None
 ) -> Pool:
     """The pool of a new run."""
     share = pool_share(config, model, files, earlier)
-    return make_pool(config, share, files, earlier, lambda: count_groups(config, shards, options, work))
+    return make_pool(config, share, files, earlier, group_bytes)
 
 
 def check_earlier(config: EmbedConfig, earlier: tuple[RunHeader, Pool] | None, header: RunHeader) -> EarlierRun | None:

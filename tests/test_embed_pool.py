@@ -1,7 +1,9 @@
 """``cptsel embed`` of a pool: sizes, growing, disjoint pools, rates by group, and what is chosen from it."""
 
+import gzip
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -133,11 +135,13 @@ def test_a_pool_by_group_evens_them_out(run):
     assert max(sizes.values()) > 1.5 * min(sizes.values())
 
 
-def test_group_sizes_in_a_column_take_one_more_reading(tiny_lm, tmp_path):
+def test_group_sizes_in_a_column_are_counted_while_files_are_listed(tiny_lm, tmp_path, monkeypatch):
     lines = [{"text": "some words " * 5, "kind": "rare" if i % 10 == 0 else "often"} for i in range(100)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    for name, stored in {"a.jsonl": data, "b.jsonl.gz": gzip.compress(data, mtime=0)}.items():
+        (tmp_path / name).write_bytes(stored)
     config = EmbedConfig(
-        inputs=(str(tmp_path / "a.jsonl"),),
+        inputs=(f"{tmp_path}/*.jsonl*",),
         model=str(tiny_lm),
         out=str(tmp_path / "run"),
         group_by=("kind",),
@@ -145,7 +149,18 @@ def test_group_sizes_in_a_column_take_one_more_reading(tiny_lm, tmp_path):
         pool_alpha=0.0,
         **SMALL | {"limit": None},
     )
+    opened, openings = io.open_read, Counter()
+
+    def count(path):
+        openings[path] += 1
+        return opened(path)
+
+    monkeypatch.setattr(io, "open_read", count)
     embed(config)
+    assert {name: openings[str(tmp_path / name)] for name in ("a.jsonl", "b.jsonl.gz")} == {
+        "a.jsonl": 2,
+        "b.jsonl.gz": 2,
+    }
     pool = json.loads((tmp_path / "run" / "run.json").read_text())["options"]["pool"]
     rates = {group: rate for group, _, rate in pool["groups"]}
     assert rates["rare"] == pytest.approx(9 * rates["often"])

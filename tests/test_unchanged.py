@@ -96,8 +96,8 @@ def test_embed_names_a_shard_that_is_edited_under_it(tiny_lm, tmp_path, monkeypa
         (tmp_path / name).write_text("".join(json.dumps({"text": f"{name} holds text {i}"}) + "\n" for i in range(20)))
     take = taking.take_inventory
 
-    def edit_after(*args):
-        shards = take(*args)
+    def edit_after(*args, **options):
+        shards = take(*args, **options)
         (tmp_path / "b.jsonl").write_text((tmp_path / "b.jsonl").read_text().replace("text 7", "test 7"))
         return shards
 

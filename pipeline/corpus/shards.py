@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import BinaryIO
+from dataclasses import replace
+from functools import partial
+from typing import BinaryIO, cast
 
 from cptsel.pipeline import io
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
+from cptsel.pipeline.corpus.forward import Followed
 from cptsel.pipeline.corpus.listing import list_inputs, would_find
-from cptsel.pipeline.corpus.streams import chunks
+from cptsel.pipeline.corpus.text_bytes import TextBytes
 from cptsel.pipeline.corpus.types import Block, Companion, ReadOptions, Shard, TokenRule
 from cptsel.pipeline.corpus.unchanged import ChunkDigests
 
@@ -23,6 +26,7 @@ def inventory(
     named: str | None = None,
     digests: str = "",
     tokens: TokenRule | None = None,
+    sizes: TextBytes | None = None,
 ) -> Shard:
     """Read a file once, and its companion, and say what it is: its hash, and its blocks where it is no stream.
 
@@ -37,6 +41,8 @@ def inventory(
         named: the format, where the suffix doesn't tell it.
         digests: file to write the digests of its chunks to, those of its companion beside it; none by default.
         tokens: how files of token ids are read.
+        sizes: takes the texts of the file, where they are to be counted: in the same reading, where the format can be
+            read front to back, else in one more.
 
     Raises:
         UsageError: unknown suffix.
@@ -49,12 +55,17 @@ def inventory(
     companion = _companion(FORMATS[format].companion(uri), digests and f"{digests}-companion")
     options = ReadOptions(block_bytes=block_bytes, tokens=tokens or TokenRule())
     finder = FORMATS[format].finder(options, compression, companion)
+    shard = Shard(shard_id, uri, path, format, compression, size, "", None, digests, companion)
+    forward = sizes is not None and FORMATS[format].reads_forward(compression)
     with io.open_read(uri) as handle:
-        found, sha256 = _hashed(handle, digests, finder.feed)
+        parse = partial(sizes.count, shard=shard) if sizes is not None and forward else None
+        found, sha256 = _hashed(handle, digests, finder.feed, parse)
         if found != size:
             raise OSError(f"{uri}: has changed since it was listed ({found} bytes now, {size} then)")
-        blocks = finder.finish(handle)
-    return Shard(shard_id, uri, path, format, compression, size, sha256, blocks, digests, companion)
+        shard = replace(shard, sha256=sha256, blocks=finder.finish(handle))
+        if sizes is not None and not forward:
+            sizes.count(handle, shard)
+    return shard
 
 
 def _companion(uri: str | None, digests: str) -> Companion | None:
@@ -66,14 +77,18 @@ def _companion(uri: str | None, digests: str) -> Companion | None:
         return Companion(uri, *_hashed(handle, digests), digests)
 
 
-def _hashed(handle: BinaryIO, digests: str, feed: Callable[[bytes], None] = lambda _: None) -> tuple[int, str]:
-    """Bytes and SHA-256 of a file, which ``feed`` is given; writes the digests of its chunks."""
-    digest, chunk_digests, size = hashlib.sha256(), ChunkDigests(), 0
-    for chunk in chunks(handle):
-        digest.update(chunk)
-        chunk_digests.feed(chunk)
-        feed(chunk)
-        size += len(chunk)
+def _hashed(
+    handle: BinaryIO,
+    digests: str,
+    feed: Callable[[bytes], None] = lambda _: None,
+    parse: Callable[[BinaryIO], None] | None = None,
+) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file, which ``feed`` is given and ``parse`` reads; writes the digests of its chunks."""
+    digest, chunk_digests = hashlib.sha256(), ChunkDigests()
+    followed = Followed(handle, (digest.update, chunk_digests.feed, feed))
+    if parse is not None:
+        parse(cast(BinaryIO, followed))
+    followed.finish()
     if digests:
         io.write_bytes(digests, chunk_digests.finish())
-    return size, digest.hexdigest()
+    return followed.seen, digest.hexdigest()

@@ -114,7 +114,7 @@ class EmbedConfig:
     pool_alpha: float = option(
         1.0,
         "Draw groups (of the first --group-by) at rates of size ** (alpha - 1): 1 draws all alike, 0 as much of each. "
-        "Where the group stands in a column, its sizes take one more reading of the corpus.",
+        "Where the group stands in a column of Parquet, Arrow, or plain MDS or tar, its sizes take one more reading.",
         section=_POOL,
         metavar="ALPHA",
         least=0,

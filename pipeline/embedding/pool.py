@@ -1,6 +1,6 @@
 """The pool of a run: its rate, fixed before the first row, and how it goes with an earlier run's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -109,9 +109,7 @@ def machines(config: EmbedConfig) -> int:
     return parse_range(config.shard_range).count if config.shard_range else 1
 
 
-def make_pool(
-    config: EmbedConfig, share: float, files: Files, earlier: Pool | None, count: Callable[[], GroupBytes]
-) -> Pool:
+def make_pool(config: EmbedConfig, share: float, files: Files, earlier: Pool | None, counted: GroupBytes) -> Pool:
     """The ranges of all groups.
 
     Args:
@@ -119,7 +117,7 @@ def make_pool(
         share: of the corpus.
         files: (uri, path, bytes) of every shard.
         earlier: the pool of ``--grow`` or ``--after``.
-        count: finds the bytes of each group in the rows, where the paths don't tell them.
+        counted: bytes of the text of each group, where the paths don't tell the groups (``needs_counts``).
 
     Raises:
         UsageError: ``--grow`` would shrink a group, or there is not so much after ``--after``.
@@ -131,7 +129,7 @@ def make_pool(
             f"{config.grow or config.after}: its pool has rates by {earlier.by or 'no group'}, the new one by "
             f"{by or 'no group'}; give the same --pool-alpha and --group-by"
         )
-    sizes = {} if by is None else (_path_bytes(files, by) or count())
+    sizes = {} if by is None else (_path_bytes(files, by) or counted)
     rates = {None: share} if by is None else pool_rates(sizes, share, config.pool_alpha)
     ranges = {}
     for group, rate in rates.items():
@@ -150,6 +148,11 @@ def make_pool(
         ranges[group] = Range(_start(config, before.range_of(group)), rate)
     whole = ranges[None] if by is None else max(ranges.values(), key=lambda range_: range_.rate)
     return Pool(config.seed, whole, by, {} if by is None else ranges)
+
+
+def needs_counts(config: EmbedConfig, files: Files) -> bool:
+    """Whether ``make_pool`` has to know the bytes of groups, which stand in a column."""
+    return config.pool_alpha < 1 and not _path_bytes(files, config.group_by[0])
 
 
 def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Probe:

@@ -74,6 +74,10 @@ class CorpusFormat(ABC):
         """Read a shard without known blocks once, front to back; at least one block."""
         raise NotImplementedError(f"{self.name} has no streams")
 
+    def reads_forward(self, compression: str) -> bool:
+        """Whether ``read_stream`` reads a file of this compression."""
+        return compression != "none"
+
     @abstractmethod
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]

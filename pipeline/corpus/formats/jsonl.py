@@ -42,6 +42,9 @@ class Jsonl(CorpusFormat):
     def read_stream(self, handle: BinaryIO, shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
         return read_stream_blocks(handle, shard, options)
 
+    def reads_forward(self, compression: str) -> bool:
+        return True
+
     def read_texts(
         self, handle: BinaryIO, uri: str, compression: str, options: ReadOptions, rows: Sequence[RowLocator]
     ) -> Iterator[tuple[int, Content]]:
@@ -121,9 +124,12 @@ def read_plain_block(handle: BinaryIO, shard: Shard, block: Block, options: Read
 
 
 def read_stream_blocks(handle: BinaryIO, shard: Shard, options: ReadOptions) -> Iterator[DocumentBlock]:
-    """Read a compressed shard once, front to back, block after block; at least one."""
+    """Read a shard once, front to back, block after block; at least one."""
     number, start, builder = 0, 0, BlockBuilder(shard, 0, options)
-    lines = split_lines(decompress(handle, shard.compression), options.max_line_bytes)
+    if shard.compression == "none":
+        lines = plain_lines(handle, 0, None, options.max_line_bytes)
+    else:
+        lines = split_lines(decompress(handle, shard.compression), options.max_line_bytes)
     for row_index, line in enumerate(itertools.islice(lines, options.limit)):
         if builder.rows == BLOCK_ROWS or (builder.rows and line.offset >= start + options.block_bytes):
             yield builder.build(last=False)
