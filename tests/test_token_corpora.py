@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from corpus_builders import read_corpus, write_nanotron
+from corpus_builders import read_corpus, write_megatron, write_nanotron
 from selection_builder import choose
 from token_builder import EOD, embed, exported, plays_of
 
@@ -22,6 +22,7 @@ from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.fisher import fisher
 from cptsel.pipeline.hashing import doc_key, sample_id
 from cptsel.pipeline.verify import verify
+from cptsel.replay_dataset import ReplayDataset
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,18 @@ def test_the_end_of_documents_is_an_option(corpus, run, tmp_path, tiny_lm, capsy
     assert "was begun with --eod-token-id 5 (of 4096 ids), now 0" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_rerun_notices_another_index(corpus, tmp_path, tiny_lm, capsys):
+    folder, out = tmp_path / "corpus", tmp_path / "run"
+    folder.mkdir()
+    for path in corpus.ids.glob("de/*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    embed(str(folder / "*"), out, tiny_lm)
+    write_megatron(folder / "0.bin", [[[*ids, EOD] for ids in corpus.documents["de/0"]]])  # all is one document
+    options = ["--model", str(tiny_lm), "--max-tokens", "16", "--sketch-dim", "64", "--out", str(out)]
+    assert main(["embed", str(folder / "*"), *options]) == 2
+    assert "the corpus (0.bin) changed since this run was begun" in " ".join(capsys.readouterr().err.split())
+
+
 def test_ids_and_texts_are_corpora_of_their_own(corpus, tmp_path, tiny_lm, capsys):
     both = [str(corpus.ids / "de/*"), str(corpus.texts / "de/*")]
     assert main(["embed", *both, "--model", str(tiny_lm), "--out", str(tmp_path / "run")]) == 2
@@ -165,6 +178,10 @@ def test_plays_are_the_ids_in_order(corpus, replay, tmp_path, to):
     found, plays = [(row["sample_id"], row["input_ids"]) for row in rows], plays_of(corpus, replay)
     assert (sorted(found) if to == "hf" else found) == (sorted(plays) if to == "hf" else plays)
     assert not any("text" in row for row in rows)
+    if to == "parquet":
+        datasets = [ReplayDataset(out, rank=rank) for rank in (0, 1)]
+        read = [dataset[number] for dataset in datasets for number in range(len(dataset))]
+        assert [(play["sample_id"], play["input_ids"]) for play in read] == plays
 
 
 @pytest.mark.parametrize("to", ["megatron", "nanotron", "olmo"])

@@ -82,6 +82,7 @@ def changed_shards(out: str, shards: list[Shard]) -> list[str]:
     path = io.join(out, "shards.parquet")
     if not io.exists(path):
         return []
-    table = io.read_parquet(path, ["path", "sha256"])
-    old = set(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
-    return sorted({path for path, _ in old ^ {(shard.path, shard.sha256) for shard in shards}})
+    rows = io.read_parquet(path).to_pylist()
+    old = {(row["path"], row["sha256"], row.get("companion_sha256")) for row in rows}
+    new = {(shard.path, shard.sha256, shard.companion and shard.companion.sha256) for shard in shards}
+    return sorted({path for path, *_ in old ^ new})

@@ -8,7 +8,8 @@ It reads what ``cptsel export REPLAY --to parquet --out DIR`` wrote::
     both = MixedDataset(new_domain, replay, fraction=0.05) # the same by index
 
 A play is a dict: ``text``, ``loss_weight`` (multiply the losses of its tokens by it; 1 unless the manifest asks for
-that), ``sample_id``, ``id``, ``group``, ``weight``, ``repeat``, ``shard`` and ``row``.
+that), ``sample_id``, ``id``, ``group``, ``weight``, ``repeat``, ``shard`` and ``row``; with ``--ids`` also
+``input_ids``, which stand alone, without ``text``, where the corpus was one of token ids.
 """
 
 from __future__ import annotations
