@@ -60,31 +60,35 @@ class MegatronIndex(TokenIndex):
             raise Damage("unreadable_index", what + f"documents take {whole:,}", head)
         self.dtype = np.dtype(DTYPES[code])
         self.documents = max(0, self._bounds - 1)
-        ends = self._numbers("<i8", HEAD.size + 12 * self._sequences + 8 * self.documents, min(1, self._bounds))
-        if ends.tolist() not in ([], [self._sequences]):
-            what = f"the .idx has {self._sequences:,} sequences, and its last document ends at {ends[0]:,}"
+        first, end = self._bound(0), self._bound(self.documents)
+        if (first, end) != (0, self._sequences):
+            what = f"the .idx has {self._sequences:,} sequences, and its documents those from {first:,} to {end:,}"
             raise Damage("unreadable_index", what, head)
 
     def places(self, first: int, count: int) -> Places:
         """A document of several sequences lies where they do, if each follows the one before."""
-        bounds = self._numbers("<i8", HEAD.size + 12 * self._sequences + 8 * first, count + 1 if count else 0)
         if not count:
             return Places(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        bounds = self._numbers("<i8", self._place_of_bounds + 8 * first, count + 1)
         low, high = int(bounds[0]), int(bounds[-1])
         if (np.diff(bounds) < 0).any() or not 0 <= low <= high <= self._sequences:
             raise Damage("unreadable_index", f"the bounds of documents from {first:,} on do not ascend")
         lengths = self._numbers("<i4", HEAD.size + 4 * low, high - low)
         starts = self._numbers("<i8", HEAD.size + 4 * self._sequences + 8 * low, high - low)
         ends = starts + lengths * self.dtype.itemsize
-        inside = np.ones(max(0, high - low - 1), bool)  # whether a sequence and the next are of one document
-        edges = bounds[1:-1] - low
-        inside[edges[(edges > 0) & (edges < high - low)] - 1] = False
-        if (starts[1:][inside] != ends[:-1][inside]).any():
+        bounds -= low
+        going_on = np.setdiff1d(np.arange(1, high - low), bounds)  # sequences that begin no document
+        if (starts[going_on] != ends[going_on - 1]).any():
             raise Damage("unreadable_index", "sequences of one document do not follow each other in the .bin")
-        counts = np.diff(np.concatenate([[0], np.cumsum(lengths)])[bounds - low])
-        counts = np.where(counts < 0, -1, counts)
-        firsts = np.append(starts, 0)[np.minimum(bounds[:-1] - low, high - low)]
-        return Places(np.where(np.diff(bounds) > 0, firsts, 0), counts)
+        return Places(np.append(starts, 0)[bounds[:-1]], np.diff(np.append(0, np.cumsum(lengths))[bounds]))
+
+    @property
+    def _place_of_bounds(self) -> int:
+        return HEAD.size + 12 * self._sequences
+
+    def _bound(self, number: int) -> int:
+        """A bound of documents; 0 where there are none."""
+        return int(self._numbers("<i8", self._place_of_bounds + 8 * number, 1 if self._bounds else 0).sum())
 
     def _numbers(self, dtype: str, place: int, count: int) -> np.ndarray:
         return np.frombuffer(self._spans.at(place, count * np.dtype(dtype).itemsize), dtype).astype(np.int64)

@@ -23,7 +23,6 @@ from cptsel.pipeline.corpus.types import (
     ReadOptions,
     Reject,
     Shard,
-    TokenRule,
 )
 
 _AT_ONCE = 1 << 20  # documents whose places are held while blocks are found
@@ -79,14 +78,14 @@ def token_blocks(index: TokenIndex, block_bytes: int) -> tuple[Block, ...]:
 def read_token_block(
     handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions, index: TokenIndex
 ) -> DocumentBlock:
-    """Read one block. Ids of documents outside the pool are not touched.
+    """Read one block of a file whose index can be used. Ids of documents outside the pool are not touched.
 
     Raises:
         OSError: the filesystem failed, or the file is not the one of which the inventory was made.
     """
     builder = BlockBuilder(shard, block.block, options)
     end = block.first_row + block.rows
-    if end > index.documents:
+    if end > index.documents or block == UNREADABLE:
         raise OSError(f"{shard.uri}: has changed since it was listed")
     end = end if options.limit is None else max(block.first_row, min(end, options.limit))
     spans, places = SoughtSpans(handle), index.places(block.first_row, end - block.first_row)
@@ -189,13 +188,10 @@ def _content(spans: SoughtSpans, index: TokenIndex, row_index: int, offset: int 
 
 def _ids(spans: SoughtSpans, start: int, count: int, dtype: np.dtype, options: ReadOptions) -> np.ndarray:
     """Ids of a document, (n,) int32, without that which ends it. Raises Damage where they can't be used."""
-    size = count * dtype.itemsize
+    size, rule = count * dtype.itemsize, options.tokens
     if size > options.max_line_bytes:
         raise Damage("document_too_long", f"{size} bytes; the cap is {options.max_line_bytes}")
-    return _usable(read_ids(spans, start, count, dtype), options.tokens)
-
-
-def _usable(ids: np.ndarray, rule: TokenRule) -> np.ndarray:
+    ids = read_ids(spans, start, count, dtype)
     if len(ids) and ids[-1] == rule.eod:
         ids = ids[:-1]
     if not len(ids):
