@@ -57,7 +57,7 @@ def place(tmp_path_factory, tiny_lm) -> Place:
     for name in ("a.jsonl", "a.jsonl.gz", "g.parquet", "t.tar"):
         (corpus / name).write_bytes(files[name])
     made = Place(corpus, tiny_lm, folder / "reference")
-    assert embed(made.config(made.reference))["status"] == "done"
+    assert embed(made.config(made.reference)).status == "done"
     return made
 
 
@@ -172,7 +172,7 @@ def test_a_shard_on_which_the_model_fails_is_passed_over(place, tmp_path, monkey
         open_runs([str(out)])
     with monkeypatch.context() as patch:
         done = _failing(patch, lambda path, block: None)
-        assert embed(place.config(out))["status"] == "resumed"
+        assert embed(place.config(out)).status == "resumed"
     assert sorted(done) == [("a.jsonl", 1), ("t.tar", 0)]
     assert tree(out) == tree(place.reference)
 
@@ -187,7 +187,7 @@ def test_without_keep_going_the_first_failure_ends_the_run_and_names_the_shard(p
         "a.jsonl: block 1 can't be embedded (index out of range); run the same command again to resume, with "
         "--keep-going to finish the other shards"
     )
-    assert embed(place.config(tmp_path / "run"))["status"] in {"done", "resumed"}
+    assert embed(place.config(tmp_path / "run")).status in {"done", "resumed"}
     assert tree(tmp_path / "run") == tree(place.reference)
 
 
@@ -244,7 +244,7 @@ def test_model_files_that_go_or_change_between_two_starts(place, tmp_path, monke
     with pytest.raises(UsageError, match="the model's weights changed since this run was begun"):
         embed(place.config(out, model=str(model)))
     assert tree(out) == before
-    assert embed(place.config(out))["status"] == "resumed"  # the same model elsewhere
+    assert embed(place.config(out)).status == "resumed"  # the same model elsewhere
     assert tree(out) == tree(place.reference)
 
 

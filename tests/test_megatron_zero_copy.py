@@ -82,7 +82,7 @@ def test_a_changed_index_is_named(token_replay, out, change, problem):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(VerificationError) as error:
         verify(VerifyConfig(directory=str(out), replay=str(token_replay)))
-    told = [row[2] for row in error.value.summary["tables"][-1]["rows"]]
+    told = [row[2] for row in error.value.summary.tables[-1].rows]
     assert any("was changed after it was written" in what for what in told)
     assert any(problem in what for what in told)
 

@@ -61,7 +61,7 @@ class Place:
         return EmbedConfig(**(settings | options))
 
     def run(self, out: Path, part: str | None = None, **options: object) -> str:
-        return embed(self.config(out, part, **options))["status"]
+        return embed(self.config(out, part, **options)).status
 
 
 @pytest.fixture(scope="module")
@@ -165,15 +165,15 @@ def test_what_is_no_range_is_refused_in_a_sentence(place, tmp_path, capsys, text
 def test_two_commands_on_beam(place, tmp_path):
     out = tmp_path / "run"
     summary = embed(place.config(out, "1/2"))
-    assert summary["status"] == "range 1/2 done"
-    assert summary["totals"]["shards"] == 3
-    assert summary["totals"]["ranges not done"] == "0 (of 0-1)"
+    assert summary.status == "range 1/2 done"
+    assert summary.totals["shards"] == 3
+    assert summary.totals["ranges not done"] == "0 (of 0-1)"
     assert not (out / "_SUCCESS").exists()
     whole = embed(place.config(out, "0/2"))
-    assert whole["status"] == "done"
-    assert whole["totals"]["rows read"] == 21
+    assert whole.status == "done"
+    assert whole.totals["rows read"] == 21
     assert tree(out) == tree(place.reference)
-    assert verify(VerifyConfig(directory=str(out)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(out))).status == "verified"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -318,7 +318,7 @@ def test_too_much_damage_is_told_at_the_end_and_can_be_allowed(place, tmp_path, 
     assert place.run(out, "0/2", max_bad_fraction=0.0) == "range 0/2 done"
     with pytest.raises(BadInputError, match="1 of 21 rows were rejected"):
         place.run(out, "1/2", max_bad_fraction=0.0)
-    assert "all are done, one is to finish it" in inspect(str(out))["warnings"][0]
+    assert "all are done, one is to finish it" in inspect(str(out)).warnings[0]
     assert place.run(out, "0/2") == "done"
     assert tree(out) == tree(place.reference)
 
@@ -341,18 +341,18 @@ def test_inspect_says_which_ranges_are_missing(place, tmp_path, inline, monkeypa
         with pytest.raises(pytest.fail.Exception):
             place.run(out, "0/7")
     found = inspect(str(out))
-    assert found["status"] == "begun by cptsel embed, nothing finished"
-    assert found["totals"]["ranges not done"] == "0-6"
+    assert found.status == "begun by cptsel embed, nothing finished"
+    assert found.totals["ranges not done"] == "0-6"
     for index in (1, 3, 4):
         place.run(out, f"{index}/7")
     found = inspect(str(out))
-    assert found["status"] == "embedding run, unfinished"
-    assert {name: found["totals"][name] for name in ("ranges", "ranges done", "ranges not done")} == {
+    assert found.status == "embedding run, unfinished"
+    assert {name: found.totals[name] for name in ("ranges", "ranges done", "ranges not done")} == {
         "ranges": 7,
         "ranges done": 3,
         "ranges not done": "0,2,5-6",
     }
-    assert "run cptsel embed again with --shard-range I/7 for I = 0,2,5-6" in found["warnings"][0]
+    assert "run cptsel embed again with --shard-range I/7 for I = 0,2,5-6" in found.warnings[0]
 
 
 def test_pool_and_lookahead_are_settled_once(place, tmp_path, inline, sample_data, monkeypatch):

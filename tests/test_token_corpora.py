@@ -246,7 +246,7 @@ def test_other_files_of_the_same_ids(corpus, run, tmp_path, monkeypatch, tiny_lm
     assert rows["loss_sum"].to_numpy() == pytest.approx(of_megatron["loss_sum"].to_numpy(), rel=1e-4)
     out = tmp_path / "replay"
     choose(tmp_path / "run", out, method="uniform", budget="50%", group_by=None)
-    assert verify(VerifyConfig(directory=str(out), sources=True))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(out), sources=True)).status == "verified"
     played = {row["sample_id"]: ids for ids, _, row in example(out, monkeypatch)["replay"]()}
     assert len(played) == len(rows) // 2
     for row in rows.to_pylist():

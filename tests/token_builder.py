@@ -69,7 +69,7 @@ def replay_of(run: Path, folder: Path) -> Path:
 def exported(replay: Path, out: Path, to: str, **options: object) -> Path:
     """An export that verify has held against its manifest."""
     export(ExportConfig(replay=str(replay), out=str(out), to=to, **options), make_steps=InlineSteps)
-    assert verify(VerifyConfig(directory=str(out), replay=str(replay)))["status"] == "verified"
+    assert verify(VerifyConfig(directory=str(out), replay=str(replay))).status == "verified"
     return out
 
 
