@@ -126,7 +126,11 @@ def test_embed_is_a_job_that_dataflow_takes(jobs, bucket, sample_data, tiny_lm, 
 def test_select_is_jobs_that_dataflow_takes(jobs, bucket, local_run, tmp_path):
     options = {"runs": (str(local_run),), "method": "craig", "budget": "20%", "scope": "global", "neighbours": 8}
     select(SelectConfig(out=str(tmp_path / "here"), **options))
-    select(SelectConfig(out=f"{bucket}/dataflow/replay", beam_args=OPTIONS, **options))
+    hint = "--resource_hint=accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
+    select(SelectConfig(out=f"{bucket}/dataflow/replay", beam_args=(*OPTIONS, hint), **options))
     assert _contents(f"{bucket}/dataflow/replay") == _contents(str(tmp_path / "here"))
     assert all(_leaves(job) <= PRIMITIVES and len(job.json()) < MOST for job in jobs)
+    for job in jobs:
+        (environment,) = job.proto_pipeline.components.environments.values()
+        assert environment.resource_hints == {"beam:resources:accelerator:v1": hint.split("=", 2)[2].encode()}
     assert len(jobs) > 1

@@ -25,6 +25,7 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
@@ -125,13 +126,14 @@ def _embed(corpus: object, model: Path, out: object, **options: object) -> None:
 def test_the_chain_writes_the_bytes_of_local_files(place, sample_data, tiny_lm, tmp_path):
     """But for the files that tell where the corpus and the run lie; those are read, and held against the corpus."""
     corpus = _corpus(sample_data, tmp_path, place)
-    _embed(f"{place}/corpus", tiny_lm, f"{place}/run", workers=2)
+    _embed(f"{place}/corpus", tiny_lm, f"{place}/run", workers=2 if place.startswith("s3:") else 1)
     _embed(corpus, tiny_lm, tmp_path / "run")
     for base in (place, str(tmp_path)):
         verify(VerifyConfig(directory=f"{base}/run"))
         select(SelectConfig(runs=(f"{base}/run",), out=f"{base}/replay", budget="20%", group_by="source"))
         order(OrderConfig(replay=f"{base}/replay", out=f"{base}/ordered", epochs=2, world_size=2))
         verify(VerifyConfig(directory=f"{base}/ordered", sources=True))
+        inspect(f"{base}/ordered")
         export(ExportConfig(replay=f"{base}/ordered", out=f"{base}/export", to="parquet", ids=True))
         verify(VerifyConfig(directory=f"{base}/export", replay=f"{base}/ordered"))
     for name in ("run", "replay", "ordered", "export"):
