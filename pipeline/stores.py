@@ -146,7 +146,7 @@ def _told(done: str, path: str) -> Iterator[None]:
         sentence = f"{path}: can't be {done} ({first_line(cause)})"
         if isinstance(cause, ValueError | ImportError):  # Beam has no such filesystem, or not the options it needs
             extra = "install the extra for it (cptsel[gcs], cptsel[s3], cptsel[hdfs])"
-            raise UsageError(f"{sentence}; {extra}, or give its options in {OPTIONS}") from error
+            raise UsageError(f"{sentence}; check the path, {extra}, or give its options in {OPTIONS}") from error
         raise OSError(sentence) from error
 
 
