@@ -18,10 +18,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import FileMetadata, FileSystem
-from apache_beam.io.filesystems import FileSystems
 
-from cptsel.pipeline import stores
 from cptsel.pipeline.errors import PartialError, UsageError
 
 #: Name of a file that is being written, and of what a killed write leaves behind; its group is the final name.
@@ -47,16 +44,27 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(path)
 
 
-def match(pattern: str) -> list[FileMetadata]:
+def _stores() -> Any:
+    """What reads remote paths; loaded when one is met: loading Beam takes longer than many a command."""
+    from cptsel.pipeline import stores
+
+    return stores
+
+
+def match(pattern: str) -> list[Any]:
     """Files that match a glob, sorted by path; metadata with ``path`` and ``size_in_bytes``."""
     if is_remote(pattern):
-        return sorted(stores.match(pattern), key=lambda entry: entry.path)
+        return sorted(_stores().match(pattern), key=lambda entry: entry.path)
+    from apache_beam.io.filesystems import FileSystems
+
     (result,) = FileSystems.match([pattern])
     return sorted(result.metadata_list, key=lambda entry: entry.path)
 
 
 def matches(pattern: str, path: str) -> bool:
     """Whether ``match`` would find a file at ``path`` by ``pattern``."""
+    from apache_beam.io.filesystem import FileSystem
+
     return re.match(FileSystem.translate_pattern(pattern), path) is not None
 
 
@@ -73,7 +81,7 @@ def list_names(directory: str, suffix: str = "") -> list[str]:
 
 def exists(path: str) -> bool:
     """Whether a file or local directory is there."""
-    return stores.exists(path) if is_remote(path) else os.path.exists(path)
+    return _stores().exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def size(path: str) -> int:
@@ -92,7 +100,7 @@ def size(path: str) -> int:
 
 def open_read(path: str) -> BinaryIO:
     """Open for reading as raw bytes, never decompressed: Beam's own reader takes half a gzip for a whole one."""
-    return stores.open_read(path) if is_remote(path) else open(path, "rb")
+    return _stores().open_read(path) if is_remote(path) else open(path, "rb")
 
 
 def read_bytes(path: str) -> bytes:
@@ -116,7 +124,7 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
     directory, name = posixpath.split(path)
     temporary = join(directory, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
     if is_remote(path):
-        with stores.writer(path, temporary) as handle:
+        with _stores().writer(path, temporary) as handle:
             yield handle
         return
     os.makedirs(directory or ".", exist_ok=True)
@@ -191,7 +199,7 @@ def read_parquet_metadata(path: str) -> dict[str, str]:
 def delete_tree(directory: str) -> None:
     """Delete a directory and all below it; one that is not there is no error."""
     if is_remote(directory):
-        stores.delete_tree(directory)
+        _stores().delete_tree(directory)
     else:
         shutil.rmtree(directory, ignore_errors=not os.path.exists(directory))
 
@@ -199,7 +207,7 @@ def delete_tree(directory: str) -> None:
 def delete_files(directory: str, names: Sequence[str]) -> None:
     """Delete files below a directory, and folders in it that are empty then; one that is not there is no error."""
     if is_remote(directory):
-        stores.delete([join(directory, name) for name in names])
+        _stores().delete([join(directory, name) for name in names])
         return
     for name in names:
         with suppress(FileNotFoundError):
@@ -225,6 +233,6 @@ def sync_directories(directory: str) -> None:
 def delete(path: str) -> None:
     """Delete a file; one that is not there is no error."""
     if is_remote(path):
-        stores.delete([path])
+        _stores().delete([path])
     elif exists(path):
         os.remove(path)
