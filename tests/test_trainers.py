@@ -58,6 +58,7 @@ def read_by(repository, name, kind, folder):
     [
         ("webdataset", "pytorch", "webdataset"),
         ("webdataset", "pytorch", "wids"),
+        ("webdataset", "energon", "energon"),
         ("mds", "streaming", "streaming"),
         ("parquet", "pytorch", "grain"),
         ("parquet", "pytorch", "torchdata"),

@@ -33,6 +33,40 @@ By number, for samplers: `wids.ShardListDataset("EXPORT/{folder}/shards.json")`.
     weights="in `json`, for a loss of your own",
     proved=("webdataset", "wids"),
 )
+_ENERGON = Trainer(
+    name="Megatron Energon",
+    recipe="""
+Energon indexes the folder first; its own files, in `.nv-meta`, are then no part of the export:
+
+```sh
+energon prepare EXPORT/{folder} --non-interactive --split-ratio 1,0,0 --sample-type CrudeWebdataset
+```
+
+A sample is raw members there: a cooker takes `txt` and `json`. It shuffles unless told not to, on one worker and rank:
+
+```python
+from megatron.energon import Cooker, DefaultTaskEncoder, get_train_dataset
+from megatron.energon.task_encoder import stateless
+
+@stateless
+def play(sample):
+    return {"text": sample["txt"], **sample["json"]}
+
+class Plays(DefaultTaskEncoder):
+    cookers = [Cooker(play)]
+
+replay = get_train_dataset(
+    "EXPORT/{folder}", worker_config=WORKERS, batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None,
+    shuffle_over_epochs_multiplier=None, parallel_shard_iters=1, task_encoder=Plays(),
+)
+```
+
+Mixed with a new corpus: a metadataset that blends both by the weights {rest} and {share}.
+""",
+    order="kept without shuffling, on one worker and rank",
+    weights="in `json`, for a loss of your own",
+    proved=("megatron-energon",),
+)
 
 
 class WebDataset(ExportFormat):
@@ -44,7 +78,7 @@ class WebDataset(ExportFormat):
     beside: ClassVar[tuple[str, ...]] = ("/shards.json",)
     unit: ClassVar[str] = "sample"
     layout: ClassVar = "parts"
-    trainers: ClassVar[tuple[Trainer, ...]] = (_WEBDATASET,)
+    trainers: ClassVar[tuple[Trainer, ...]] = (_WEBDATASET, _ENERGON)
     media: ClassVar[Media | None] = Media(
         types=("application/x-tar",),
         members=(
@@ -70,7 +104,7 @@ class WebDataset(ExportFormat):
                 members = {"txt": record["text"], "json": json.dumps(facts, ensure_ascii=False)}
                 for end, value in members.items():
                     data = value.encode()
-                    tar.addfile(_member(number, end, len(data)), bytes_io.BytesIO(data))
+                    tar.addfile(_member(_key(path, number), end, len(data)), bytes_io.BytesIO(data))
         return [path]
 
     def read(self, path: str) -> Iterator[Record]:
@@ -78,8 +112,8 @@ class WebDataset(ExportFormat):
 
         with io.open_read(path) as handle:
             number = 0
-            while (text := _value(handle, number, "txt")) is not None:
-                facts = _value(handle, number, "json")
+            while (text := _value(handle, path, number, "txt")) is not None:
+                facts = _value(handle, path, number, "json")
                 record = {} if facts is None else json.loads(facts)
                 written = isinstance(record, dict) and "text" not in record
                 if not written or json.dumps(record, ensure_ascii=False).encode() != facts:
@@ -106,21 +140,26 @@ class WebDataset(ExportFormat):
         return {"shards.json": {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards}}
 
 
-def _member(number: int, end: str, size: int) -> tarfile.TarInfo:
+def _key(path: str, number: int) -> str:
+    """What a play is called, in no two files alike, as some readers join all of a folder."""
+    return f"{posixpath.basename(path).partition('.')[0]}-{number:09d}"
+
+
+def _member(key: str, end: str, size: int) -> tarfile.TarInfo:
     """A value of a play: no time, owner or mode of its own."""
-    member = tarfile.TarInfo(f"{number:09d}.{end}")
+    member = tarfile.TarInfo(f"{key}.{end}")
     member.size = size
     return member
 
 
-def _value(handle: BinaryIO, number: int, end: str) -> bytes | None:
+def _value(handle: BinaryIO, path: str, number: int, end: str) -> bytes | None:
     """The next value of a tar file, which is to be that of a play; None behind the last."""
     head = handle.read(tarfile.BLOCKSIZE)
     if head == bytes(tarfile.BLOCKSIZE):
         return None
     size = int(head[124:135] or b"0", 8)  # where a header has it, in octal digits
     padding = -size % tarfile.BLOCKSIZE
-    if head != _member(number, end, size).tobuf(tarfile.USTAR_FORMAT):
+    if head != _member(_key(path, number), end, size).tobuf(tarfile.USTAR_FORMAT):
         raise ValueError(f"holds another member where the .{end} of play {number} is to be")
     data = handle.read(size)
     if len(data) != size or handle.read(padding) != bytes(padding):

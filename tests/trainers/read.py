@@ -12,13 +12,14 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import tempfile
 import types
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 def webdataset(folder: str) -> Iterator[Any]:
@@ -273,6 +274,41 @@ def trl(folder: str) -> Iterator[Any]:
                 yield kept
 
 
+def energon(folder: str) -> Iterator[Any]:
+    """Samples of one epoch on one worker, without shuffling, once a copy of the folder is prepared as it wants it."""
+    from megatron.energon import Cooker, DefaultTaskEncoder, WorkerConfig, get_loader, get_train_dataset
+    from megatron.energon.flavors import BaseWebdatasetFactory
+    from megatron.energon.task_encoder import stateless
+
+    @stateless
+    def play(sample: Any) -> Any:
+        facts = sample["json"]
+        return {"text": sample["txt"], **(facts if isinstance(facts, dict) else json.loads(facts))}
+
+    class Plays(DefaultTaskEncoder):  # type: ignore[misc]
+        cookers: ClassVar = [Cooker(play)]
+
+    with tempfile.TemporaryDirectory() as work:
+        copy = Path(shutil.copytree(folder, Path(work, "data")))
+        tars = sorted(path.name for path in copy.glob("*.tar"))
+        ratio = [("train", 1.0), ("val", 0.0), ("test", 0.0)]
+        BaseWebdatasetFactory.prepare_dataset(copy, tars, split_parts_ratio=ratio, shuffle_seed=None, workers=1)
+        declared = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
+        (copy / ".nv-meta/dataset.yaml").write_text(json.dumps(declared))
+        found = get_train_dataset(
+            copy,
+            worker_config=WorkerConfig(rank=0, world_size=1, num_workers=0),
+            batch_size=None,
+            shuffle_buffer_size=None,
+            max_samples_per_sequence=None,
+            shuffle_over_epochs_multiplier=None,
+            parallel_shard_iters=1,
+            repeat=False,
+            task_encoder=Plays(),
+        )
+        yield from get_loader(found)
+
+
 def axolotl(folder: str) -> Iterator[Any]:
     """Token ids of its training set, as its command line prepares it; what counts, packs and quantises is not there."""
     os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"
@@ -381,6 +417,7 @@ def replay_dataset() -> Any:
 
 PACKAGES = {
     "streaming": "mosaicml-streaming",
+    "energon": "megatron-energon",
     "megatron": "megatron-core",
     "olmo": "ai2-olmo-core",
     "swift": "ms-swift",
