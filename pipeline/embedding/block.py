@@ -103,9 +103,11 @@ class BlockEmbedder:
         """
         vectors = self._gradients(cut.samples, chunked)
         mine = sorted(index for chunk in chunked for index in chunk)
-        good = _judge(cut, mine, {name: values[mine] for name, values in vectors.items()})
-        samples, kept = [cut.samples[index] for index in good], {name: rows[good] for name, rows in vectors.items()}
-        return embedding_rows(samples, kept, shard_id, self.options.storage, self.options.groups), good
+        good = _judge(cut, mine, {name: values[mine] for name, values in vectors.items() if values.ndim == 1})
+        samples = [cut.samples[index] for index in good]
+        if len(good) < len(cut.samples):  # else nothing is copied: vectors are most of what a block holds
+            vectors = {name: rows[good] for name, rows in vectors.items()}
+        return embedding_rows(samples, vectors, shard_id, self.options.storage, self.options.groups), good
 
     def _chunks(self, places: Sequence[float], samples: Sequence[Sample]) -> list[list[int]]:
         return chunks(places, [len(sample.ids) for sample in samples], self.options.tokens_per_batch)
@@ -142,8 +144,7 @@ class BlockEmbedder:
         out = {
             "sketch": np.zeros((n, spec.sketch_dim), np.float32),
             "validation": np.zeros((n, spec.validation_dim), np.float32),
-            "loss_sum": np.zeros(n, np.float32),
-            "exact_norm": np.zeros(n, np.float32),
+            **{name: np.zeros(n, np.float32) for name in ("loss_sum", "exact_norm", "sketch_norm", "validation_norm")},
         }
         if self.base is not None:
             out["base_loss_sum"] = np.zeros(n, np.float32)
@@ -158,8 +159,8 @@ class BlockEmbedder:
                 found["base_loss_sum"] = self.base.losses(windows)
             for name, values in _on_host(found).items():
                 out[name][batch] = values
-        out["sketch_norm"] = np.linalg.norm(out["sketch"].astype(np.float64), axis=1).astype(np.float32)
-        out["validation_norm"] = np.linalg.norm(out["validation"].astype(np.float64), axis=1).astype(np.float32)
+            for name in ("sketch", "validation"):
+                out[f"{name}_norm"][batch] = np.linalg.norm(out[name][batch].astype(np.float64), axis=1)
         out["grad_norm"] = out["exact_norm"] if spec.exact_norm else out["sketch_norm"]
         return out
 

@@ -10,6 +10,8 @@ from cptsel.pipeline.corpus.documents import Reject
 from cptsel.pipeline.embedding.cutting import Sample
 from cptsel.schemas import arrow
 
+_ROWS = 512  # directions that are float32 at a time
+
 
 def embedding_rows(
     samples: list[Sample], vectors: dict[str, np.ndarray], shard_id: int, storage: str, groups: Sequence[str]
@@ -52,11 +54,11 @@ def embedding_rows(
         columns["base_loss_sum"] = vectors["base_loss_sum"]
     for position, name in enumerate(groups):
         columns[name] = pa.array([s.document.groups[position] for s in samples], pa.string()).dictionary_encode()
-    direction = vectors["sketch"] / vectors["sketch_norm"][:, None]
-    if storage == "int8":
-        direction, columns["direction_scale"] = quantise(direction)
+    direction, scale = _directions(vectors["sketch"], vectors["sketch_norm"], storage)
+    if scale is not None:
+        columns["direction_scale"] = scale
     columns["direction"] = _fixed_list(direction, schema.field("direction").type)
-    validation = vectors["validation"] / vectors["validation_norm"][:, None]
+    validation, _ = _directions(vectors["validation"], vectors["validation_norm"], "float16")
     columns["validation"] = _fixed_list(validation, schema.field("validation").type)
     return pa.table(
         [
@@ -65,6 +67,20 @@ def embedding_rows(
         ],
         schema=schema,
     )
+
+
+def _directions(vectors: np.ndarray, norms: np.ndarray, storage: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Vectors (n, k) over their norms, as they are stored, and the scales (n,) of int8; some rows at a time."""
+    out = np.empty(vectors.shape, np.int8 if storage == "int8" else np.float16)
+    scale = np.empty(len(vectors), np.float32) if storage == "int8" else None
+    for start in range(0, len(vectors), _ROWS):
+        part = slice(start, start + _ROWS)
+        direction = vectors[part] / norms[part, None]
+        if scale is not None:
+            out[part], scale[part] = quantise(direction)
+        else:
+            out[part] = direction
+    return out, scale
 
 
 def quantise(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
