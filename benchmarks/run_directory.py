@@ -37,6 +37,7 @@ from cptsel.pipeline.artifacts.manifest import SHARDS, finish_manifest, load_man
 from cptsel.pipeline.artifacts.run import unit_name
 from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, seal_of, sealed
 from cptsel.pipeline.hashing import content_hash, doc_key, fingerprint, sample_id
+from cptsel.pipeline.selection.reading.kept import keep_cells
 from cptsel.schemas.arrow import (
     COUNT_COLUMNS,
     REJECTS,
@@ -105,6 +106,8 @@ def make_run(directory: Path, shards: int, blocks: int, rows: int, hollow: bool 
     io.write_parquet(str(directory / "units.parquet"), pa.table(units, schema=UNITS))
     io.write_parquet(str(directory / "shards.parquet"), shards_table(shards, rows * blocks))
     whole = header(shards) | {"totals": totals | {"rejects": {}, "shards_damaged": 0}}
+    if not hollow:
+        keep_cells(str(directory), whole)  # type: ignore[arg-type]
     io.write_json(str(directory / "run.json"), sealed(str(directory), whole))  # type: ignore[arg-type]
     io.write_bytes(str(directory / "config.yaml"), b"# cptsel embed: none\n")
     io.write_bytes(str(directory / "_SUCCESS"), b"")

@@ -63,6 +63,7 @@ from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, awaiting, read_lines, write_tasks
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.selection.reading.kept import keep_cells
 from cptsel.pipeline.summary import Summary
 from cptsel.schemas.headers import RunHeader
 
@@ -161,7 +162,7 @@ def _embed_all(call: _Call) -> Summary:
             io.delete_tree(work)
             return summary(config, status, io.read_json(io.join(config.out, "run.json")), [])
         results = _run(call, plan, shards, work)
-        return finish(config, plan.header, shards, results, status, call.seconds)
+        return finish(config, plan.header, shards, results, status, call.seconds, keep_cells)
 
 
 def _embed_range(call: _Call, part: ShardRange) -> Summary:
@@ -192,7 +193,7 @@ def _embed_range(call: _Call, part: ShardRange) -> Summary:
             if found is None:
                 raise UsageError(f"{config.out}: files of {ledger.folder} were taken away; run all commands again")
             everything = replace(found, fresh_tokens=results.fresh_tokens)
-            done = finish(config, plan.header, shards, everything, "done", call.seconds)
+            done = finish(config, plan.header, shards, everything, "done", call.seconds, keep_cells)
             _clear(ledger)
             return done
 

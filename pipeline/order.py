@@ -69,7 +69,9 @@ def order(config: OrderConfig, progress: Progress | None = None) -> Summary:
         if not config.dry_run:
             io.write_parquet(io.join(out, SHARDS), shards)
             stats = {"seconds": time.monotonic() - started}
-            finish_manifest(out, _header(manifest, config, report.reports), to_yaml(config), stats, command="order")
+            copied = {name: manifest.header["files"][name] for name in manifest.sample_files().values()}
+            body = _header(manifest, config, report.reports)
+            finish_manifest(out, body, to_yaml(config), stats, command="order", known=copied)
     return report.summary()
 
 

@@ -31,6 +31,7 @@ from cptsel.pipeline.selection.outcome.weighting import weigh
 from cptsel.pipeline.selection.outcome.writing import write_samples, write_shards
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader
+from cptsel.pipeline.selection.reading.kept import kept_cells
 from cptsel.pipeline.selection.task import (
     CountCells,
     ShardStatistics,
@@ -92,10 +93,18 @@ def select(
 
 
 def _dry_run(config: SelectConfig, task: Task) -> Summary:
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
-    _check_plans(config, task, counted)
-    return dry_run_summary(config, task.phases, task.plan(counted), unmatched_exclusions(task.reader.exclude, counted))
+    counted = _kept(task)
+    if counted is None:
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            counted = list(pool.map(CountCells(task.reader), task.phases[0].runs.shards))
+    plan = _check_plans(config, task, counted)
+    return dry_run_summary(config, task.phases, plan, unmatched_exclusions(task.reader.exclude, counted))
+
+
+def _kept(task: Task) -> list[ShardStatistics] | None:
+    """What ``CountCells`` says of every shard, where the run keeps it."""
+    found = kept_cells(task.phases[0].runs, task.reader)
+    return None if found is None else [{"cells": cells, "excluded": []} for cells in found]
 
 
 def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list[ShardStatistics], list[Selected]]:
@@ -104,7 +113,9 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
     Returns:
         What ``CountCells`` says of the shards of phase 0, and what was selected.
     """
-    counted: list[ShardStatistics] = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
+    counted = _kept(task)
+    if counted is None:
+        counted = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
     _check_plans(config, task, counted)
     selected: list[Selected] = []
     for phase in task.phases:
@@ -121,9 +132,14 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
     return counted, selected
 
 
-def _check_plans(config: SelectConfig, task: Task, counted: list[ShardStatistics]) -> None:
-    """Refuse a budget that can't be met, and a history of another corpus, before anything is chosen."""
-    for phase in task.phases:
+def _check_plans(config: SelectConfig, task: Task, counted: list[ShardStatistics]) -> Plan:
+    """Refuse a budget that can't be met, and a history of another corpus, before anything is chosen.
+
+    Returns:
+        The plan of phase 0.
+    """
+    plan = task.plan(counted)
+    for phase in task.phases[1:]:
         if phase.runs is task.phases[0].runs and not phase.from_first:
             task.plan(counted, phase.number)
     played = sum(cell["played"] for shard in counted for cell in shard["cells"])
@@ -132,6 +148,7 @@ def _check_plans(config: SelectConfig, task: Task, counted: list[ShardStatistics
             f"--history {config.history[0]}: none of the samples that were replayed is in these runs; a round must "
             "have been selected from a run with the same --root and --max-tokens"
         )
+    return plan
 
 
 def _plan_phase(task: Task, phase: Phase, counted: list[ShardStatistics], steps: Steps) -> tuple[Plan, CellReader]:

@@ -143,6 +143,25 @@ def with_companions(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.
     return pa.schema([*schema, *COMPANION_FIELDS]) if there else schema
 
 
+# cells.parquet of a run: what `select` needs to know of each cell to plan, so that it need not read embeddings for that
+CELLS = pa.schema(
+    [
+        pa.field("group_by", pa.string()),  # the column; null: all samples of a shard are one group
+        pa.field("beta", pa.float64()),  # exponent of the rise of losses in choice_mass; null: that is the mass
+        pa.field("shard_id", pa.int32(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("samples", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int64(), nullable=False),  # Σ n_tokens
+        pa.field("mass", pa.float64(), nullable=False),  # Σ n_tokens / pool_prob
+        pa.field("mass_variance", pa.float64(), nullable=False),  # over pools
+        pa.field("longest_tokens", pa.int64(), nullable=False),
+        pa.field("choice_mass", pa.float64(), nullable=False),
+        pa.field("choice_norm", pa.float64(), nullable=False),  # Σ choice_mass · grad_norm / n_tokens
+        pa.field("rise", pa.float64(), nullable=False),  # Σ mass · rise; 0 without base losses
+        pa.field("mean_square", pa.float64(), nullable=False),  # Σ mass · |g / n_tokens|²
+    ]
+)
+
 # samples/<shard>.parquet of a replay manifest: locator columns and what was decided about the sample.
 SAMPLES = pa.schema(
     [

@@ -8,7 +8,9 @@ import copy
 import hashlib
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import pyarrow as pa
@@ -33,6 +35,8 @@ ALL = "all"  # the one group of a selection without --group-by
 NO_GROUP = "(none)"  # the group of samples whose group column is null
 TOKEN_IDS = "token_ids"  # the feature of a manifest whose samples are windows of token ids
 SUPPORTED_FEATURES: frozenset[str] = frozenset((TOKEN_IDS,)).union(*REQUIRED_FEATURES.values())
+
+_NOTHING: Mapping[str, DataFile] = MappingProxyType({})
 
 _SAMPLES = re.compile(r"samples/(\d{6,})\.parquet")
 _SCHEDULE = re.compile(r"schedule/(\d+)-(\d+)\.parquet")
@@ -145,7 +149,12 @@ def manifest_id(header: ManifestHeader) -> str:
 
 
 def finish_manifest(
-    out: str, header: ManifestBody, config_yaml: str, stats: dict[str, Any], command: str = "select"
+    out: str,
+    header: ManifestBody,
+    config_yaml: str,
+    stats: dict[str, Any],
+    command: str = "select",
+    known: Mapping[str, DataFile] = _NOTHING,
 ) -> ManifestHeader:
     """Complete a manifest whose Parquet files lie under ``out``, writing ``_SUCCESS`` last.
 
@@ -156,6 +165,7 @@ def finish_manifest(
         config_yaml: effective configuration of the command.
         stats: seconds, memory and the like for ``stats.json``.
         command: the command that made the manifest.
+        known: what ``manifest.json`` says of files whose bytes this call has held against their hashes.
 
     Returns:
         The whole header, as written.
@@ -164,7 +174,7 @@ def finish_manifest(
         ValueError: the header does not meet its schema (a fault of the caller, never of the user).
     """
     body: dict[str, Any] = {"parent": None, "required_features": [], **copy.deepcopy(header)}
-    body |= {"format": FORMAT, "spec_version": SPEC_VERSION, "files": _data_files(out), "manifest_id": "0" * 64}
+    body |= {"format": FORMAT, "spec_version": SPEC_VERSION, "files": _data_files(out, known), "manifest_id": "0" * 64}
     whole = validate(body, "manifest")
     whole["manifest_id"] = manifest_id(whole)
     validate(stats, "stats")
@@ -179,15 +189,15 @@ def finish_manifest(
     return whole
 
 
-def _data_files(out: str) -> dict[str, DataFile]:
-    """Hash, size and row count of every Parquet file of a manifest."""
+def _data_files(out: str, known: Mapping[str, DataFile]) -> dict[str, DataFile]:
+    """Hash, size and row count of every Parquet file of a manifest; the known ones are not read."""
     names = [SHARDS] + [
         posixpath.join(folder, name)
         for folder in ("samples", "schedule")
         for name in io.list_names(io.join(out, folder), ".parquet")
     ]
-    entries: dict[str, DataFile] = {}
-    for name, (digest, size) in outputs.hash_files(out, names).items():
+    entries = {name: known[name] for name in names if name in known}
+    for name, (digest, size) in outputs.hash_files(out, [name for name in names if name not in known]).items():
         with io.open_read(io.join(out, name)) as handle:
             rows = pq.ParquetFile(handle).metadata.num_rows
         entries[name] = {"sha256": digest, "bytes": size, "rows": rows}

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import posixpath
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 
@@ -50,22 +49,25 @@ def tree_sizes(directory: str) -> dict[str, int]:
     return {name: entry.stat().st_size for name, entry in sorted(_files(directory), key=itemgetter(0))}
 
 
-def _files(directory: str, below: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Path relative to the first directory, and entry, of every file but its lock; links to directories are left out.
+def _files(directory: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """Path relative to a directory, and entry, of every file below it but its lock; links to directories are left out.
 
     By entries, which know without asking again what they are: a run may have millions.
     """
-    try:
-        entries = list(os.scandir(directory))
-    except OSError:  # it does not exist, or was deleted meanwhile
-        return
-    for entry in entries:
-        name = below + entry.name
-        if not entry.is_dir():
-            if name != LOCK:
-                yield name, entry
-        elif not entry.is_symlink():
-            yield from _files(entry.path, f"{name}/")
+    found, folders = [], [("", directory)]
+    while folders:
+        below, folder = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:  # it does not exist, or was deleted meanwhile
+            continue
+        for entry in entries:
+            name = below + entry.name
+            if not entry.is_dir():
+                found.append((name, entry))
+            elif not entry.is_symlink():
+                folders.append((f"{name}/", entry.path))
+    return [(name, entry) for name, entry in found if name != LOCK]
 
 
 def temporary_of(path: str) -> str | None:

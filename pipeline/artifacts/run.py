@@ -7,6 +7,7 @@ what can't be combined; a ``RunShard`` is what a worker gets, and all it needs t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -118,11 +119,13 @@ def open_runs(directories: Sequence[str]) -> EmbeddingRuns:
         _check_alike(paths[0], headers[0], path, header)
     shards: list[RunShard] = []
     for path in paths:
-        shards += _open_shards(path, first_id=len(shards))
+        shards += open_shards(path, first_id=len(shards))
     pools = _joint_pools(paths, headers)
     if not pools:
         _check_disjoint(shards)
-    return EmbeddingRuns(paths, headers, tuple(replace(shard, pools=pools) for shard in shards), rows_schema(headers))
+    if pools:
+        shards = [replace(shard, pools=pools) for shard in shards]
+    return EmbeddingRuns(paths, headers, tuple(shards), rows_schema(headers))
 
 
 def _joint_pools(paths: Sequence[str], headers: Sequence[RunHeader]) -> tuple[Pool, ...]:
@@ -248,7 +251,7 @@ def _open_header(directory: str) -> RunHeader:
     return header
 
 
-def _open_shards(directory: str, first_id: int) -> list[RunShard]:
+def open_shards(directory: str, first_id: int) -> list[RunShard]:
     """The shards of one run, numbered from ``first_id`` in order of their own numbers."""
     tables = {}
     for name, schema in (("shards.parquet", RUN_SHARDS), ("units.parquet", UNITS)):
@@ -257,13 +260,13 @@ def _open_shards(directory: str, first_id: int) -> list[RunShard]:
         if problem := check_schema(tables[name].schema, schema):
             raise UsageError(f"{path}: {problem}; restore the run or embed again")
     units: dict[int, list[tuple[int, int, int, str]]] = {}
-    columns = ["block", "windows_embedded", "n_tokens", "footer_sha256"]
-    for unit in tables["units.parquet"].select(["shard_id", *columns]).to_pylist():
-        if unit["windows_embedded"]:
-            units.setdefault(unit["shard_id"], []).append(tuple(unit[name] for name in columns))
+    columns = ["shard_id", "block", "windows_embedded", "n_tokens", "footer_sha256"]
+    for shard_id, *unit in zip(*(tables["units.parquet"][name].to_pylist() for name in columns), strict=True):
+        if unit[1]:
+            units.setdefault(shard_id, []).append(tuple(unit))
     there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
     shards = []
-    rows = sorted(tables["shards.parquet"].to_pylist(), key=lambda row: row["shard_id"])
+    rows = sorted(tables["shards.parquet"].to_pylist(), key=itemgetter("shard_id"))
     for number, row in enumerate(rows, first_id):
         blocks = sorted(units.get(row["shard_id"], []))
         names = [unit_name(row["shard_id"], block) for block, *_ in blocks]

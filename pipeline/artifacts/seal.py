@@ -22,6 +22,9 @@ SEAL_COLUMNS = ("bytes", "sha256", "footer_sha256", "rejects_sha256")
 #: Files whose checksums stand in ``run.json``.
 SMALL_FILES = ("shards.parquet", "units.parquet")
 
+#: Another one, which a run need not have.
+CELLS_FILE = "cells.parquet"
+
 _TAIL = 8  # bytes at the end of a Parquet file: length of the footer, and the magic
 
 
@@ -32,7 +35,8 @@ def run_id(header: RunHeader) -> str:
 
 def sealed(directory: str, header: RunHeader) -> RunHeader:
     """The header of a finished run with the checksums of its small files and its id."""
-    sums = outputs.hash_files(directory, list(SMALL_FILES))
+    kept = [CELLS_FILE] if io.exists(io.join(directory, CELLS_FILE)) else []
+    sums = outputs.hash_files(directory, [*SMALL_FILES, *kept])
     whole = header | {"files": {name: {"sha256": digest, "bytes": size} for name, (digest, size) in sums.items()}}
     return whole | {"run_id": run_id(whole)}
 
@@ -44,7 +48,7 @@ def broken_small_files(directory: str, header: RunHeader) -> list[str]:
     if run_id(header) != header["run_id"]:
         return ["run.json was changed after it was written: run_id does not match"]
     broken = []
-    for name in SMALL_FILES:
+    for name in (*SMALL_FILES, *([CELLS_FILE] if CELLS_FILE in header["files"] else [])):
         if not io.exists(io.join(directory, name)):
             broken.append(f"{name} is missing")
         elif outputs.hash_file(io.join(directory, name))[0] != header["files"][name]["sha256"]:

@@ -21,7 +21,7 @@ _MANIFEST = _ALWAYS + r"|manifest\.json|CONSUMING\.md|shards\.parquet|samples/\d
 _WORK = re.escape(WORK) + r"/.+"
 _WRITTEN = {  # what each command writes below its output, finished or not
     "embed": _ALWAYS
-    + r"|run\.json|(shards|units)\.parquet|(embeddings|rejects)/\d{6,}-\d{5,}\.parquet|lookahead/[^/]+",
+    + r"|run\.json|(shards|units|cells)\.parquet|(embeddings|rejects)/\d{6,}-\d{5,}\.parquet|lookahead/[^/]+",
     "lookahead": _ALWAYS,
     "select": _MANIFEST,
     "order": _MANIFEST + r"|schedule/\d+-\d+\.parquet",

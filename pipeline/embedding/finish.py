@@ -1,7 +1,7 @@
 """The end of a run: counts are checked, what speaks of the whole run is written, and then it is marked done."""
 
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -34,8 +34,19 @@ def finish(
     results: Results,
     status: str,
     seconds: float,
+    keep_cells: Callable[[str, RunHeader], None],
 ) -> Summary:
-    """Check the counts, write what speaks of the whole run, and mark it done."""
+    """Check the counts, write what speaks of the whole run, and mark it done.
+
+    Args:
+        config: of the run.
+        header: ``run.json`` without totals.
+        shards: of the corpus.
+        results: of all units.
+        status: first word of the summary.
+        seconds: of this call.
+        keep_cells: writes the statistics of cells of a directory and header.
+    """
     results.check_complete(shards)
     totals = results.totals()
     check_counts(totals, config.out)
@@ -48,6 +59,7 @@ def finish(
     check_damage(config, shards, lost, totals, rejects)
     totals["bytes_lost"] = sum(lost.values())
     more = {"rejects": rejects.reasons, "shards_damaged": len(lost)}
+    keep_cells(config.out, header)
     header = sealed(config.out, header | {"totals": totals | more})
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)

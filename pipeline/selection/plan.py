@@ -21,6 +21,7 @@ Unit = Literal["samples", "tokens"]
 # Fields of a share that add up: whole numbers, and amounts.
 _COUNTS = ("samples", "tokens", "candidates", "candidate_tokens", "fresh", "fresh_tokens")
 _AMOUNTS = ("mass", "mass_variance", "choice_mass", "choice_norm", "rise")
+_KNOWN = ("shard_id", "group", *_COUNTS, *_AMOUNTS)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
 
 
 def _share(row: CellStatistics, unit: Unit) -> Share:
-    known: dict[str, Any] = {k: v for k, v in row.items() if k in {"shard_id", "group", *_COUNTS, *_AMOUNTS}}
+    of_row: Mapping[str, Any] = row
+    known = {name: of_row[name] for name in _KNOWN}
     return Share(**known, longest=row["longest"][unit])
 
 
