@@ -111,12 +111,6 @@ def _check_format(config: ExportConfig, manifest: Manifest) -> None:
             f"--to {format.name} writes text, and the corpus of {manifest.directory} is of token ids; use {alone}, or "
             f"--ids with {both}"
         )
-    others = {shard["format"] for shard in manifest.shards().to_pylist()} - {"megatron"} if format.points else None
-    if others:
-        raise UsageError(
-            f"--to {format.name} points into .bin files of Megatron's, and the corpus of {manifest.directory} is "
-            f"{', '.join(sorted(others))}; use --to megatron"
-        )
     if config.tokenizer and manifest.of_ids:
         raise UsageError(f"--tokenizer: the corpus of {manifest.directory} is of token ids; leave it out")
     if config.tokenizer and format.writes_text and not config.ids:

@@ -179,6 +179,9 @@ def test_plays_are_the_ids_in_order(corpus, replay, tmp_path, to):
     assert (sorted(found) if to == "hf" else found) == (sorted(plays) if to == "hf" else plays)
     assert not any("text" in row for row in rows)
     if to == "parquet":
+        facts = json.loads((out / "croissant.json").read_text())
+        assert "of windows of token ids that cptsel chose" in facts["description"]
+        assert {field["name"] for field in facts["recordSet"][0]["field"]} == set(rows[0])
         datasets = [ReplayDataset(out, rank=rank) for rank in (0, 1)]
         read = [dataset[number] for dataset in datasets for number in range(len(dataset))]
         assert [(play["sample_id"], play["input_ids"]) for play in read] == plays
@@ -200,7 +203,7 @@ def test_token_exports_hold_the_ids_and_the_end_of_each(corpus, replay, tmp_path
     ("options", "sentence"),
     [
         (["--to", "jsonl"], "--to jsonl writes text, and the corpus of"),
-        (["--to", "mds"], "use megatron, olmo, nanotron, or --ids with jsonl, parquet, hf"),
+        (["--to", "mds"], "or --ids with jsonl, parquet, hf"),
         (["--to", "uids"], "--to uids writes text, and the corpus of"),
         (["--to", "megatron", "--tokenizer", "x"], "is of token ids; leave it out"),
     ],

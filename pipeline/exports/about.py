@@ -32,7 +32,10 @@ def about(format: ExportFormat, manifest: "Manifest", ids: bool, license: str | 
         )
         found["tokens"] += entry["replay_tokens"]
     return ExportDataset(
-        fields=[*format.keeps, *(["input_ids"] if ids else [])],
+        fields=[
+            *(name for name in format.keeps if not (name == "text" and manifest.of_ids)),
+            *(["input_ids"] if ids else []),
+        ],
         license=license,
         method=selection["method"],
         budget=None if budget is None else budget["requested"],

@@ -200,7 +200,9 @@ def _check_files(format: ExportFormat, header: ExportHeader, problems: Problems)
             problems.add(EXPORT, None, f"says that {name} holds plays")
     if wrong := wrong_mix(format, header):
         problems.add(EXPORT, None, wrong, MEND)
-    fields = set(header["dataset"]["fields"]) - {"input_ids"} if "dataset" in header else set(format.keeps)
+    fields = set(header["dataset"]["fields"]) if "dataset" in header else set(format.keeps)
+    if "input_ids" in fields:  # of a corpus of token ids they stand without text
+        fields = (fields - {"input_ids"}) | ({"text"} & set(format.keeps))
     if fields != set(format.keeps) or ("dataset" in header and format.media is None):
         problems.add(EXPORT, None, f"says that it is a data set that no {format.name} export is", MEND)
 

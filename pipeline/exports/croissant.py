@@ -112,13 +112,17 @@ def name_of(header: ExportHeader) -> str:
 def described(header: ExportHeader) -> str:
     """What the data set is, in sentences."""
     about, totals = header["dataset"], header["totals"]
-    population = about["population"]
+    population, content = about["population"], "text" if _has_texts(about) else "token ids"
     return (
         f"Replay data for continual pre-training of a language model: {totals['lines']:,} plays "
-        f"({totals['tokens']:,} predicted tokens) of windows of text that cptsel chose by the method {about['method']} "
-        f"from {population['samples']:,} ({population['tokens']:,} predicted tokens) of a pre-training corpus of "
-        f"{population['shards']:,} files."
+        f"({totals['tokens']:,} predicted tokens) of windows of {content} that cptsel chose by the method "
+        f"{about['method']} from {population['samples']:,} ({population['tokens']:,} predicted tokens) of a "
+        f"pre-training corpus of {population['shards']:,} files."
     )
+
+
+def _has_texts(about: ExportDataset) -> bool:
+    return "text" in about["fields"]
 
 
 def limits(header: ExportHeader) -> list[str]:
@@ -157,8 +161,8 @@ def _responsible(header: ExportHeader, about: ExportDataset) -> dict[str, Any]:
         "rai:dataCollection": collected(about),
         "rai:dataCollectionType": ["Secondary Data analysis"],
         "rai:dataPreprocessingProtocol": [
-            "Each window is a slice of its document by code points, held against the hash of what was embedded. Texts "
-            "are not normalised, filtered or deduplicated."
+            f"Each window is a slice of its document by {'code points' if _has_texts(about) else 'tokens'}, held "
+            "against the hash of what was embedded. Documents are not normalised, filtered or deduplicated."
         ],
         "rai:dataUseCases": ["Training: replay beside a new corpus, to keep a language model from forgetting."],
         "rai:dataLimitations": limits(header),

@@ -62,6 +62,15 @@ class MegatronZeroCopy(ExportFormat):
     mixes: ClassVar[bool] = False
     trainers: ClassVar[tuple[Trainer, ...]] = (_MEGATRON,)
 
+    def check_corpus(self, manifest: "Manifest", root: str | None) -> None:
+        """Every shard must be a ``.bin`` of Megatron's."""
+        others = sorted({shard["format"] for shard in manifest.shards().to_pylist()} - {"megatron"})
+        if others:
+            raise UsageError(
+                f"--to {self.name} points into .bin files of Megatron's, and the corpus of {manifest.directory} is "
+                f"{', '.join(others)}; use --to megatron"
+            )
+
     def loses(self, manifest: "Manifest") -> list[str]:
         return [_BOUNDARIES, *super().loses(manifest)[1:]]
 
