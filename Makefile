@@ -50,14 +50,15 @@ lint: $(VENV)/.installed-dev  ## style, types and the order of imports
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then every test that is quick
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark, object stores or trainers' libraries
 	$(BIN)/python tests/environments.py
 	@if command -v java >/dev/null && [ -e "$(JARS)" ]; then \
 		$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[spark]'; \
 	else echo "tests of Spark will be skipped: no java, or no $(JARS)"; fi
-	$(BIN)/pytest -m 'slow or spark or trainers' $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'slow and not spark' -n auto $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'spark or trainers' $(PYTEST_ARGS)
 	@if [ -e $(STORES)/installed.txt ]; then $(STORES)/bin/python -m pytest -m stores $(PYTEST_ARGS); \
 	else echo "tests of object stores are skipped: their packages could not be installed"; fi
 

@@ -34,7 +34,7 @@ def test_every_row_is_accounted_for(tmp_path, name, rounds):
     path = tmp_path / name
     path.write_bytes(FILES[name])
     documents, rejects, _ = read_corpus(path, group_by=("lang",))
-    assert ([document.text for document in documents], rejects) == ([row["text"] for row in ROWS], [])
+    assert ([document.content for document in documents], rejects) == ([row["text"] for row in ROWS], [])
     for seed in range(rounds):
         rng = random.Random(f"{name} {seed}")
         path.write_bytes(mutated(FILES[name], FILES[rng.choice(sorted(FILES))], rng))

@@ -108,7 +108,7 @@ def _run_here(call, plan, shards, work):
     config, model = call.config, plan.model
     embedder = _embedder(model.spec, RowOptions(model.max_tokens, model.tokens_per_batch, "float16", ()))
     run = run_fingerprint(plan.header)
-    reads = _ReadBlocksDoFn(config.out, run, SimpleNamespace(value=read_options(config, plan.pool)))
+    reads = _ReadBlocksDoFn(config.out, run, SimpleNamespace(value=read_options(config, model, plan.pool)))
     writes = _WriteBlockDoFn(config.out, run)
     found = []
     for unit in units_of(shards):

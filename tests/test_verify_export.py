@@ -699,9 +699,9 @@ def test_a_damaged_manifest_is_told_as_such(exports, embedded, tmp_path):
 def test_the_command(exports, embedded, capsys):
     assert main(["verify", str(exports["olmo"]), "--replay", str(embedded.replay), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary.totals["format"] == "olmo"
-    assert summary.tables[0].rows[-1][0] == "plays of the manifest"
+    assert summary["totals"]["format"] == "olmo"
+    assert summary["tables"][0]["rows"][-1][0] == "plays of the manifest"
     assert (
         sum(visits.samples.sum() for visits in read_visits(load_manifest(str(embedded.replay))).values())
-        == (summary.totals["lines"])
+        == summary["totals"]["lines"]
     )

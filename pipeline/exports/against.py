@@ -138,7 +138,7 @@ def _difference(format: ExportFormat, play: Record, wanted: Record) -> str | Non
         play = {**play, "input_ids": play["input_ids"][:-1]}
     if "input_ids" in play and len(play["input_ids"]) != wanted["token_count"]:
         return f"has {len(play['input_ids'])} token ids, not {wanted['token_count']}"
-    if wanted["of_ids"] and "input_ids" in play:
+    if "input_ids" in play and wanted["of_ids"]:
         data = content_bytes(np.asarray(play["input_ids"], np.int64).astype(np.int32))
         if content_hash(data).hex() != wanted["content_hash"]:
             return "the token ids are not what was chosen (content_hash differs)"
