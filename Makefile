@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 STORES := .engines/stores
+# Of the tests of Spark, each of which takes minutes, those that make test-slow runs; pytest -m spark runs all.
+SPARK_TESTS := embed_writes or executor or (writes_the_same_bytes and options1) or (local and export)
 JARS := $(or $(CPTSEL_SHARED),../shared)/jars/make_job_server.py
 export OMP_NUM_THREADS ?= 1
 
@@ -57,8 +59,9 @@ test-slow: $(VENV)/.installed-dev  ## the tests that take minutes or need Spark,
 	@if command -v java >/dev/null && [ -e "$(JARS)" ]; then \
 		$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[spark]'; \
 	else echo "tests of Spark will be skipped: no java, or no $(JARS)"; fi
-	$(BIN)/pytest -m 'slow and not spark' -n auto $(PYTEST_ARGS)
-	$(BIN)/pytest -m 'spark or trainers' $(PYTEST_ARGS)
+	$(BIN)/pytest -m slow -n auto $(PYTEST_ARGS)
+	$(BIN)/pytest -m trainers $(PYTEST_ARGS)
+	$(BIN)/pytest -m spark -k '$(SPARK_TESTS)' $(PYTEST_ARGS)
 	@if [ -e $(STORES)/installed.txt ]; then $(STORES)/bin/python -m pytest -m stores $(PYTEST_ARGS); \
 	else echo "tests of object stores are skipped: their packages could not be installed"; fi
 

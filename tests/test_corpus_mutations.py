@@ -28,7 +28,7 @@ def test_the_files_are_the_rows():
     assert len(FILES) == 12
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(400, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", FILES)
 def test_every_row_is_accounted_for(tmp_path, name, rounds):
     path = tmp_path / name
@@ -48,7 +48,7 @@ def test_every_row_is_accounted_for(tmp_path, name, rounds):
                 assert not_drawn == 0
 
 
-@pytest.mark.parametrize("rounds", [range(2), pytest.param(range(2, 60), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [range(2), pytest.param(range(2, 60), marks=pytest.mark.long)])
 def test_the_command_counts_all_rows_of_a_damaged_corpus(tmp_path, tiny_lm, rounds):
     excluded = tmp_path / "excluded"
     excluded.write_text("id-3\nid-20\n")

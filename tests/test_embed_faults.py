@@ -104,7 +104,7 @@ class _Handle:
         return self._handle.fileno()
 
 
-@pytest.mark.parametrize("stride", [19, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [19, pytest.param(1, marks=pytest.mark.long)])
 def test_a_disk_that_is_full_at_any_write(place, tmp_path, monkeypatch, stride):
     out = tmp_path / "run"
     whole = tree(place.reference)

@@ -210,7 +210,7 @@ def test_all_at_once(place, tmp_path, inline, count):
         assert {name for name in os.listdir(out) if name.startswith(".")} == set()
 
 
-@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_command_is_run_again_and_one_that_was_done_can_finish(place, tmp_path, inline, stride):
     """The last of two commands dies at each of its file operations; where its range is done, the other one finishes."""
     begun, out = tmp_path / "begun", tmp_path / "run"
@@ -235,7 +235,7 @@ def test_a_killed_command_is_run_again_and_one_that_was_done_can_finish(place, t
     assert step > 50
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 9))])
 def test_commands_that_are_killed_again_and_again_get_there(place, tmp_path, inline, seed):
     out, draw = tmp_path / "run", random.Random(seed)
     kills = 0
