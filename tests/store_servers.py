@@ -68,11 +68,13 @@ def store_servers() -> Iterator[None]:
         for port, child in children.items():
             _wait(port, child)
         from apache_beam.internal.gcp import auth
+        from apache_beam.io.filesystems import FileSystems
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auth._Credentials, "_credentials_init", True)  # none, without a search of half a minute
             for name, value in settings.items():
                 patch.setenv(name, value)
+            patch.setattr(FileSystems, "_pipeline_options", None)  # of servers that other tests had
             urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{s3}/bucket", method="PUT")).close()
             yield
     finally:

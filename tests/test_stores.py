@@ -34,7 +34,8 @@ from cptsel.pipeline.verify import verify
 EMBED = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 10_000, "group_by": ("source",)}
 #: Files that name the place of the corpus or of the run, or have the sums of files that do.
 ADDRESSED = {
-    *("run.json", "shards.parquet", "manifest.json", "CONSUMING.md", "export.json", "TRAINING.md", outputs.SUMS),
+    *("run.json", "shards.parquet", "manifest.json", "CONSUMING.md", outputs.SUMS),
+    *("export.json", "TRAINING.md", "README.md", "croissant.json"),
 }
 
 
