@@ -20,6 +20,7 @@ from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.artifacts.shard_range import ShardRange, parse_range, range_bounds
 from cptsel.pipeline.artifacts.writing import Output, check_output, writing
 from cptsel.pipeline.config import to_yaml
+from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
 from cptsel.pipeline.embedding.block import RowOptions
@@ -41,7 +42,6 @@ from cptsel.pipeline.embedding.plan import (
     with_base,
 )
 from cptsel.pipeline.embedding.pool import (
-    Files,
     GroupBytes,
     make_pool,
     needs_counts,

@@ -10,6 +10,9 @@ from cptsel.pipeline import io
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
 from cptsel.pipeline.errors import UsageError
 
+Files = Sequence[tuple[str, str, int]]
+"""(uri, path, bytes) of every shard of a corpus, in order."""
+
 _GLOB = re.compile(r"[*?\[]")
 _HIDDEN = re.compile(r"\.|_(SUCCESS|metadata|common_metadata|started_\d+|committed_\d+)$")
 

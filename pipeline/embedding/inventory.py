@@ -14,6 +14,7 @@ from cptsel.pipeline.artifacts.lock import Held
 from cptsel.pipeline.artifacts.ranges import POLL_S, Ledger
 from cptsel.pipeline.artifacts.shard_range import ShardRange, range_bounds
 from cptsel.pipeline.corpus.documents import ReadOptions
+from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.shards import Block, Shard, inventory
 from cptsel.pipeline.corpus.text_bytes import TextBytes
 from cptsel.pipeline.corpus.types import Companion, TokenRule
@@ -23,7 +24,6 @@ from cptsel.pipeline.embedding.units import Unit
 from cptsel.pipeline.engine.tasks import call_on_tasks
 from cptsel.pipeline.errors import UsageError
 
-Files = Sequence[tuple[str, str, int]]
 _SHARE = 4  # of the ranges that nobody is at, a command takes this part at a time: those that come later find some left
 
 

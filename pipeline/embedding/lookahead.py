@@ -11,7 +11,7 @@ import numpy as np
 from cptsel.pipeline import hashing, io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
-from cptsel.pipeline.corpus.listing import list_inputs
+from cptsel.pipeline.corpus.listing import Files, list_inputs
 from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -34,7 +34,6 @@ from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import LookaheadHeader
 from cptsel.schemas.validation import validate
 
-Files = Sequence[tuple[str, str, int]]
 FACTS = "lookahead.json"
 FOLDER = "lookahead"  # below a run
 DEFAULT_LR = {"adamw": 3e-4, "sgd": 0.1}

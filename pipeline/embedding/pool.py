@@ -1,6 +1,6 @@
 """The pool of a run: its rate, fixed before the first row, and how it goes with an earlier run's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.shard_range import parse_range
 from cptsel.pipeline.corpus.documents import ReadOptions
+from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
@@ -19,7 +20,6 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.sampling.pool import pool_rates
 from cptsel.schemas.headers import RunHeader
 
-Files = Sequence[tuple[str, str, int]]
 GroupBytes = Mapping[str | None, float]
 
 
