@@ -69,6 +69,8 @@ ARMS: dict[str, Arm] = {
     "random-half": Arm(UNIFORM, DRAWN, budget=0.5),
     "random-2": Arm(UNIFORM, DRAWN, budget=2.0),
     "random-4": Arm(UNIFORM, DRAWN, budget=4.0),
+    "random-fifth": Arm(UNIFORM, DRAWN, budget=0.2),
+    "random-5": Arm(UNIFORM, DRAWN, budget=5.0),
     "joint": Arm(UNIFORM, DRAWN, budget=None),
     **{f"random-{name}": Arm(f"{UNIFORM} {split}", DRAWN) for name, split in SPLITS.items()},
     "generated": Arm(generated=True),
@@ -107,6 +109,7 @@ ARMS: dict[str, Arm] = {
     "demand-root-rise": Arm(f"{DEMAND} --interference-beta 0.5", ("ahead-50",)),
     "demand-squared-rise": Arm(f"{DEMAND} --interference-beta 2", ("ahead-50",)),
     **{f"demand-{name}": Arm(f"{DEMAND} {split}", ("ahead-50",)) for name, split in SPLITS.items()},
+    **{f"demand-root-{name}": Arm(f"{DEMAND} {SPLITS['root']}", (f"ahead-50-{name}",)) for name in ("128", "body")},
     # shorter windows: more of them, from more documents
     "random-128": Arm(UNIFORM, ("ahead-50-128",)),
     "random-64": Arm(UNIFORM, ("ahead-50-64",)),
@@ -140,9 +143,11 @@ SAME_SPLIT = {"demand-own": "random-own", "demand-root": "random-root", "demand-
     "demand-rise": "random-rise",
     "demand-rise-root": "random-rise-root",
     "demand-fitted": "random-fitted",
+    "demand-root-128": "random-root",
+    "demand-root-body": "random-root",
     "gradmatch-ahead-root": "random-root",
 }
 #: Smaller and larger budgets of the arms that are followed over budgets.
-for name in ("demand", "cover", "random-root"):
-    for budget in (0.5, 2.0, 4.0):
-        ARMS[f"{name}-{'half' if budget < 1 else round(budget)}x"] = replace(ARMS[name], budget=budget)
+for name in ("demand", "demand-root", "cover", "random-root"):
+    for times, budget in {"fifth": 0.2, "half": 0.5, "2": 2.0, "4": 4.0, "5": 5.0}.items():
+        ARMS[f"{name}-{times}x"] = replace(ARMS[name], budget=budget)
