@@ -33,6 +33,7 @@ COMMANDS = {
     "inspect": "Say what a directory made by cptsel is.",
     "explain": "Say why samples were chosen, what they stand for, and when they are played.",
     "locate": "Say which sample a rank plays at a position.",
+    "plan": "Say how much replay is needed, from a few small trainings.",
     "export": "Write the replay corpus that a manifest describes.",
     "distill": "Write what a teacher model predicts of the chosen samples.",
     "fisher": "Write the diagonal of the Fisher information over the chosen samples.",

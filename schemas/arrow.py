@@ -298,6 +298,14 @@ MAP = pa.schema(
     ]
 )
 
+# A user's CSV of small trainings, for cptsel plan: one row a training.
+TRAININGS = pa.schema(
+    [
+        pa.field("replay_tokens", pa.float64(), nullable=False),  # not negative; 0 is a training without replay
+        pa.field("rise", pa.float64(), nullable=False),  # of the old corpus's held-out loss, in any unit
+    ]
+)
+
 # schedule/<phase>-<epoch>.parquet: one row a visit of a shard, sorted by (rank, position).
 SCHEDULE = pa.schema(
     [

@@ -1,0 +1,152 @@
+"""``cptsel plan``: how much replay a tolerated rise of the old loss needs, from a few small trainings."""
+
+import csv
+import io as text_io
+import math
+from typing import Any
+
+import numpy as np
+
+from cptsel.pipeline import io
+from cptsel.pipeline.config import PlanConfig, check_values
+from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.kernels.budget import parse_tokens
+from cptsel.pipeline.kernels.sampling.replay_law import (
+    LEAST_BUDGETS,
+    ReplayLaw,
+    budgets_of,
+    fit_replay_law,
+    foretell_left_out,
+)
+from cptsel.pipeline.summary import Summary, Table
+from cptsel.schemas.arrow import TRAININGS
+
+MOST_ERROR = 0.25  # of what the largest replay saved; above it the law tells nothing
+FARTHEST = 2.0  # times the largest replay; what was measured beyond is in docs/evidence.md
+
+_MOST_BYTES = 4 << 20
+
+
+def plan(config: PlanConfig) -> Summary:
+    """Fit the law, and tell what it is worth and what it says.
+
+    Returns:
+        The summary: the law, its error on replays that were left out, and what was asked for.
+
+    Raises:
+        UsageError: an option out of range; a file that can't be read, has other columns or too few replays; an amount
+            far beyond those that were tried; or trainings that do not follow the law, with the summary of the fit.
+        BadInputError: a row is not of two numbers.
+    """
+    check_values(config)
+    asked = _tokens_of(config.tokens)
+    tokens, rise = _read(config.trainings)
+    law, left_out = fit_replay_law(tokens, rise), foretell_left_out(tokens, rise)
+    fit = _table_of_fit(law, tokens, rise, left_out)
+    missed = np.array([row[-1] - row[2] for row in fit.rows if row[-1] is not None])
+    error = float(np.sqrt(np.mean(missed**2)))
+    saved = float(law.rise(0) - law.rise(tokens.max()))
+    totals: dict[str, Any] = {
+        "trainings": len(rise),
+        "rise without replay": law.without,
+        "saved by doubling a large replay": law.slope * math.log(2),
+        "saved by the largest replay": saved,
+        "scale of the law in tokens": law.scale,
+        "error on replays left out": error,
+    }
+    if not error <= MOST_ERROR * saved:
+        problem = UsageError(
+            f"{config.trainings}: the rise of replays that were left out is missed by {error:.3g}, and the largest "
+            f"replay saves {saved:.3g}: too much to plan by; add trainings with other seeds, or amounts farther apart"
+        )
+        problem.summary = Summary(command="plan", out=None, status="no law", totals=totals, tables=[fit])
+        raise problem
+    farthest, tables, warnings = FARTHEST * float(tokens.max()), [fit], []
+    if asked:
+        for amount in asked:
+            _check_near(amount, farthest)
+        rises = [float(law.rise(amount)) for amount in asked]
+        rows = [[amount, rise, rise - error, rise + error] for amount, rise in zip(asked, rises, strict=True)]
+        tables.append(Table("Foretold", ["tokens", "rise", "at least", "at most"], rows))
+    if config.rise is not None:
+        least, needed, most = (law.tokens(config.rise + change) for change in (error, 0.0, -error))
+        _check_near(needed, farthest)
+        totals["tolerated rise"] = config.rise
+        totals["replay tokens needed"] = math.ceil(needed)
+        totals["at least"] = math.ceil(least)
+        if most <= farthest:
+            totals["at most"] = math.ceil(most)
+        else:
+            warnings.append(
+                f"with its error the law may need more than {farthest:,.0f} tokens; train with more to know"
+            )
+    return Summary(command="plan", out=None, status="done", totals=totals, tables=tables, warnings=warnings)
+
+
+def _tokens_of(texts: tuple[str, ...]) -> list[int]:
+    try:
+        return [parse_tokens(text) for text in texts]
+    except ValueError as error:
+        raise UsageError(f"--tokens: {error}") from None
+
+
+def _check_near(amount: float, farthest: float) -> None:
+    if amount > farthest:
+        what = f"{amount:,.0f} tokens" if math.isfinite(amount) else "no amount that was tried is near enough"
+        raise UsageError(
+            f"{what}: the law is not trusted beyond {farthest:,.0f} tokens, twice the largest replay; train with more"
+        )
+
+
+def _table_of_fit(law: ReplayLaw, tokens: np.ndarray, rise: np.ndarray, left_out: np.ndarray) -> Table:
+    """A row a budget: means over its trainings."""
+    rows: list[list[Any]] = []
+    budgets = budgets_of(tokens)
+    for number in np.unique(budgets):
+        of = budgets == number
+        mean = float(tokens[of].mean())
+        said = None if mean == 0 else float(left_out[of].mean())
+        rows.append([round(mean), int(of.sum()), float(rise[of].mean()), float(law.rise(mean)), said])
+    return Table("Trainings by replay", ["tokens", "trainings", "rise", "by the law", "by the law without it"], rows)
+
+
+def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of the file: tokens and rises, (n,) float64 each."""
+    try:
+        with io.open_read(path) as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise UsageError(f"{path}: has more than {_MOST_BYTES >> 20} MiB; name a CSV file of trainings")
+        lines = list(csv.reader(text_io.StringIO(data.decode("utf-8-sig")), strict=True))
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror or error}); check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: is no CSV file of trainings ({error}); save it as UTF-8 with commas") from None
+    head = [name.strip() for name in lines[0]] if lines else []
+    if missing := [name for name in TRAININGS.names if head.count(name) != 1]:
+        raise UsageError(
+            f"{path}: the first line must name each of {', '.join(TRAININGS.names)} once; see {missing[0]}"
+        )
+    places = [head.index(name) for name in TRAININGS.names]
+    rows = [_numbers(path, number, row, places) for number, row in enumerate(lines[1:], 2) if any(map(str.strip, row))]
+    tokens, rise = np.array(rows, np.float64).reshape(-1, 2).T
+    if (different := len(np.unique(budgets_of(tokens)))) < LEAST_BUDGETS:
+        raise UsageError(
+            f"{path}: trainings with {different} different amounts of replay_tokens; the law needs {LEAST_BUDGETS}, of "
+            "which one is best 0"
+        )
+    return tokens, rise
+
+
+def _numbers(path: str, number: int, row: list[str], places: list[int]) -> list[float]:
+    """Tokens and rise of a line."""
+    try:
+        values = [float(row[place]) for place in places]
+    except (IndexError, ValueError):
+        values = [math.nan]
+    if not all(map(math.isfinite, values)) or values[0] < 0:
+        raise BadInputError(
+            f"{path}: line {number} ({','.join(row)[:60]!r}): replay_tokens must be a number, 0 or more, and rise a "
+            "number; mend or delete the line"
+        )
+    return values

@@ -1,0 +1,79 @@
+"""``cptsel plan``: how much replay a tolerated rise needs, and when it will not say."""
+
+import json
+
+import pytest
+
+from cptsel.cli.main import main
+from cptsel.pipeline.config import PlanConfig
+from cptsel.pipeline.errors import BadInputError, UsageError
+from cptsel.pipeline.kernels.sampling.replay_law import ReplayLaw
+from cptsel.pipeline.plan import plan
+
+LAW = ReplayLaw(0.2, 0.03, 400.0)
+BUDGETS = (0, 10_000, 20_000, 40_000)
+
+
+def write(path, rows, head="seed,replay_tokens,rise"):
+    path.write_text("\n".join([head, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def trainings(tmp_path):
+    rows = [(seed, b + seed * (b > 0), float(LAW.rise(b)) + off) for b in BUDGETS for seed, off in ((0, 0.001), (1, -0.001))]
+    return write(tmp_path / "trainings.csv", rows)
+
+
+def test_the_needed_replay_keeps_to_the_tolerated_rise(trainings):
+    summary = plan(PlanConfig(trainings=trainings, rise=0.08, tokens=("30K",)))
+    needed = summary.totals["replay tokens needed"]
+    assert float(LAW.rise(needed)) == pytest.approx(0.08, abs=2e-3)
+    assert summary.totals["at least"] <= needed <= summary.totals["at most"]
+    assert summary.table("Foretold").rows[0][1] == pytest.approx(float(LAW.rise(30_000)), abs=2e-3)
+    rows = summary.table("Trainings").rows
+    assert [row[1] for row in rows] == [2] * 4
+    assert [row[0] for row in rows] == pytest.approx(BUDGETS, abs=1)
+
+
+def test_a_rise_that_no_replay_exceeds_needs_none(trainings):
+    assert plan(PlanConfig(trainings=trainings, rise=0.5)).totals["replay tokens needed"] == 0
+
+
+@pytest.mark.parametrize(("options", "words"), [({"rise": 0.001}, "tokens"), ({"tokens": ("1M",)}, "1,000,000 tokens")])
+def test_nothing_is_told_far_beyond_what_was_tried(trainings, options, words):
+    with pytest.raises(UsageError, match=f"{words}: the law is not trusted beyond 80,00"):
+        plan(PlanConfig(trainings=trainings, **options))
+
+
+def test_runs_that_follow_no_law_are_shown_and_refused(tmp_path, capsys):
+    path = write(tmp_path / "noise.csv", [(0, b, rise) for b, rise in zip(BUDGETS, (1, 0.5, 0.9, 0.2), strict=True)])
+    assert main(["plan", path, "--rise", "0.1", "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["status"] == "no law"
+    assert "too much to plan by" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("", UsageError, "first line must name"),
+        ("tokens,rise\n1,2\n", UsageError, "replay_tokens"),
+        ("replay_tokens,rise\n0,1\n5,.5\n", UsageError, "2 different amounts"),
+        ("replay_tokens,rise\n0,1\n5\n", BadInputError, "line 3"),
+        ("replay_tokens,rise\n0,1\n-5,1\n", BadInputError, "line 3"),
+        ("replay_tokens,rise\n0,nan\n", BadInputError, "line 2"),
+        ('replay_tokens,rise\n0,"1\n', UsageError, "no CSV file"),
+        ("\x00\udcff", UsageError, "no CSV file"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, error, words):
+    path = tmp_path / "trainings.csv"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(error, match=words):
+        plan(PlanConfig(trainings=str(path)))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="can't be read"):
+        plan(PlanConfig(trainings=str(tmp_path / "none.csv")))
