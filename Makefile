@@ -36,7 +36,7 @@ demo: $(VENV)/.installed  ## embed, select, order, verify and export the sample 
 	$(BIN)/cptsel embed 'sample_data/old/*/*.jsonl.gz' --model sample_data/tiny-lm \
 		--lookahead 'sample_data/new/*/*.jsonl.gz' --group-by source --max-tokens 256 --pool 20% \
 		--workers 2 --overwrite --out $(OUT)/run
-	$(BIN)/cptsel select $(OUT)/run --budget 5% --overwrite --out $(OUT)/replay
+	$(BIN)/cptsel select $(OUT)/run --group-by source --budget 5% --overwrite --out $(OUT)/replay
 	$(BIN)/cptsel order $(OUT)/replay --epochs 2 --world-size 2 --overwrite --out $(OUT)/ordered
 	$(BIN)/cptsel verify $(OUT)/ordered --sources
 	$(BIN)/cptsel inspect $(OUT)/ordered

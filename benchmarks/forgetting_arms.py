@@ -54,7 +54,7 @@ DEMAND = COVER.replace("corpus", "interference")  # cover what the new domain ma
 SPLITS = {
     name: f"--group-by source --group-floor 256_tokens {options}"  # a window at least
     for name, options in {
-        "own": "",
+        "own": "--group-alpha 1",
         "root": "--group-alpha 0.5",
         "equal": "--group-alpha 0",
         "rise": "--group-mass interference",

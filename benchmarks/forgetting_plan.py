@@ -24,7 +24,7 @@ import json
 import numpy as np
 from forgetting_report import Results, read
 
-from cptsel.pipeline.kernels.sampling.replay_law import LEAST_BUDGETS, foretell_left_out
+from cptsel.pipeline.kernels.replay_law import LEAST_BUDGETS, foretell_left_out
 
 TIMES = {
     "": 1.0,

@@ -11,7 +11,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.config import PlanConfig, check_values
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.kernels.budget import parse_tokens
-from cptsel.pipeline.kernels.sampling.replay_law import (
+from cptsel.pipeline.kernels.replay_law import (
     LEAST_BUDGETS,
     ReplayLaw,
     budgets_of,

@@ -35,6 +35,29 @@ def test_coverage_picks_nothing_that_counts_for_nothing(run, later, tmp_path, sc
     verify(VerifyConfig(directory=str(tmp_path / "replay")))
 
 
+@pytest.mark.parametrize(
+    ("options", "alpha"),
+    [
+        ({"method": "craig"}, 0.5),
+        ({"method": "kmedoids"}, 0.5),
+        ({"method": "craig", "group_alpha": 1.0}, 1.0),
+        ({"method": "craig", "mass": "corpus"}, 1.0),
+        ({"method": "craig", "group_by": None}, 1.0),
+        ({"method": "craig", "group_mass": "interference"}, 1.0),
+        ({"method": "uniform"}, 1.0),
+    ],
+)
+def test_coverage_of_what_is_forgotten_shares_by_the_root(run, later, tmp_path, options, alpha):
+    common = {"combine": "difference", "mass": "interference", "group_by": "language"}
+    choose((run, later), tmp_path / "replay", **{**common, **options})
+    header = header_of(tmp_path / "replay")
+    assert header["selection"]["options"]["group_alpha"] == alpha
+    if "group_mass" not in options:
+        masses = np.array([group["population_mass"] for group in header["groups"]])
+        found = np.array([group["target_mass"] for group in header["groups"]])
+        assert found == pytest.approx(masses.sum() * masses**alpha / (masses**alpha).sum())
+
+
 def rising_cells(run, later):
     runs = open_checkpoints([str(run), str(later)])
     reader = CellReader(runs.schema, combine="difference", rise=True, beta=1.0)

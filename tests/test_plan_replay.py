@@ -7,7 +7,7 @@ import pytest
 from cptsel.cli.main import main
 from cptsel.pipeline.config import PlanConfig
 from cptsel.pipeline.errors import BadInputError, UsageError
-from cptsel.pipeline.kernels.sampling.replay_law import ReplayLaw
+from cptsel.pipeline.kernels.replay_law import ReplayLaw
 from cptsel.pipeline.plan import plan
 
 LAW = ReplayLaw(0.2, 0.03, 400.0)
@@ -21,7 +21,9 @@ def write(path, rows, head="seed,replay_tokens,rise"):
 
 @pytest.fixture
 def trainings(tmp_path):
-    rows = [(seed, b + seed * (b > 0), float(LAW.rise(b)) + off) for b in BUDGETS for seed, off in ((0, 0.001), (1, -0.001))]
+    rows = [
+        (seed, b + seed * (b > 0), float(LAW.rise(b)) + off) for b in BUDGETS for seed, off in ((0, 0.001), (1, -0.001))
+    ]
     return write(tmp_path / "trainings.csv", rows)
 
 

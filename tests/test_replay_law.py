@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from cptsel.pipeline.kernels.sampling.replay_law import ReplayLaw, budgets_of, fit_replay_law, foretell_left_out
+from cptsel.pipeline.kernels.replay_law import ReplayLaw, budgets_of, fit_replay_law, foretell_left_out
 
 TOKENS = np.array([0, 0, 10_000, 20_000, 20_000, 40_000, 80_000], np.float64)
 

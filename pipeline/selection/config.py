@@ -175,9 +175,10 @@ class SelectConfig:
     group_by: str | None = option(
         None, "Column of the embeddings by which the budget is split.", section=_GROUPS, metavar="COLUMN"
     )
-    group_alpha: float = option(
-        1.0,
-        "Exponent of the groups' shares: 1 keeps the corpus's own mix, 0 makes all groups equal.",
+    group_alpha: float | None = option(
+        None,
+        "Exponent of the groups' shares: 1 keeps the corpus's own mix, 0 makes all groups equal. By default 1; 0.5 by "
+        "coverage with --mass interference, which then forgets less.",
         section=_GROUPS,
         metavar="A",
         least=0,

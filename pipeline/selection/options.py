@@ -36,7 +36,7 @@ def group_mix(config: SelectConfig) -> GroupMix:
         UsageError: the file of ``--group-mass`` is not a mapping of groups to shares.
     """
     mix = GroupMix(
-        config.group_alpha,
+        1.0 if config.group_alpha is None else config.group_alpha,
         floor=parse_budget(config.group_floor) if config.group_floor is not None else None,
         cap=parse_budget(config.group_cap) if config.group_cap is not None else None,
     )
@@ -136,11 +136,11 @@ def _group_rules(config: SelectConfig) -> list[tuple[bool, str]]:
             "--group-alpha",
         ),
         (
-            config.method == "temperature" and config.group_alpha == 1.0,
+            config.method == "temperature" and config.group_alpha in (None, 1.0),
             "--method temperature needs --group-alpha below 1, such as 0.5: at 1 the shares stay as they are",
         ),
         (
-            config.group_mass is not None and config.group_alpha != 1.0,
+            config.group_mass is not None and config.group_alpha not in (None, 1.0),
             "--group-alpha and --group-mass both set the groups' shares; give one of them",
         ),
     ]

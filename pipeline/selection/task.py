@@ -118,7 +118,7 @@ def open_task(config: SelectConfig, tuning: Tuning) -> Task:
     new = open_runs([config.new]) if config.new is not None else None
     phases = open_phases(config, new)
     runs = phases[0].runs
-    config = _with_mass(config, [phase.runs for phase in phases])
+    config = _by_default(config, [phase.runs for phase in phases])
     if config.group_by is not None and config.group_by not in runs.groups:
         there = f"it has {', '.join(runs.groups)}" if runs.groups else "it was embedded without --group-by"
         raise UsageError(f"--group-by {config.group_by}: {runs.directories[0]} has no such group column; {there}")
@@ -147,17 +147,21 @@ def open_task(config: SelectConfig, tuning: Tuning) -> Task:
     return Task(config, phases, reader, new, weighing, tuning)
 
 
-def _with_mass(config: SelectConfig, phases: Sequence[EmbeddingRuns]) -> SelectConfig:
-    """The options with what a sample stands for, where ``--mass`` does not say it.
+def _by_default(config: SelectConfig, phases: Sequence[EmbeddingRuns]) -> SelectConfig:
+    """The options with what a sample and a group stand for, where ``--mass`` and ``--group-alpha`` do not say it.
 
     Raises:
         UsageError: nothing tells how losses rise, and something is to go by that.
     """
     two_runs = config.combine is not None
     one_run = all("base_loss_sum" in runs.schema.names for runs in phases) and not two_runs
+    covers = METHODS[config.method].family == COVER
     if config.mass is None:
-        by_default = one_run and config.new is None and METHODS[config.method].family == COVER
+        by_default = covers and one_run and config.new is None
         config = replace(config, mass="interference" if by_default else "corpus")
+    if config.group_alpha is None:
+        by_root = covers and config.mass == "interference" and config.group_by is not None and config.group_mass is None
+        config = replace(config, group_alpha=0.5 if by_root else 1.0)
     if wants_rise(config) and not (one_run or two_runs or config.new is not None):
         raise UsageError(
             "interference needs to know how losses rise: embed with --lookahead or --base, or give two runs (before "

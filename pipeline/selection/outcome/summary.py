@@ -45,6 +45,8 @@ def select_summary(
     }
     if config.mass != "corpus":
         shown["mass"] = config.mass
+    if config.group_by is not None and config.group_alpha != 1.0 and config.group_mass is None:
+        shown["exponent of group shares"] = config.group_alpha
     asked = header["weighting"]["replay_tokens"]["requested"]
     if config.realisation == "sampling":
         shown["replay tokens, to be drawn"] = asked
