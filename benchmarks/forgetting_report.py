@@ -16,6 +16,7 @@ import sys
 
 if (here := os.path.dirname(os.path.abspath(__file__))) in sys.path:  # where select.py would hide the standard module
     sys.path.remove(here)
+    sys.path.append(here)
 
 import argparse
 import gzip
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from forgetting_arms import SAME_SPLIT
 
 LINE = {"random-half": 0.5, "random": 1.0, "random-2": 2.0, "random-4": 4.0}
 BOOTSTRAPS = 2_000
@@ -144,6 +146,21 @@ def table(results: Results) -> str:
     return "\n".join([head, *(row for _, row in sorted(rows))])
 
 
+def split_table(results: Results) -> str:
+    """Arms that choose inside groups against random draws under the same split, seed by seed; "" without any."""
+    rows = []
+    for arm, rival in SAME_SPLIT.items():
+        seeds = sorted(set(results.rise.get(arm, {})) & set(results.rise.get(rival, {})))
+        if not seeds:
+            continue
+        against = results.matrix(arm, seeds) - results.matrix(rival, seeds)
+        means = [against @ results.weights(metric) for metric in ("domains", "bytes")]
+        cells = [f"`{arm}`", f"`{rival}`", f"{len(seeds)}", *(f"{m.mean():+.4f} ± {error(m):.4f}" for m in means)]
+        rows.append("| " + " | ".join(cells) + " |")
+    head = "| arm | random under the same split | seeds | over domains | over bytes |\n| --- | --- | --- | --- | --- |"
+    return "\n".join(["", "", head, *rows]) if rows else ""
+
+
 def shown(value: float, low: float, high: float) -> str:
     """Efficiency with its interval; outside the line it is only known to lie there."""
     least, most = min(LINE.values()), max(LINE.values())
@@ -198,7 +215,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=("random", "random-root", "cover", "demand"), help="of the figure")
     args = parser.parse_args()
     found = read(args.results)
-    print("\n\n".join(table(results) for results in found if set(LINE) <= set(results.rise)))
+    print("\n\n".join(table(results) + split_table(results) for results in found if set(LINE) <= set(results.rise)))
     if args.figure:
         figure(found[0], args.arms, args.figure)
 

@@ -125,7 +125,7 @@ def test_coverage_of_tries_is_greedy_facility_location():
 
 def lines(folder, rises):
     path = folder / "results.jsonl"
-    setting = {"new": "x", "model": "m", "share": 0.05, "steps": 2, "rows": 3, "length": 4}
+    setting = {"new": "x", "model": "m", "pool": "9 tokens", "share": 0.05, "steps": 2, "rows": 3, "length": 4}
     with path.open("w") as file:
         for arm, rise in rises.items():
             for seed in range(3):
@@ -151,3 +151,28 @@ def test_tables_say_what_the_lines_say(tmp_path):
     ]  # fmt: skip
     mean = (0.25 + 0.01 + 3 * 0.25) / 2
     assert f"| `between` | 3 | {mean:.4f} |" in table
+
+
+def test_the_choice_inside_a_split_is_held_against_draws_under_it(tmp_path):
+    report = load("forgetting_report")
+    rises = {"random": 0.3, "demand-root": 0.2, "random-root": 0.25}
+    (found,) = report.read([lines(tmp_path, rises)])
+    assert "| `demand-root` | `random-root` | 3 | -0.1000 ± 0.0000 | -0.0750 ± 0.0000 |" in report.split_table(found)
+    (alone,) = report.read([lines(tmp_path, {"random": 0.3})])
+    assert report.split_table(alone) == ""
+
+
+def test_what_is_foretold_of_a_budget_is_fitted_to_the_others(tmp_path, monkeypatch, capsys):
+    plan = load("forgetting_plan")
+    rises = {"none": 0.9, "random-half": 0.4, "random": 0.3, "random-2": 0.2, "random-4": 0.1}
+    path = lines(tmp_path, rises)
+    monkeypatch.setattr(sys, "argv", ["plan", path])
+    plan.main()
+    over_domains, over_bytes = map(json.loads, capsys.readouterr().out.splitlines())
+    assert over_domains["budgets"]["0"] == {"runs": 3, "measured": pytest.approx(1.805)}
+    assert over_bytes["budgets"]["2"]["foretold"] == pytest.approx(1.5 * 0.2 + 0.0075, abs=0.01)
+    monkeypatch.setattr(sys, "argv", ["plan", path, "--arm", "random", "--csv", str(tmp_path / "trainings.csv")])
+    plan.main()
+    rows = (tmp_path / "trainings.csv").read_text().splitlines()
+    assert rows[0] == "seed,replay_tokens,rise"
+    assert len(rows) == 1 + 15
