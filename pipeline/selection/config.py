@@ -173,7 +173,10 @@ class SelectConfig:
     )
 
     group_by: str | None = option(
-        None, "Column of the embeddings by which the budget is split.", section=_GROUPS, metavar="COLUMN"
+        None,
+        "Column of the embeddings by which the budget is split; worth giving where a corpus has domains.",
+        section=_GROUPS,
+        metavar="COLUMN",
     )
     group_alpha: float | None = option(
         None,
