@@ -23,14 +23,15 @@ from cptsel.pipeline.reporting.overlap import (
     target_warnings,
     tokens_table,
 )
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.results import CompareResult
+from cptsel.pipeline.summary import Table
 
 
-def compare(config: CompareConfig, progress: Progress | None = None) -> Summary:
+def compare(config: CompareConfig, progress: Progress | None = None) -> CompareResult:
     """Lay selections from one corpus side by side.
 
     Returns:
-        The summary: figures of each, overlap of each pair, the mix of groups, and tokens by group; with runs also how
+        The figures: those of each, overlap of each pair, the mix of groups, and tokens by group; with runs also how
         far the picks of each are from those of the others.
 
     Raises:
@@ -62,16 +63,12 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Summary:
         told, missing = _distances(names, manifests, runs, config, progress)
         tables, warnings = tables + told, warnings + missing
     totals = manifests[0].header["totals"]
-    return Summary(
-        command="compare",
-        out=None,
+    return CompareResult(
         status="done",
-        totals={
-            "selections": len(manifests),
-            "phase": config.phase,
-            "samples of the corpus": totals["population_samples"],
-            "tokens of the corpus": totals["population_tokens"],
-        },
+        selections=len(manifests),
+        phase=config.phase,
+        samples=totals["population_samples"],
+        tokens=totals["population_tokens"],
         tables=tables,
         warnings=warnings,
     )

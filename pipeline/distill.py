@@ -29,7 +29,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.batching import TOKENS_PER_BATCH
-from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.results import DistillResult
 from cptsel.schemas.arrow import SPEC_VERSION, projection_schema
 from cptsel.schemas.headers import TargetsHeader, TargetsKind
 from cptsel.schemas.validation import validate
@@ -41,7 +41,7 @@ PROJECTION = "projection.parquet"
 
 def distill(
     config: DistillConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps
-) -> Summary:
+) -> DistillResult:
     """Write the targets of all chosen samples, those that no epoch plays too, each once.
 
     Returns:
@@ -72,7 +72,7 @@ def distill(
         if config.dry_run:
             size = totals["tokens"] * _bytes_per_token(header["targets"])
             return _summary(
-                config, "dry-run", manifest, header, {**totals, "files": len(units), "bytes before compression": size}
+                config, "dry-run", manifest, header, {**totals, "files": len(units), "bytes_before_compression": size}
             )
         status = begin(output, to_yaml(config), NAME, header, config.overwrite)
         if status == "already done":
@@ -166,20 +166,16 @@ def _finish(
 
 
 def _summary(
-    config: DistillConfig, status: str, manifest: Manifest, header: TargetsHeader, totals: dict[str, int]
-) -> Summary:
+    config: DistillConfig, status: str, manifest: Manifest, header: TargetsHeader, totals: dict[str, Any]
+) -> DistillResult:
     targets, model = header["targets"], header["model"]
-    return Summary(
-        command="distill",
+    return DistillResult(
         out=config.out,
         status=status,
-        totals={
-            "targets": targets["kind"],
-            "numbers a token": targets["width"],
-            "model": f"{model['source']} ({model['class']}, {model['dtype']})",
-            "the manifest's model": "yes" if model["of_manifest"] else "no",
-            **totals,
-        },
-        tables=[],
+        targets=targets["kind"],
+        width=targets["width"],
+        model=f"{model['source']} ({model['class']}, {model['dtype']})",
+        is_of_the_manifest=model["of_manifest"],
+        **totals,
         warnings=manifest_warnings(manifest.header),
     )

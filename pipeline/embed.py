@@ -63,12 +63,12 @@ from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, awaiting, read_lines, write_tasks
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.results import EmbedResult
 from cptsel.pipeline.selection.reading.kept import keep_cells
-from cptsel.pipeline.summary import Summary
 from cptsel.schemas.headers import RunHeader
 
 
-def embed(config: EmbedConfig, progress: Progress | None = None) -> Summary:
+def embed(config: EmbedConfig, progress: Progress | None = None) -> EmbedResult:
     """Run ``cptsel embed``.
 
     Returns:
@@ -145,7 +145,7 @@ class _Plan:
     grown: EarlierRun | None
 
 
-def _embed_all(call: _Call) -> Summary:
+def _embed_all(call: _Call) -> EmbedResult:
     """The whole run, by this command."""
     config = call.config
     with writing(config.out, "embed", overwrite=config.overwrite, resumes=True) as output:
@@ -165,7 +165,7 @@ def _embed_all(call: _Call) -> Summary:
         return finish(config, plan.header, shards, results, status, call.seconds, keep_cells)
 
 
-def _embed_range(call: _Call, part: ShardRange) -> Summary:
+def _embed_range(call: _Call, part: ShardRange) -> EmbedResult:
     """One range of the shards; the command that finds all ranges done finishes the run (docs/design.md, Ranges)."""
     config, name = call.config, f"embed --shard-range {part}"
     with sharing(config.out, part, to_yaml(config)) as ledger:
@@ -225,7 +225,7 @@ def _terms(call: _Call, part: ShardRange) -> dict[str, Any]:
     return {"ranges": part.count, "block_bytes": config.block_bytes, "format": config.format, "corpus": listing}
 
 
-def _found_finished(call: _Call, ledger: Ledger) -> Summary:
+def _found_finished(call: _Call, ledger: Ledger) -> EmbedResult:
     """The summary of a run that other commands have finished, after it was found to be the one that is asked for."""
     config = call.config
     shards = shards_of_run(config.out)

@@ -15,13 +15,14 @@ from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, open_orig
 from cptsel.pipeline.lookup.order import places, unordered
 from cptsel.pipeline.lookup.reading import Reader, Row
 from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
+from cptsel.pipeline.results import ExplainResult
 from cptsel.pipeline.selection.methods import METHODS
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.summary import Table
 
 _NEIGHBOUR = ["neighbour", "cosine", "tokens", "row", "characters", "text"]
 
 
-def explain(config: ExplainConfig, progress: Progress | None = None) -> Summary:
+def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainResult:
     """Why a sample was chosen, or those of a document, or those whose text has a phrase, and when they are played.
 
     Returns:
@@ -81,25 +82,23 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Summary:
         tables.append(Table(title="Places in the order", columns=columns, rows=rows))
     if runs is not None:
         tables += _neighbour_tables(found.rows, around, texts)
-    return Summary(
-        command="explain",
+    return ExplainResult(
         out=manifest.directory,
         status="found" if found.rows else "nothing found",
-        totals=_totals(manifest, found),
+        manifest_id=manifest.manifest_id,
+        found_by=found.by,
+        samples=len({row["sample_id"] for row in found.rows}),
+        others=_others(found),
         tables=tables,
         warnings=warnings,
     )
 
 
-def _totals(manifest: Manifest, found: Found) -> dict[str, Any]:
-    totals = {
-        "manifest_id": manifest.manifest_id,
-        "found by": found.by,
-        "samples": len({row["sample_id"] for row in found.rows}),
-    }
-    if found.more != 0:
-        totals["others"] = "perhaps, raise --most" if found.more is None else f"{found.more:,}, raise --most"
-    return totals
+def _others(found: Found) -> str | None:
+    """How many more there are, None where these are all."""
+    if found.more == 0:
+        return None
+    return "perhaps, raise --most" if found.more is None else f"{found.more:,}, raise --most"
 
 
 def _sample(

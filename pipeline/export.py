@@ -8,7 +8,7 @@ in ``TRAINING.md`` and to the user. What a file looks like is the format's (``ex
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from cptsel import __version__
 from cptsel.pipeline import io
@@ -36,7 +36,8 @@ from cptsel.pipeline.exports.registry import EXPORTS, data_pattern
 from cptsel.pipeline.exports.shard import STEP, WriteShard, described
 from cptsel.pipeline.exports.trainers import Mix
 from cptsel.pipeline.hashing import fingerprint
-from cptsel.pipeline.summary import Summary, first_rows
+from cptsel.pipeline.results import ExportResult
+from cptsel.pipeline.summary import first_rows
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import Excluded, ExportDataset, ExportHeader
 from cptsel.schemas.validation import validate
@@ -44,7 +45,9 @@ from cptsel.schemas.validation import validate
 _ROWS_SHOWN = 20
 
 
-def export(config: ExportConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps) -> Summary:
+def export(
+    config: ExportConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps
+) -> ExportResult:
     """Write the samples of a manifest, as often and in the order as they are played.
 
     Returns:
@@ -75,7 +78,7 @@ def export(config: ExportConfig, progress: Progress | None = None, make_steps: C
         check_shards([task.uri for task in tasks])
         format.check_corpus(manifest, config.root)
         if config.dry_run:
-            totals = _expected(manifest, format)
+            totals: dict[str, Any] = _expected(manifest, format)
             if not any(visit.by_rank for task in tasks for visit in task.visits):
                 totals["files"] = len({visit.file for task in tasks for visit in task.visits})
             return _summary(config, manifest, out, totals, tasks)
@@ -229,20 +232,17 @@ def _summary(
     totals: dict[str, Any],
     tasks: list[ExportTask],
     excluded: Excluded | None = None,
-) -> Summary:
-    left_out = {f"excluded {key}": value for key, value in (excluded or {}).items() if key != "entries_sha256"}
+) -> ExportResult:
+    left_out = {f"excluded_{key}": value for key, value in (excluded or {}).items() if key != "entries_sha256"}
     rows = [[task.shard["path"], task.shard["bytes"], len(task.visits)] for task in tasks]
-    return Summary(
-        command="export",
+    return ExportResult(
         out=out,
         status="dry-run" if config.dry_run else "done",
-        totals={
-            "format": config.to,
-            "fidelity": EXPORTS[config.to].fidelity(manifest),
-            "the trainer": EXPORTS[config.to].instructions(manifest),
-            **totals,
-            **left_out,
-        },
+        format=config.to,
+        fidelity=EXPORTS[config.to].fidelity(manifest),
+        instructions=EXPORTS[config.to].instructions(manifest),
+        **totals,
+        **cast(Any, left_out),
         tables=[first_rows("Shards that are read", ["shard", "bytes", "files"], rows, _ROWS_SHOWN)],
         warnings=_warnings(manifest, EXPORTS[config.to]),
     )

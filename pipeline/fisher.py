@@ -29,7 +29,7 @@ from cptsel.pipeline.engine.beam import is_local
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.results import FisherResult
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import FisherHeader
 from cptsel.schemas.validation import validate
@@ -39,7 +39,9 @@ NAME: Final = "fisher"
 TENSORS = "fisher.safetensors"
 
 
-def fisher(config: FisherConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps) -> Summary:
+def fisher(
+    config: FisherConfig, progress: Progress | None = None, make_steps: Callable[..., Steps] = Steps
+) -> FisherResult:
     """Write the diagonal of the Fisher information, float32, by the names of the model's own parameters.
 
     Returns:
@@ -71,7 +73,7 @@ def fisher(config: FisherConfig, progress: Progress | None = None, make_steps: C
         if config.dry_run:
             samples, tokens = sum(unit.count for unit in units), sum(unit.tokens for unit in units)
             return _summary(
-                config, "dry-run", manifest, header, {"samples": samples, "tokens": tokens, "partial sums": len(units)}
+                config, "dry-run", manifest, header, {"samples": samples, "tokens": tokens, "partial_sums": len(units)}
             )
         status = begin(output, to_yaml(config), NAME, header, config.overwrite)
         if status == "already done":
@@ -151,19 +153,15 @@ def _delete_partials(out: str) -> None:
 
 def _summary(
     config: FisherConfig, status: str, manifest: Manifest, header: FisherHeader, totals: dict[str, Any]
-) -> Summary:
+) -> FisherResult:
     model = header["model"]
-    return Summary(
-        command="fisher",
+    return FisherResult(
         out=config.out,
         status=status,
-        totals={
-            "kind": header["fisher"]["kind"],
-            "weights": header["fisher"]["weights"],
-            "model": f"{model['source']} ({model['class']}, {model['dtype']})",
-            "the manifest's model": "yes" if model["of_manifest"] else "no",
-            **totals,
-        },
-        tables=[],
+        kind=header["fisher"]["kind"],
+        weights=header["fisher"]["weights"],
+        model=f"{model['source']} ({model['class']}, {model['dtype']})",
+        is_of_the_manifest=model["of_manifest"],
+        **totals,
         warnings=manifest_warnings(manifest.header),
     )

@@ -10,10 +10,10 @@ from cptsel.pipeline.lookup.facts import facts
 from cptsel.pipeline.lookup.order import play_at, unordered
 from cptsel.pipeline.lookup.reading import Reader
 from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
-from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.results import LocateResult
 
 
-def locate(config: LocateConfig, progress: Progress | None = None) -> Summary:
+def locate(config: LocateConfig, progress: Progress | None = None) -> LocateResult:
     """The sample that a rank plays at a position of an epoch, and its text if the corpus is at hand.
 
     With a schedule that and one samples file are read; without one, narrow columns of the samples files.
@@ -36,18 +36,14 @@ def locate(config: LocateConfig, progress: Progress | None = None) -> Summary:
     texts, missing = texts_at_hand(manifest, shard, [row], config.root)
     text = texts.get(row["sample_id"])
     told = facts(manifest, row, shard, source_uri(shard, config.root), None if text is None else excerpt(text))
-    return Summary(
-        command="locate",
+    known = {name.replace(" ", "_"): value for name, value in told.items()}
+    return LocateResult(
         out=manifest.directory,
         status="found",
-        totals={
-            "phase": place.phase,
-            "epoch": place.epoch,
-            "rank": place.rank,
-            "position": place.position,
-            "pass": place.number,
-            **told,
-        },
-        tables=[],
+        epoch=place.epoch,
+        rank=place.rank,
+        position=place.position,
+        number=place.number,
+        **known,
         warnings=[*manifest_warnings(manifest.header), *([missing] if missing else [])],
     )

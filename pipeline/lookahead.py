@@ -9,17 +9,17 @@ from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
 from cptsel.pipeline.config import check_values, to_yaml
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
-from cptsel.pipeline.embedding.lookahead import make_lookahead, steps_of, summary_totals
+from cptsel.pipeline.embedding.lookahead import make_lookahead, steps_of
 from cptsel.pipeline.embedding.plan import holds_ids, plan_model
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.results import LookaheadResult
 
 _MODEL_FILES = r"[^/]+\.(json|safetensors|model|txt|jinja|py)"
 
 
-def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summary:
+def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> LookaheadResult:
     """Run ``cptsel lookahead``.
 
     Returns:
@@ -57,8 +57,9 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summ
     steps = steps_of(config.steps, config.optimizer, config.lr, config.tokens, config.seed)
     with writing(out, "lookahead", overwrite=config.overwrite, dry_run=config.dry_run, data=_MODEL_FILES) as output:
         if config.dry_run:
-            totals = {"files of the new corpus": len(files), "steps": steps.steps, "tokens a step": steps.tokens}
-            return Summary(command="lookahead", out=out, status="dry-run", totals=totals, tables=[], warnings=[])
+            return LookaheadResult(
+                out=out, status="dry-run", files=len(files), steps=steps.steps, tokens_a_step=steps.tokens
+            )
         if output.is_new:  # mark it as ours before anything else is in it
             outputs.write_config(out, "lookahead", to_yaml(config))
         # Made beside what is there, so that text that does not suffice costs no older checkpoint.
@@ -70,6 +71,16 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Summ
         stats = {"seconds": round(time.monotonic() - began, 3)}
         io.write_json(io.join(out, outputs.STATS), stats)
         commit(out)
-    return Summary(
-        command="lookahead", out=out, status="done", totals=summary_totals(facts) | stats, tables=[], warnings=[]
+    return LookaheadResult(
+        out=out,
+        status="done",
+        model=facts["model"],
+        optimizer=facts["optimizer"],
+        learning_rate=facts["lr"],
+        steps=facts["steps"],
+        documents_seen=facts["documents"],
+        windows_seen=facts["windows"],
+        loss_before=facts["losses"][0],
+        loss_after=facts["losses"][-1],
+        seconds=stats["seconds"],
     )

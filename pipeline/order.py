@@ -31,13 +31,13 @@ from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch, proposal
 from cptsel.pipeline.ordering.schedule import schedule_table, with_order
 from cptsel.pipeline.ordering.summary import ROWS_SHOWN, OrderReport
-from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.results import OrderResult
 from cptsel.schemas.headers import ManifestBody
 
 _MOST = {"rows": 100_000_000, "files": 100_000}  # of all schedules together
 
 
-def order(config: OrderConfig, progress: Progress | None = None) -> Summary:
+def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
     """Write an ordered manifest.
 
     Returns:

@@ -45,8 +45,9 @@ from cptsel.pipeline.reporting.population import (
     was_selected_from,
 )
 from cptsel.pipeline.reporting.texts import Texts, read_sample_texts, shorten
+from cptsel.pipeline.results import ReportResult
 from cptsel.pipeline.selection.methods import METHODS
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.summary import Table
 
 _FIGURES = {  # of the table of compare, and what they are called on the page
     "method": "method",
@@ -61,7 +62,7 @@ _FIGURES = {  # of the table of compare, and what they are called on the page
 }
 
 
-def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
+def report(config: ReportConfig, progress: Progress | None = None) -> ReportResult:
     """Write the report of a selection, or of two beside each other.
 
     Returns:
@@ -129,19 +130,15 @@ def report(config: ReportConfig, progress: Progress | None = None) -> Summary:
     if map_out is not None and population is not None and drawn is not None:
         rows = population.rows.take(pa.array(shown))
         write_points(map_out, points_table(rows, drawn.layout.xy, selections, texts.found))
-    return Summary(
-        command="report",
+    return ReportResult(
         out=out,
         status="done",
-        totals={
-            "selections": len(selections),
-            "chosen samples": sum(facts.picks.num_rows for facts in selections),
-            "points of the map": len(shown),
-            "texts": len(texts.found),
-            "bytes": len(data),
-            **({"map": map_out} if map_out is not None else {}),
-        },
-        tables=[],
+        selections=len(selections),
+        chosen_samples=sum(facts.picks.num_rows for facts in selections),
+        points=len(shown),
+        texts=len(texts.found),
+        bytes=len(data),
+        map=map_out,
         warnings=notes,
     )
 

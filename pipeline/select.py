@@ -19,6 +19,7 @@ from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.results import SelectResult
 from cptsel.pipeline.selection.choose import choose, chooser_of
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
@@ -42,7 +43,6 @@ from cptsel.pipeline.selection.task import (
     unmatched_exclusions,
 )
 from cptsel.pipeline.selection.tuning import DEFAULT, Tuning
-from cptsel.pipeline.summary import Summary
 
 
 def select(
@@ -50,7 +50,7 @@ def select(
     progress: Progress | None = None,
     make_steps: Callable[..., Steps] = Steps,
     tuning: Tuning = DEFAULT,
-) -> Summary:
+) -> SelectResult:
     """Choose a coreset and write its manifest.
 
     Args:
@@ -92,7 +92,7 @@ def select(
     return select_summary(config, header, selected[0].plan, unmatched, stats)
 
 
-def _dry_run(config: SelectConfig, task: Task) -> Summary:
+def _dry_run(config: SelectConfig, task: Task) -> SelectResult:
     counted = _kept(task)
     if counted is None:
         with ThreadPoolExecutor(max_workers=8) as pool:

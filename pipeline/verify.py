@@ -18,7 +18,8 @@ from cptsel.pipeline.exports.against import check_against
 from cptsel.pipeline.exports.checking import check_indexes, check_plays, read_header
 from cptsel.pipeline.exports.datasets import EXPORT
 from cptsel.pipeline.exports.registry import EXPORTS
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.results import VerifyResult
+from cptsel.pipeline.summary import Table
 from cptsel.pipeline.verification.files import Tree, check_files, check_tree
 from cptsel.pipeline.verification.origin import check_origin
 from cptsel.pipeline.verification.runs import check_counts, check_run, check_units
@@ -30,7 +31,7 @@ from cptsel.schemas.headers import ManifestHeader
 from cptsel.schemas.validation import validate
 
 
-def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
+def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResult:
     """Check a manifest: files, checksums, schemas, every row, counts and mass, schedules; with sources, the corpus.
 
     Of an embedding run the files, checksums and counts are checked; of an export also every play, and with ``replay``
@@ -86,12 +87,12 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> Summary:
         totals = {
             "manifest_id": header["manifest_id"],
             "samples": header["totals"]["selected_samples"],
-            "tokens played in an epoch": header["totals"]["replay_tokens"],
+            "tokens_played_in_an_epoch": header["totals"]["replay_tokens"],
         }
     return _summary(directory, totals, checks, problems, manifest_warnings(header) if header else [])
 
 
-def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> Summary:
+def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> VerifyResult:
     """Check an embedding run."""
     if config.sources or config.run:
         option = "--sources" if config.sources else "--run"
@@ -117,7 +118,7 @@ def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None)
     return _summary(directory, totals, checks, problems, run_warnings(header) if header else [])
 
 
-def _verify_export(directory: str, config: VerifyConfig, progress: Progress | None) -> Summary:
+def _verify_export(directory: str, config: VerifyConfig, progress: Progress | None) -> VerifyResult:
     """Check an export, by itself or against its manifest."""
     if config.sources or config.run:
         option = "--sources" if config.sources else "--run"
@@ -199,14 +200,14 @@ def _result(found: int) -> str:
 
 def _summary(
     directory: str, totals: dict[str, Any], checks: list[list[Any]], problems: Problems, warnings: list[str]
-) -> Summary:
+) -> VerifyResult:
     """The summary. Raises VerificationError with it where something is wrong."""
     tables = [Table(title="Checks", columns=["check", "extent", "result"], rows=checks), *problems.tables()]
-    summary = Summary(
-        command="verify",
+    summary = VerifyResult(
         out=directory,
         status="failed" if problems.total else "verified",
-        totals=totals | {"problems": problems.total},
+        **totals,
+        problems=problems.total,
         tables=tables,
         warnings=warnings,
     )

@@ -2,14 +2,18 @@
 
 import dataclasses
 import inspect
+import re
 
 import pytest
 
 import cptsel
+from cptsel.pipeline import results
+from cptsel.pipeline.results import Residuals
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.summary import Summary, Table
 
+OF_ALL = {field.name for field in dataclasses.fields(Summary)}
 HOSTILE = "<img src=x>\x1b[2J\u202e"
 
 
@@ -55,7 +59,59 @@ def test_it_can_not_be_changed_and_is_found_by_name(summary):
     assert found["tables"][1] == {"title": "Others", "columns": ["a"], "rows": []}
 
 
-def test_every_command_of_the_package_returns_one():
-    calls = [getattr(cptsel, name) for name in cptsel.__all__ if name[0].islower() and not name.startswith("open_")]
-    assert len(calls) == 13
-    assert {inspect.signature(call).return_annotation for call in calls} <= {Summary, "Summary"}
+COMMANDS = [name for name in cptsel.__all__ if name[0].islower() and not name.startswith("open_")]
+
+
+def test_every_command_of_the_package_returns_one_of_its_own():
+    assert len(COMMANDS) == 13
+    for name in COMMANDS:
+        kind = inspect.signature(getattr(cptsel, name)).return_annotation
+        if name == "inspect":  # whose figures are those of the directory
+            assert kind is Summary
+        else:
+            assert kind is getattr(cptsel, f"{name.title()}Result")
+            assert kind.command == name
+
+
+KINDS = [*(kind for _, kind in inspect.getmembers(results, dataclasses.is_dataclass) if kind is not Summary)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_figure_is_described(kind):
+    described = re.findall(r"^ {4}(\w+(?:, \w+)*): ", inspect.cleandoc(kind.__doc__), re.M)
+    figures = [field.name for field in dataclasses.fields(kind) if field.name not in OF_ALL]
+    assert sorted(", ".join(described).split(", ")) == sorted(figures or [""])
+
+
+def test_figures_are_printed_by_their_names_and_in_the_order_of_their_fields():
+    chosen = cptsel.SelectResult(
+        out="o",
+        status="done",
+        residuals=Residuals(residual=0.5, residual_on_the_validation_sketch=None, residual_of_random_picks=0.75),
+        peak_memory=7,
+        method="craig",
+        shards=0,
+        samples=4,
+        tokens=9,
+    )
+    assert list(chosen.totals.items()) == [
+        ("method", "craig"),
+        ("shards", 0),
+        ("samples", 4),
+        ("tokens", 9),
+        ("residual", 0.5),
+        ("residual on the validation sketch", None),  # measured, and there is nothing to measure by
+        ("residual of random picks, on average", 0.75),
+        ("peak memory, bytes", 7),
+    ]
+    assert chosen.selected_samples is None
+    assert chosen.as_dict()["totals"] == chosen.totals
+    assert "  peak memory, bytes: 7" in repr(chosen).splitlines()
+    assert dataclasses.replace(chosen, tokens=8).totals["tokens"] == 8
+
+
+def test_figures_of_a_dry_run_are_called_estimates():
+    told = {"shards": 1, "samples": 2, "tokens": 3, "bytes_lost": 0}
+    assert cptsel.EmbedResult(out="o", status="done", **told).totals == {"shards": 1, "samples": 2, "tokens": 3}
+    dry = {"shards": 1, "samples (estimate)": 2, "tokens (estimate)": 3}
+    assert cptsel.EmbedResult(out="o", status="dry-run", **told).totals == dry

@@ -16,6 +16,7 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import check_damage, lost_bytes, read_rejects, summary
 from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.errors import PartialError
+from cptsel.pipeline.results import EmbedResult
 from cptsel.pipeline.summary import Summary, first_rows
 from cptsel.schemas import arrow
 from cptsel.schemas.headers import RunHeader
@@ -35,7 +36,7 @@ def finish(
     status: str,
     seconds: float,
     keep_cells: Callable[[str, RunHeader], None],
-) -> Summary:
+) -> EmbedResult:
     """Check the counts, write what speaks of the whole run, and mark it done.
 
     Args:

@@ -105,20 +105,6 @@ def steps_of(steps: int, optimizer: str, lr: float | None, tokens: int, seed: in
     return Steps(steps, optimizer, DEFAULT_LR[optimizer] if lr is None else lr, tokens, seed)
 
 
-def summary_totals(facts: LookaheadHeader) -> dict[str, Any]:
-    """What the commands print of it."""
-    return {
-        "model": facts["model"],
-        "optimizer": facts["optimizer"],
-        "learning rate": facts["lr"],
-        "steps": facts["steps"],
-        "documents seen": facts["documents"],
-        "windows seen": facts["windows"],
-        "loss before, nats a token": facts["losses"][0],
-        "loss after, on the same text": facts["losses"][-1],
-    }
-
-
 def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, dict[str, Any]]:
     """The model of ``embed --lookahead``, made in ``.work`` where RUN does not have it, and what decides it.
 

@@ -14,7 +14,8 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.embedding.units import unit_path
 from cptsel.pipeline.errors import BadInputError
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.results import EmbedResult
+from cptsel.pipeline.summary import Table
 from cptsel.schemas.headers import RunHeader
 
 BENIGN = frozenset({"blank_line"})  # rejects that are no damage
@@ -145,7 +146,7 @@ def lost_bytes(shards: list[Shard], by_shard: dict[int, dict[str, int]]) -> dict
     return found
 
 
-def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[str]) -> Summary:
+def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[str]) -> EmbedResult:
     """What the command prints.
 
     Args:
@@ -156,33 +157,29 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
     """
     totals = header["totals"]
     folder = io.join(config.out, "embeddings")
-    shown = {
-        "shards": header["corpus"]["shards"],
-        "rows read": totals["rows_read"],
-        "rows kept": totals["rows_kept"],
-        "rows rejected": totals["rows_rejected"],
-        "rows excluded": totals["rows_excluded"],
-        **({"rows not drawn": totals["rows_not_drawn"]} if header["options"].get("pool") else {}),
-        **pool_totals(header),
-        **({"shards damaged": totals["shards_damaged"]} if totals["shards_damaged"] else {}),
-        **({"bytes lost": totals["bytes_lost"]} if totals["bytes_lost"] else {}),
-        **({"rows with special tokens": totals["rows_special"]} if totals["rows_special"] else {}),
-        "samples": totals["windows_embedded"],
-        "tokens": totals["tokens"],
-        "bytes of embeddings": sum(io.size(io.join(folder, name)) for name in io.list_names(folder, ".parquet")),
-    }
-    if status != "already done":
-        stats = io.read_json(io.join(config.out, "stats.json"))
-        shown |= {"seconds": stats["seconds"], "tokens per second": stats["tokens_per_second"]}
+    stats = {} if status == "already done" else io.read_json(io.join(config.out, "stats.json"))
     tables = []
     if totals["rejects"]:
         rows = [[reason, count] for reason, count in totals["rejects"].items()]
         tables.append(Table(title="Rejects", columns=["reason", "count"], rows=rows))
-    return Summary(
-        command="embed",
+    return EmbedResult(
         out=config.out,
         status=status,
-        totals=shown,
+        shards=header["corpus"]["shards"],
+        rows_read=totals["rows_read"],
+        rows_kept=totals["rows_kept"],
+        rows_rejected=totals["rows_rejected"],
+        rows_excluded=totals["rows_excluded"],
+        rows_not_drawn=totals["rows_not_drawn"] if header["options"].get("pool") else None,
+        **pool_totals(header),
+        shards_damaged=totals["shards_damaged"],
+        bytes_lost=totals["bytes_lost"],
+        rows_with_special_tokens=totals["rows_special"],
+        samples=totals["windows_embedded"],
+        tokens=totals["tokens"],
+        bytes_of_embeddings=sum(io.size(io.join(folder, name)) for name in io.list_names(folder, ".parquet")),
+        seconds=stats.get("seconds"),
+        tokens_per_second=stats.get("tokens_per_second"),
         tables=tables,
         warnings=[*warnings, *run_warnings(header), *_special_warning(totals)]
         + [_no_group(name) for name in _without_value(folder, list(config.group_by))],
@@ -191,7 +188,7 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
 
 def range_summary(
     config: EmbedConfig, part: ShardRange, shards: int, results: Results, left: list[int], seconds: float
-) -> Summary:
+) -> EmbedResult:
     """What the command prints that has done a range while others are not done.
 
     Args:
@@ -203,18 +200,19 @@ def range_summary(
         seconds: of this call.
     """
     counts = results.totals()
-    shown = {
-        "shards": shards,
-        "rows read": counts["rows_read"],
-        "rows kept": counts["rows_kept"],
-        "rows rejected": counts["rows_rejected"],
-        "samples": counts["windows_embedded"],
-        "tokens": counts["tokens"],
-        "seconds": round(seconds, 3),
-        "tokens per second": round(results.fresh_tokens / max(seconds, 1e-9), 1),
-        "ranges not done": f"{listed(left)} (of 0-{part.count - 1})",
-    }
-    return Summary(command="embed", out=config.out, status=f"range {part} done", totals=shown, tables=[], warnings=[])
+    return EmbedResult(
+        out=config.out,
+        status=f"range {part} done",
+        shards=shards,
+        rows_read=counts["rows_read"],
+        rows_kept=counts["rows_kept"],
+        rows_rejected=counts["rows_rejected"],
+        samples=counts["windows_embedded"],
+        tokens=counts["tokens"],
+        seconds=round(seconds, 3),
+        tokens_per_second=round(results.fresh_tokens / max(seconds, 1e-9), 1),
+        ranges_not_done=f"{listed(left)} (of 0-{part.count - 1})",
+    )
 
 
 def _special_warning(totals: dict[str, Any]) -> list[str]:

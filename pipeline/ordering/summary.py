@@ -7,7 +7,8 @@ import numpy as np
 from cptsel.pipeline.artifacts.visits import PhaseVisits
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.kernels.sampling.shard_order import EpochPlan, order_report
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.results import OrderResult
+from cptsel.pipeline.summary import Table
 
 #: Epochs whose loads are shown, and that a dry run plans.
 ROWS_SHOWN = 20
@@ -62,20 +63,17 @@ class OrderReport:
                 "played whole; use a smaller --world-size, or smaller shards in the corpus"
             )
 
-    def summary(self) -> Summary:
+    def summary(self) -> OrderResult:
         one_epoch = sum(int(played.tokens.sum()) for played in self.visits.values())
         titles = ["phase", "shards", "visits", "tokens", "effective shards", "variance ratio from", "to"]
-        return Summary(
-            command="order",
+        return OrderResult(
             out=self.out,
             status="dry-run" if self.config.dry_run else "done",
-            totals={
-                "epochs": self.config.epochs,
-                "ranks": self.config.world_size,
-                "visits per epoch": sum(len(played.shard) for played in self.visits.values()),
-                "tokens per epoch": one_epoch,
-                "tokens in all epochs": one_epoch * self.config.epochs,
-            },
+            epochs=self.config.epochs,
+            ranks=self.config.world_size,
+            visits_per_epoch=sum(len(played.shard) for played in self.visits.values()),
+            tokens_per_epoch=one_epoch,
+            tokens_in_all_epochs=one_epoch * self.config.epochs,
             tables=[
                 Table(title="Order against drawing shards uniformly", columns=titles, rows=self.phase_rows),
                 Table(

@@ -4,7 +4,8 @@ Every pass of the command line is also a call::
 
     import cptsel
     cptsel.embed(cptsel.EmbedConfig(inputs=["corpus/*.jsonl.gz"], model="models/base", out="run"))
-    cptsel.select(cptsel.SelectConfig(runs=["run"], method="craig", budget="5%", out="replay"))
+    chosen = cptsel.select(cptsel.SelectConfig(runs=["run"], method="craig", budget="5%", out="replay"))
+    chosen.selected_tokens, chosen.warnings
     cptsel.order(cptsel.OrderConfig(replay="replay", out="ordered", epochs=1, world_size=8))
 
 What is in their outputs, as tables and vectors::
@@ -25,24 +26,37 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "CptselError": "cptsel.pipeline.errors",
     "CompareConfig": "cptsel.pipeline.config",
+    "CompareResult": "cptsel.pipeline.results",
+    "CptselError": "cptsel.pipeline.errors",
     "DistillConfig": "cptsel.pipeline.chosen.config",
+    "DistillResult": "cptsel.pipeline.results",
     "EmbedConfig": "cptsel.pipeline.embedding.config",
+    "EmbedResult": "cptsel.pipeline.results",
     "ExplainConfig": "cptsel.pipeline.lookup.config",
+    "ExplainResult": "cptsel.pipeline.results",
     "ExportConfig": "cptsel.pipeline.exports.config",
+    "ExportResult": "cptsel.pipeline.results",
     "FisherConfig": "cptsel.pipeline.chosen.config",
+    "FisherResult": "cptsel.pipeline.results",
     "LocateConfig": "cptsel.pipeline.lookup.config",
+    "LocateResult": "cptsel.pipeline.results",
     "LookaheadConfig": "cptsel.pipeline.embedding.config",
+    "LookaheadResult": "cptsel.pipeline.results",
     "OrderConfig": "cptsel.pipeline.config",
+    "OrderResult": "cptsel.pipeline.results",
     "PlanConfig": "cptsel.pipeline.config",
-    "ReportConfig": "cptsel.pipeline.reporting.config",
+    "PlanResult": "cptsel.pipeline.results",
     "Replay": "cptsel.pipeline.views",
+    "ReportConfig": "cptsel.pipeline.reporting.config",
+    "ReportResult": "cptsel.pipeline.results",
     "Run": "cptsel.pipeline.views",
+    "SelectConfig": "cptsel.pipeline.selection.config",
+    "SelectResult": "cptsel.pipeline.results",
     "Summary": "cptsel.pipeline.summary",
     "Table": "cptsel.pipeline.summary",
-    "SelectConfig": "cptsel.pipeline.selection.config",
     "VerifyConfig": "cptsel.pipeline.config",
+    "VerifyResult": "cptsel.pipeline.results",
     "compare": "cptsel.pipeline.compare",
     "distill": "cptsel.pipeline.distill",
     "embed": "cptsel.pipeline.embed",

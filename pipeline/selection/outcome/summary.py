@@ -6,12 +6,13 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import NO_GROUP
 from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
+from cptsel.pipeline.results import Coverage, Residuals, SelectResult
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.plan import Plan, Share
-from cptsel.pipeline.summary import Summary, Table
-from cptsel.schemas.headers import ManifestHeader
+from cptsel.pipeline.summary import Table
+from cptsel.schemas.headers import ManifestHeader, PhaseEntry
 
 _BYTES_A_PICK, _BYTES_A_FILE = 110, 8_000  # of samples/, compressed; measured on text corpora
 _PAIRS_A_SECOND = 2e10  # coordinates compared a second and core by the neighbour search; a rough figure
@@ -23,7 +24,7 @@ _CUT = 0.05  # a larger share of the replay that the cap moves to other samples 
 
 def select_summary(
     config: SelectConfig, header: ManifestHeader, plan: Plan, unmatched: int, stats: dict[str, Any]
-) -> Summary:
+) -> SelectResult:
     """The summary of a finished selection, from the manifest's header.
 
     Args:
@@ -34,64 +35,53 @@ def select_summary(
         stats: seconds and memory.
     """
     totals, report, first = header["totals"], header["selection"]["report"], header["phases"][0]
-    shown: dict[str, Any] = {
-        "method": config.method,
-        "shards": totals["shards"],
-        "samples": totals["population_samples"],
-        "tokens": totals["population_tokens"],
-        "selected samples": totals["selected_samples"],
-        "selected tokens": totals["selected_tokens"],
-        "effective tokens": totals["effective_tokens"],
-    }
-    if config.mass != "corpus":
-        shown["mass"] = config.mass
-    if config.group_by is not None and config.group_alpha != 1.0 and config.group_mass is None:
-        shown["exponent of group shares"] = config.group_alpha
     asked = header["weighting"]["replay_tokens"]["requested"]
-    if config.realisation == "sampling":
-        shown["replay tokens, to be drawn"] = asked
-    elif config.realisation == "repeat":
-        shown |= {
-            "replay tokens": totals["replay_tokens"],
-            "replay tokens asked for": asked,
-            "plays": totals["plays"],
-            "samples that are played": sum(group["played_samples"] for group in header["groups"]),
-        }
-    if "mean_distance" in report:
-        shown |= {
-            "mean distance": report["mean_distance"],
-            "mean distance of random picks": report["random_distance"],
-            "gain over random": report["gain_over_random"],
-            "objective": report["objective"],
-            "objective of random picks": report["random_objective"],
-        }
-    if "ridges" in report:
-        shown |= {
-            "ridge": ", ".join(f"{ridge} in {cells}" for ridge, cells in report["ridges"].items()),
-            "parts": report["parts"],
-        }
-    if "residual" in first:
-        shown |= {
-            "residual": first["residual"],
-            "residual on the validation sketch": first["validation_residual"],
-            "residual of random picks, on average": first["random_validation_residual"],
-        }
-    shown |= {"seconds": round(stats["seconds"], 1), "peak memory, bytes": stats["peak_memory_bytes"]}
-    tables = [_groups_table(header), *_reports_table(header), *_phases_table(header)]
-    warnings = manifest_warnings(header) + _warnings(config, header, plan) + _unmatched_warning(unmatched)
-    return _summary(config, "done", shown, tables, warnings)
-
-
-def _summary(
-    config: SelectConfig, status: str, totals: dict[str, Any], tables: list[Table], warnings: list[str]
-) -> Summary:
-    return Summary(
-        command="select",
+    repeats = config.realisation == "repeat"
+    by_exponent = config.group_by is not None and config.group_mass is None and config.group_alpha != 1.0
+    ridges = ", ".join(f"{ridge} in {cells}" for ridge, cells in report.get("ridges", {}).items())
+    return SelectResult(
         out=config.out,
-        status=status,
-        totals=totals,
-        tables=tables,
-        warnings=warnings,
+        status="done",
+        method=config.method,
+        shards=totals["shards"],
+        samples=totals["population_samples"],
+        tokens=totals["population_tokens"],
+        selected_samples=totals["selected_samples"],
+        selected_tokens=totals["selected_tokens"],
+        effective_tokens=totals["effective_tokens"],
+        mass=None if config.mass == "corpus" else config.mass,
+        exponent_of_group_shares=config.group_alpha if by_exponent else None,
+        replay_tokens_to_be_drawn=asked if config.realisation == "sampling" else None,
+        replay_tokens=totals["replay_tokens"] if repeats else None,
+        replay_tokens_asked_for=asked if repeats else None,
+        plays=totals["plays"] if repeats else None,
+        samples_that_are_played=sum(group["played_samples"] for group in header["groups"]) if repeats else None,
+        coverage=_coverage(report) if "mean_distance" in report else None,
+        ridge=ridges or None,
+        parts=report["parts"] if ridges else None,
+        residuals=_residuals(first) if "residual" in first else None,
+        seconds=round(stats["seconds"], 1),
+        peak_memory=stats["peak_memory_bytes"],
+        tables=[_groups_table(header), *_reports_table(header), *_phases_table(header)],
+        warnings=manifest_warnings(header) + _warnings(config, header, plan) + _unmatched_warning(unmatched),
+    )
+
+
+def _coverage(report: dict[str, Any]) -> Coverage:
+    return Coverage(
+        mean_distance=report["mean_distance"],
+        mean_distance_of_random_picks=report["random_distance"],
+        gain_over_random=report["gain_over_random"],
+        objective=report["objective"],
+        objective_of_random_picks=report["random_objective"],
+    )
+
+
+def _residuals(phase: PhaseEntry) -> Residuals:
+    return Residuals(
+        residual=phase["residual"],
+        residual_on_the_validation_sketch=phase["validation_residual"],
+        residual_of_random_picks=phase["random_validation_residual"],
     )
 
 
@@ -213,7 +203,7 @@ def _pairs(cell: Share) -> float:
     return cell.samples * min(cell.samples, CELL_ROWS + FEW * cell.budget)
 
 
-def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> Summary:
+def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmatched: int) -> SelectResult:
     """What would be done: counts, budgets of phase 0 by group and cell, and estimates of bytes and time."""
     runs = phases[0].runs
     reads_vectors = METHODS[config.method].family.needs_vectors
@@ -222,22 +212,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
     picks = plan.budget if plan.unit == "samples" else round(plan.budget * samples / tokens)
     stored = sum(io.size(path) for shard in runs.shards for one in (shard, *shard.later) for path in one.files)
     k = runs.headers[0]["projection"]["k"]
-    totals: dict[str, Any] = {
-        "method": config.method,
-        "shards": len(runs.shards),
-        "samples": samples,
-        "tokens": tokens,
-        "cells": len(plan.cells),
-        **({"phases": len(phases)} if len(phases) > 1 else {}),
-        f"budget ({plan.unit})": plan.budget,
-        "picks, about": picks,
-        "bytes of embeddings": stored,
-        "bytes of the manifest, about": picks * _BYTES_A_PICK + min(picks, len(runs.shards)) * _BYTES_A_FILE,
-    }
-    if reads_vectors:
-        largest = max((shard.samples for shard in runs.shards), default=0)
-        totals["core seconds, about"] = round(sum(map(_pairs, plan.cells)) * k / _PAIRS_A_SECOND, 1)
-        totals["bytes of memory a worker, about"] = largest * k * 10
+    largest = max((shard.samples for shard in runs.shards), default=0)
     rows = [
         [g.group, g.samples, g.tokens, g.mass / plan.mass, g.target_mass / plan.mass, g.budget] for g in plan.groups
     ]
@@ -252,5 +227,22 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
         columns=["shard", "group", "samples", f"budget ({plan.unit})"],
         rows=first,
     )
-    warnings = _unmatched_warning(unmatched)
-    return _summary(config, "dry-run", totals, [groups, cells] if config.scope == "shard" else [groups], warnings)
+    return SelectResult(
+        out=config.out,
+        status="dry-run",
+        method=config.method,
+        shards=len(runs.shards),
+        samples=samples,
+        tokens=tokens,
+        cells=len(plan.cells),
+        phases=len(phases) if len(phases) > 1 else None,
+        budget_samples=plan.budget if plan.unit == "samples" else None,
+        budget_tokens=plan.budget if plan.unit == "tokens" else None,
+        picks=picks,
+        bytes_of_embeddings=stored,
+        bytes_of_the_manifest=picks * _BYTES_A_PICK + min(picks, len(runs.shards)) * _BYTES_A_FILE,
+        core_seconds=round(sum(map(_pairs, plan.cells)) * k / _PAIRS_A_SECOND, 1) if reads_vectors else None,
+        bytes_of_memory_a_worker=largest * k * 10 if reads_vectors else None,
+        tables=[groups, cells] if config.scope == "shard" else [groups],
+        warnings=_unmatched_warning(unmatched),
+    )
