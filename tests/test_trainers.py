@@ -79,7 +79,12 @@ def test_plays_are_those_of_the_manifest_in_its_order(repository, tmp_path, monk
 
 @pytest.mark.parametrize(
     ("to", "name", "kind"),
-    [("megatron", "pytorch", "megatron"), ("olmo", "olmo", "olmo"), ("nanotron", "pytorch", "datatrove")],
+    [
+        ("megatron", "pytorch", "megatron"),
+        ("megatron", "automodel", "automodel"),
+        ("olmo", "olmo", "olmo"),
+        ("nanotron", "pytorch", "datatrove"),
+    ],
 )
 def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded, to, name, kind):
     out = tmp_path / "out"
@@ -92,7 +97,12 @@ def test_documents_are_the_ids_that_were_embedded(repository, tmp_path, embedded
 
 @pytest.mark.parametrize(
     ("to", "name", "kind", "end"),
-    [("megatron", "pytorch", "megatron_blend", ""), ("olmo", "olmo", "olmo_mixture", ".npy")],
+    [
+        ("megatron", "pytorch", "megatron_blend", "/replay"),
+        ("megatron", "automodel", "automodel_blend", "/replay"),
+        ("olmo", "olmo", "olmo_mixture", "/replay.npy"),
+        ("mds", "streaming", "foundry_streams", ""),
+    ],
 )
 def test_blends_are_what_trainers_parse(repository, tmp_path, embedded, to, name, kind, end):
     options = {"new_corpus": "/data/new", "mix_fraction": 0.125}
@@ -100,7 +110,7 @@ def test_blends_are_what_trainers_parse(repository, tmp_path, embedded, to, name
         ExportConfig(replay=str(embedded.replay), out=str(tmp_path / "out"), to=to, **options), make_steps=InlineSteps
     )
     (blend,) = read_by(repository, name, kind, tmp_path / "out/data")
-    assert blend == [["/data/new", f"{tmp_path}/out/data/replay{end}"], [0.875, 0.125]]
+    assert blend == [["/data/new", f"{tmp_path}/out/data{end}"], [0.875, 0.125]]
 
 
 @pytest.mark.parametrize("to", [name for name, format in EXPORTS.items() if format.media is not None])
@@ -162,16 +172,25 @@ def test_llamafactory_reads_plays_in_order(repository, tmp_path, tiny_lm):
     assert read_by(repository, "llamafactory", "llamafactory", out / "data") == tokenizer(texts)["input_ids"]
 
 
-@pytest.mark.parametrize("kind", ["trl", "axolotl"])
-def test_plays_are_sequences_in_order(repository, tmp_path, tiny_lm, kind):
-    """Each with EOS behind it: batches of TRL's SFTTrainer, and the training set that axolotl prepares."""
+@pytest.mark.parametrize(
+    ("to", "name", "kind", "end"),
+    [
+        ("hf", "trl", "trl", "eos"),
+        ("hf", "axolotl", "axolotl", "eos"),
+        ("parquet", "torchtitan", "torchtitan", "eos"),
+        ("mds", "streaming", "foundry", ""),
+    ],
+)
+def test_plays_are_sequences_in_order(repository, tmp_path, tiny_lm, to, name, kind, end):
+    """With EOS behind each: batches of TRL's SFTTrainer, the training set that axolotl prepares, plays of torchtitan's
+    ranks. Without: samples of llm-foundry."""
     built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
     out = tmp_path / "out"
-    export(ExportConfig(replay=str(built.replay), out=str(out), to="hf"), make_steps=InlineSteps)
+    export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)
     (out / "model.txt").write_text(str(tiny_lm))
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    texts = [sample["text"] + tokenizer.eos_token for _, sample, _ in built.sequence()]
-    assert read_by(repository, kind, kind, out / "data") == tokenizer(texts)["input_ids"]
+    texts = [sample["text"] + (tokenizer.eos_token if end else "") for _, sample, _ in built.sequence()]
+    assert read_by(repository, name, kind, out / "data") == tokenizer(texts)["input_ids"]
 
 
 def test_the_hugging_face_trainer_plays_the_manifest_and_resumes_after_a_kill(

@@ -48,6 +48,7 @@ _FOUNDRY = Trainer(
 """,
     order="kept, with both options, while one stream is read",
     weights="do not reach it",
+    proved=("llm-foundry",),
     blend=Blend(
         name="streams.yaml",
         language="yaml",

@@ -36,6 +36,25 @@ as you want. Phases are paths of their own: train one after another.
     proved=("megatron-core",),
     blend=_BLEND,
 )
+_AUTOMODEL = Trainer(
+    name="NeMo Automodel",
+    recipe="""
+Its own copy of Megatron's data sets, with the same blends:
+
+```yaml
+dataset:
+  _target_: nemo_automodel.components.datasets.llm.megatron_dataset.MegatronPretraining
+  paths: ["{rest}", "{new}", "{share}", "EXPORT/{folder}/replay"]
+  seq_length: LENGTH
+  split: "1,0,0"
+  splits_to_build: train
+```
+""",
+    order="lost: documents and sequences are shuffled",
+    weights="refused: realise them as repeats",
+    samples="token ids that were embedded",
+    proved=("nemo-automodel",),
+)
 _NEMO = Trainer(
     name="NeMo, GPT-NeoX",
     recipe="""
@@ -62,7 +81,7 @@ class Megatron(ExportFormat):
     keeps: ClassVar[tuple[str, ...]] = ()  # the ids alone: neither which sample it is nor what it weighs
     weighs: ClassVar[tuple[str, ...]] = ()
     shuffles: ClassVar[bool] = True
-    trainers: ClassVar[tuple[Trainer, ...]] = (_MEGATRON, _NEMO)
+    trainers: ClassVar[tuple[Trainer, ...]] = (_MEGATRON, _AUTOMODEL, _NEMO)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
         from cptsel.pipeline import io

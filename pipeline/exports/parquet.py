@@ -60,21 +60,33 @@ replay = StreamingDataset("EXPORT/{folder}", item_loader=ParquetLoader(), index_
 _TORCHTITAN = Trainer(
     name="torchtitan",
     recipe="""
-With its data sets on grain, the files sorted by name, which is rank after rank:
+In the module of its configuration, where the files sorted by name are rank after rank:
 
 ```python
-HuggingFaceRandomAccessSource.Config(
-    path="parquet",
-    split="train",
-    load_dataset_kwargs={"data_files": sorted(glob("EXPORT/{folder}/**/*.parquet", recursive=True))},
+from glob import glob
+
+from datasets import load_dataset
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataLoader
+
+DATASETS["replay"] = DatasetConfig(
+    path="EXPORT/{folder}",
+    loader=lambda path: load_dataset(
+        "parquet", data_files=sorted(glob(f"{path}/**/*.parquet", recursive=True)), split="train"
+    ),
+    sample_processor=lambda play: play["text"],
 )
+dataloader = HuggingFaceTextDataLoader.Config(dataset="replay", infinite=False)
 ```
 
-without shuffling. How plays are dealt to ranks, by slices or in turns, changed between its versions. A mix with a new
-corpus: weights {rest} and {share}.
+Every data-parallel rank plays a slice of the plays, in their order. They are joined, with BOS and EOS, and cut into
+sequences; what fills none at the end is dropped. With `infinite` they are shuffled from the second round on. Mixed with
+a new corpus, by tokens: `InterleavedHuggingFaceTextDataLoader.Config` with `sources=[HFDataSource(dataset="new",
+weight={rest}), HFDataSource(dataset="replay", weight={share})]`.
 """,
-    order="kept on one rank without shuffling; else dealt anew to ranks",
+    order="kept within each rank, of which each plays a slice",
     weights="do not reach it",
+    proved=("torchtitan",),
 )
 _FILES = Trainer(
     name="Hugging Face datasets, from Parquet",

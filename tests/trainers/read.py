@@ -17,7 +17,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,11 +62,103 @@ def streaming(folder: str) -> Iterator[Any]:
         yield {key: value if isinstance(value, str) else value.item() for key, value in play.items()}
 
 
+def foundry(folder: str) -> Iterator[Any]:
+    """Token ids of samples, without their padding."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(folder).parent.joinpath("model.txt").read_text())
+    tokenizer.pad_token = tokenizer.eos_token
+    found = import_foundry().StreamingTextDataset(
+        tokenizer=tokenizer, max_seq_len=64, local=folder, shuffle=False, num_canonical_nodes=1, batch_size=4
+    )
+    for sample in found:
+        kept = zip(sample["input_ids"], sample["attention_mask"], strict=True)
+        yield [token for token, mask in kept if mask]
+
+
+def foundry_streams(folder: str) -> Iterator[Any]:
+    """Folders and proportions of its mix."""
+    import yaml
+
+    settings = yaml.safe_load(Path(folder, "streams.yaml").read_text())
+    found = import_foundry().build_streams(settings["streams"])
+    yield [[stream.local for stream in found], [stream.proportion for stream in found]]
+
+
+def import_foundry() -> Any:
+    """llm-foundry's reading of texts, without Composer, which trains, and what else its packages import at load."""
+    from transformers import PreTrainedTokenizerBase
+
+    assert PreTrainedTokenizerBase  # before the stand-ins, which transformers must not find
+    import_streaming()
+    stand_in(
+        {
+            "datasets": {"Dataset": object, "IterableDataset": object},
+            "composer": {},
+            "composer.core": {},
+            "composer.core.data_spec": {"DataSpec": object},
+            "llmfoundry": {},
+            "llmfoundry.data": {},
+            "llmfoundry.registry": {},
+            "llmfoundry.utils": {},
+            "llmfoundry.utils.registry_utils": {"construct_from_registry": None},
+        }
+    )
+    for name in ("llmfoundry", "llmfoundry.data"):
+        root = distribution("llm-foundry").locate_file(name.replace(".", "/"))
+        sys.modules[name].__path__ = [str(root)]
+    return importlib.import_module("llmfoundry.data.text_data")
+
+
+def torchtitan(folder: str) -> Iterator[Any]:
+    """Token ids of the plays of two ranks, one after the other, with EOS behind each, from sequences of one token.
+
+    The data set is declared by what the export's page has to paste.
+    """
+    from torchtitan.components.tokenizer import HuggingFaceTokenizer
+    from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataset
+
+    page = Path(folder).parent.joinpath("TRAINING.md").read_text().replace("EXPORT", str(Path(folder).parent))
+    pasted: dict[str, Any] = {}
+    exec(page.partition("# torchtitan\n")[2].partition("```python\n")[2].partition("```")[0], pasted)
+    name, infinite = pasted["dataloader"].dataset, pasted["dataloader"].infinite
+    tokenizer = HuggingFaceTokenizer(tokenizer_path=Path(folder).parent.joinpath("model.txt").read_text())
+    for rank in range(2):
+        found = HuggingFaceTextDataset(name, None, tokenizer, 1, dp_rank=rank, dp_world_size=2, infinite=infinite)
+        document: list[int] = []
+        for inputs, labels in found:
+            document.append(inputs["input"].item())
+            if labels.item() == tokenizer.eos_id:
+                assert document.pop(0) == tokenizer.bos_id
+                yield [*document, tokenizer.eos_id]
+                document = []
+        assert not document
+
+
+def automodel(folder: str) -> Iterator[Any]:
+    """Documents by number, by both readers of NeMo Automodel."""
+    from nemo_automodel.components.datasets.llm.megatron.indexed_dataset import IndexedDataset
+
+    yield from indexed(IndexedDataset, folder)
+
+
+def automodel_blend(folder: str) -> Iterator[Any]:
+    """Paths and weights of a blend."""
+    from nemo_automodel.components.datasets.llm.megatron.megatron_utils import get_blend_from_list
+
+    yield get_blend_from_list(Path(folder, "blend.txt").read_text().split())
+
+
 def megatron(folder: str) -> Iterator[Any]:
     """Documents by number, by both of its readers."""
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
-    mapped, read = (IndexedDataset(f"{folder}/replay", mmap=mmap) for mmap in (True, False))
+    yield from indexed(IndexedDataset, folder)
+
+
+def indexed(kind: Any, folder: str) -> Iterator[Any]:
+    """Documents by number, by a reader that maps the file and by one that reads it."""
+    mapped, read = (kind(f"{folder}/replay", mmap=mmap) for mmap in (True, False))
     assert len(mapped) == len(mapped.document_indices) - 1
     for number in range(len(mapped)):
         assert (mapped[number] == read[number]).all()
@@ -418,6 +510,10 @@ def replay_dataset() -> Any:
 PACKAGES = {
     "streaming": "mosaicml-streaming",
     "energon": "megatron-energon",
+    "automodel": "nemo-automodel",
+    "automodel_blend": "nemo-automodel",
+    "foundry": "llm-foundry",
+    "foundry_streams": "llm-foundry",
     "megatron": "megatron-core",
     "olmo": "ai2-olmo-core",
     "swift": "ms-swift",
