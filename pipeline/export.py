@@ -131,7 +131,7 @@ def _check_format(config: ExportConfig, manifest: Manifest) -> None:
 
 def _check_eos(format: ExportFormat, tokens: TokenIds | None) -> None:
     """Raise UsageError where documents could not be told apart."""
-    if not (format.writes_text or format.points) and tokens is not None and tokens.vocabulary.eos is None:
+    if not (format.writes_text or format.refers) and tokens is not None and tokens.vocabulary.eos is None:
         where = f"the tokenizer {tokens.tokenizer}" if tokens.tokenizer else "the run (--eod-token-id of embed)"
         raise UsageError(f"--to {format.name} ends every play with EOS, and {where} has none; use --to parquet --ids")
 

@@ -218,7 +218,7 @@ def test_uids_that_are_none_are_refused(tmp_path):
         exported(built.replay, tmp_path / "out", "uids")
 
 
-@pytest.mark.parametrize("to", [to for to, format in EXPORTS.items() if not (format.points or format.by_place)])
+@pytest.mark.parametrize("to", [to for to, format in EXPORTS.items() if not format.refers])
 def test_the_page_tells_what_to_do_and_what_is_lost(embedded, tmp_path, to):
     out = exported(embedded.replay, tmp_path / "out", to)
     page, header = (out / "TRAINING.md").read_text(), json.loads((out / "export.json").read_text())

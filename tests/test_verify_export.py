@@ -29,9 +29,8 @@ from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
 
 ALL = [(to, ids) for to, format in EXPORTS.items() for ids in ([False, True] if format.writes_ids else [False])]
-ALL = [(to, ids) for to, ids in ALL if not EXPORTS[to].by_place]  # these want another corpus: test_hf_indices.py
+ALL = [(to, ids) for to, ids in ALL if not EXPORTS[to].refers]  # these want another corpus and have tests of their own
 ALL = [(to, ids) for to, ids in ALL if ids == (not EXPORTS[to].writes_text) or EXPORTS[to].writes_text]
-ALL = [(to, ids) for to, ids in ALL if not EXPORTS[to].points]  # which are not of texts
 NAMES = [f"{to}{'-ids' if ids and EXPORTS[to].writes_text else ''}" for to, ids in ALL]
 FORMATS = pytest.mark.parametrize("name", NAMES)
 UNWATCHED = {"config.yaml", "stats.json", "_SUCCESS"}  # which may say anything, or hold anything
@@ -158,7 +157,7 @@ def test_what_no_writer_writes_is_refused(tmp_path, to, file, change):
         list(EXPORTS[to].read(str(path)))
 
 
-@pytest.mark.parametrize("to", [to for to, format in EXPORTS.items() if format.writes_text and not format.by_place])
+@pytest.mark.parametrize("to", [to for to, format in EXPORTS.items() if format.writes_text and not format.refers])
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
 @pytest.mark.parametrize("curriculum", [False, True])
 def test_phases_curricula_and_realisations_pass(tmp_path, monkeypatch, to, realisation, curriculum):
@@ -585,7 +584,7 @@ def phased(tmp_path_factory):
     return recommending(build_replay(folder, shards=3, documents=4, phases=2), folder / "recommending", 0.1, 0.25)
 
 
-MIXED = [to for to, format in EXPORTS.items() if format.mixes and format.writes_text and not format.by_place]
+MIXED = [to for to, format in EXPORTS.items() if format.mixes and format.writes_text and not format.refers]
 BLENDED = [to for to, format in EXPORTS.items() if format.blends()]
 
 

@@ -134,7 +134,8 @@ def _difference(format: ExportFormat, play: Record, wanted: Record) -> str | Non
             return f"{name} is {str(play[name])[:60]!r}, not {str(kept[name])[:60]!r}"
     if "text" in play and content_hash(play["text"].encode()).hex() != wanted["content_hash"]:
         return "the text is not what was chosen (content_hash differs)"
-    if format.points and len(play["input_ids"]) == wanted["token_count"] + 1:  # with the id that ends its document
+    if format.refers == "place" and len(play["input_ids"]) == wanted["token_count"] + 1:
+        # The last is the id that ends its document.
         play = {**play, "input_ids": play["input_ids"][:-1]}
     if "input_ids" in play and len(play["input_ids"]) != wanted["token_count"]:
         return f"has {len(play['input_ids'])} token ids, not {wanted['token_count']}"

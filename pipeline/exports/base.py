@@ -24,8 +24,8 @@ Fidelity = Literal["exact", "shard-level", "unordered", "expectation-only"]
 Layout = Literal["visits", "parts", "whole", "shards"]
 
 #: A play of a sample: text, id, sample_id, group, weight, loss_weight (what is left to multiply its loss by), repeat
-#: (which of its plays), shard and row; input_ids, where token ids are written; and index, the row counted through all
-#: files of the corpus, where plays are told by place.
+#: (which of its plays), shard and row; input_ids, where token ids are written; and where a format refers to the corpus,
+#: place, its tokens in a file there, or index, its row counted through all files.
 Record = dict[str, Any]
 
 #: What a play says beside its token ids, in the order in which lines have it.
@@ -64,11 +64,10 @@ class ExportFormat(ABC):
         layout: what becomes a file.
         writes_text: whether it can hold text.
         writes_ids: whether it can hold token ids.
-        points: whether its files point into those of the corpus, so that plays say their place there.
         keeps: the fields of a play that can be read from its files again; of input_ids, where they are written.
         joins: whether a file holds each document once, and not its plays.
-        by_place: whether it says where in the corpus a play is, as ``index``, instead of its text; a play is then to be
-            a whole document.
+        refers: by which field of a play its files refer to the corpus and hold none of it: ``place``, of any window, or
+            ``index``, of whole documents alone. None where they hold texts or ids.
         weighs: the realisations by weights of which its trainers are capable; weights are no matter to repeats or none.
         shuffles: whether its trainers put plays into an order of their own.
         mixes: whether its files are mixed with a new corpus as they are.
@@ -84,10 +83,9 @@ class ExportFormat(ABC):
     layout: ClassVar[Layout] = "visits"
     writes_text: ClassVar[bool] = True
     writes_ids: ClassVar[bool] = False
-    points: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = FIELDS
     joins: ClassVar[bool] = False
-    by_place: ClassVar[bool] = False
+    refers: ClassVar[Literal["place", "index"] | None] = None
     weighs: ClassVar[tuple[str, ...]] = ("loss", "sampling")
     shuffles: ClassVar[bool] = False
     mixes: ClassVar[bool] = True

@@ -90,7 +90,7 @@ class ReadFile:
             if lines > task.lines or (lines < task.lines and not (self.format.joins and lines)):
                 problems.add(task.name, None, f"holds {lines:,} plays, but {EXPORT} says {task.lines:,}", MEND)
             # Where nothing stands before a window, its first token is not predicted.
-            elif ids and not self.format.points and task.tokens not in (tokens, tokens - lines):
+            elif ids and not self.format.refers and task.tokens not in (tokens, tokens - lines):
                 problems.add(task.name, None, f"holds {tokens:,} token ids, but {EXPORT} says {task.tokens:,}", MEND)
         io.write_bytes(io.join(self.work, STEP, str(task.number)), bytes(names))
         return [problems.total, [astuple(problem) for problem in problems.listed()], ids]

@@ -56,7 +56,7 @@ class HfIndices(ExportFormat):
     unit: ClassVar[str] = "row"
     layout: ClassVar = "whole"
     keeps: ClassVar[tuple[str, ...]] = ("index", *(name for name in FIELDS if name != "text"))
-    by_place: ClassVar[bool] = True
+    refers: ClassVar = "index"
     trainers: ClassVar[tuple[Trainer, ...]] = (_SELECT,)
 
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:

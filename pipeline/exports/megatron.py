@@ -1,16 +1,16 @@
 """Megatron-core, NeMo and GPT-NeoX: one ``.bin`` of token ids with its ``.idx``, a document a play."""
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from cptsel.pipeline.corpus.formats.megatron import DTYPES, MAGIC, VERSION
-from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.id_files import read_ids, write_ids
+from cptsel.pipeline.exports.base import Record
+from cptsel.pipeline.exports.id_files import IdFiles, read_ids
 from cptsel.pipeline.exports.trainers import Blend, Trainer
-from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _CODES = {np.dtype(kind): code for code, kind in DTYPES.items()}
 _LEAST_WIDE = 65_500  # from this size of a vocabulary on, ids take four bytes, as in DType.optimal_dtype
@@ -32,11 +32,11 @@ as you want. Phases are paths of their own: train one after another.
     order="lost: documents and sequences are shuffled",
     weights="refused: realise them as repeats",
     samples="token ids that were embedded",
-    repeats="in the files",
     proved=("megatron-core",),
     blend=_BLEND,
 )
-_AUTOMODEL = Trainer(
+_AUTOMODEL = replace(
+    _MEGATRON,
     name="NeMo Automodel",
     recipe="""
 Its own copy of Megatron's data sets, with the same blends:
@@ -50,51 +50,42 @@ dataset:
   splits_to_build: train
 ```
 """,
-    order="lost: documents and sequences are shuffled",
-    weights="refused: realise them as repeats",
-    samples="token ids that were embedded",
     proved=("nemo-automodel",),
+    blend=None,
 )
-_NEMO = Trainer(
+_NEMO = replace(
+    _MEGATRON,
     name="NeMo, GPT-NeoX",
     recipe="""
 NeMo takes the same list under `data.paths`; GPT-NeoX `"train-data-paths": ["{new}", "EXPORT/{folder}/replay"]` and
 `"train-data-weights": [{rest}, {share}]`.
 """,
-    order="lost: documents and sequences are shuffled",
-    weights="refused: realise them as repeats",
-    samples="token ids that were embedded",
+    proved=(),
+    blend=None,
 )
 
 
-class Megatron(ExportFormat):
+class Megatron(IdFiles):
     """``replay.bin``, the ids of all plays with EOS after each, and ``replay.idx``, where each begins."""
 
     name: ClassVar[str] = "megatron"
     summary: ClassVar[str] = "token ids as .bin and .idx of Megatron-core, NeMo and GPT-NeoX, a document a play"
     suffix: ClassVar[str] = ".bin"
     beside: ClassVar[tuple[str, ...]] = (".idx",)
-    unit: ClassVar[str] = "document"
-    layout: ClassVar = "whole"
-    writes_text: ClassVar[bool] = False
-    writes_ids: ClassVar[bool] = True
-    keeps: ClassVar[tuple[str, ...]] = ()  # the ids alone: neither which sample it is nor what it weighs
-    weighs: ClassVar[tuple[str, ...]] = ()
     shuffles: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = (_MEGATRON, _AUTOMODEL, _NEMO)
 
-    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+    def dtype(self, size: int) -> np.dtype:
+        return np.dtype(np.uint16 if size < _LEAST_WIDE else np.int32)
+
+    def write_places(self, path: str, lengths: np.ndarray, dtype: np.dtype, plays: Sequence[Record]) -> str:
         from cptsel.pipeline import io
 
-        assert vocabulary is not None
-        assert vocabulary.eos is not None
-        dtype = np.dtype(np.uint16 if vocabulary.size < _LEAST_WIDE else np.int32)
-        lengths, _ = write_ids(path, records, dtype, vocabulary.eos)
         index = path.removesuffix(self.suffix) + ".idx"
         with io.atomic_writer(index) as handle:
             for part in index_of(lengths, dtype):
                 handle.write(part)
-        return [path, index]
+        return index
 
     def read(self, path: str) -> Iterator[Record]:
         from cptsel.pipeline import io

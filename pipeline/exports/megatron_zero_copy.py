@@ -55,7 +55,7 @@ class MegatronZeroCopy(ExportFormat):
     layout: ClassVar = "shards"
     writes_text: ClassVar[bool] = False
     writes_ids: ClassVar[bool] = True
-    points: ClassVar[bool] = True
+    refers: ClassVar = "place"
     keeps: ClassVar[tuple[str, ...]] = ()
     weighs: ClassVar[tuple[str, ...]] = ()
     shuffles: ClassVar[bool] = True

@@ -1,14 +1,13 @@
 """nanotron: token ids as ``.ds`` with ``.ds.index``, as datatrove writes them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.id_files import read_ids, write_ids
+from cptsel.pipeline.exports.base import Record
+from cptsel.pipeline.exports.id_files import IdFiles, dtype_of, holding, read_ids
 from cptsel.pipeline.exports.trainers import Blend, Trainer
-from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _KINDS = (np.uint16, np.uint32)  # the first that holds all ids
 
@@ -40,31 +39,24 @@ stage, with the step at which it begins):""",
 )
 
 
-class Nanotron(ExportFormat):
+class Nanotron(IdFiles):
     """``replay.ds``, the ids of all plays with EOS after each, and ``replay.ds.index``, where each ends."""
 
     name: ClassVar[str] = "nanotron"
     summary: ClassVar[str] = "token ids as .ds and .ds.index of datatrove and nanotron"
     suffix: ClassVar[str] = ".ds"
     beside: ClassVar[tuple[str, ...]] = (".ds.index",)
-    unit: ClassVar[str] = "document"
-    layout: ClassVar = "whole"
-    writes_text: ClassVar[bool] = False
-    writes_ids: ClassVar[bool] = True
-    keeps: ClassVar[tuple[str, ...]] = ()  # the ids alone: neither which sample it is nor what it weighs
-    weighs: ClassVar[tuple[str, ...]] = ()
     shuffles: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = (_NANOTRON,)
 
-    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+    def dtype(self, size: int) -> np.dtype:
+        return holding(size, _KINDS)
+
+    def write_places(self, path: str, lengths: np.ndarray, dtype: np.dtype, plays: Sequence[Record]) -> str:
         from cptsel.pipeline import io
 
-        assert vocabulary is not None
-        assert vocabulary.eos is not None
-        dtype = next(kind for kind in _KINDS if vocabulary.size - 1 <= np.iinfo(kind).max)
-        lengths, _ = write_ids(path, records, dtype, vocabulary.eos)
         io.write_bytes(f"{path}.index", np.cumsum(lengths).astype("<u8").tobytes())
-        return [path, f"{path}.index"]
+        return f"{path}.index"
 
     def read(self, path: str) -> Iterator[Record]:
         from cptsel.pipeline import io
@@ -76,6 +68,4 @@ class Nanotron(ExportFormat):
         if (ends > size).any() or (ends[1:] <= ends[:-1]).any() or (len(ends) and ends[0] == 0):
             raise ValueError("has a .ds.index that is not one of its plays")
         lengths = np.diff(ends.astype(np.int64), prepend=0)
-        width = size // max(1, int(lengths.sum()))  # which the size of the vocabulary decides
-        kind = next((kind for kind in _KINDS if np.dtype(kind).itemsize == width), _KINDS[-1])
-        return ({"input_ids": ids} for ids in read_ids(path, lengths, kind))
+        return ({"input_ids": ids} for ids in read_ids(path, lengths, dtype_of(path, lengths, _KINDS)))

@@ -8,10 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.id_files import read_ids, write_ids
+from cptsel.pipeline.exports.base import Record
+from cptsel.pipeline.exports.id_files import IdFiles, dtype_of, holding, read_ids
 from cptsel.pipeline.exports.trainers import Blend, Trainer
-from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _KINDS = (np.uint8, np.uint16, np.uint32)  # the first that holds all ids, as NumpyDatasetDType is chosen
 
@@ -49,31 +48,25 @@ with `shuffle=False` in the data loader. `NumpyFSLDatasetConfig` joins plays and
 )
 
 
-class Olmo(ExportFormat):
+class Olmo(IdFiles):
     """``replay.npy``, which has no header, and ``replay.csv.gz``: start, end, id, source file and row of every play."""
 
     name: ClassVar[str] = "olmo"
     summary: ClassVar[str] = "token ids as the flat .npy of OLMo-core, with .csv.gz of where each play lies"
     suffix: ClassVar[str] = ".npy"
     beside: ClassVar[tuple[str, ...]] = (".csv.gz",)
-    unit: ClassVar[str] = "document"
-    layout: ClassVar = "whole"
-    writes_text: ClassVar[bool] = False
-    writes_ids: ClassVar[bool] = True
     keeps: ClassVar[tuple[str, ...]] = ("sample_id", "shard", "row")  # which sample it is, but not what it weighs
-    weighs: ClassVar[tuple[str, ...]] = ()
     trainers: ClassVar[tuple[Trainer, ...]] = (_OLMO,)
 
-    def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str]:
+    def dtype(self, size: int) -> np.dtype:
+        return holding(size, _KINDS)
+
+    def write_places(self, path: str, lengths: np.ndarray, dtype: np.dtype, plays: Sequence[Record]) -> str:
         from cptsel.pipeline import io
 
-        assert vocabulary is not None
-        assert vocabulary.eos is not None
-        dtype = next(kind for kind in _KINDS if vocabulary.size - 1 <= np.iinfo(kind).max)
-        lengths, plays = write_ids(path, records, dtype, vocabulary.eos)
         table = path.removesuffix(self.suffix) + ".csv.gz"
         io.write_bytes(table, gzip.compress(_table(lengths, plays), mtime=0))
-        return [path, table]
+        return table
 
     def read(self, path: str) -> Iterator[Record]:
         from cptsel.pipeline import io
@@ -85,9 +78,7 @@ class Olmo(ExportFormat):
         lengths = bounds[:, 1] - bounds[:, 0]
         if _table(lengths, plays) != data:
             raise ValueError("has a .csv.gz that is not one of its plays")
-        width = io.size(path) // max(1, int(lengths.sum()))  # which the size of the vocabulary decides
-        kind = next((kind for kind in _KINDS if np.dtype(kind).itemsize == width), _KINDS[-1])
-        ids = read_ids(path, lengths, kind)
+        ids = read_ids(path, lengths, dtype_of(path, lengths, _KINDS))
         return ({**play, "input_ids": mine} for play, mine in zip(plays, ids, strict=True))
 
 

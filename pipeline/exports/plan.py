@@ -76,7 +76,7 @@ def plan_export(
             samples=manifest.path(files[shard["shard_id"]]),
             sha256=manifest.header["files"][files[shard["shard_id"]]]["sha256"],
             visits=tuple(visits[shard["shard_id"]]),
-            first=first if format.by_place else None,
+            first=first if format.refers == "index" else None,
         )
         for shard, first in zip(shards, firsts, strict=False)
         if shard["shard_id"] in visits

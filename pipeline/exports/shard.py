@@ -100,7 +100,7 @@ class WriteShard:
         for row_index, content in contents:
             if self.exclude and content_hash(content_bytes(content)).hex() in self.exclude:
                 listed.add(row_index)
-            if self.format.by_place:
+            if self.format.refers == "index":
                 self._check_whole(uri, content, rows[row_index])
             yield row_index, content
 
@@ -123,7 +123,7 @@ class WriteShard:
         """One play; without text where the corpus is of token ids."""
         text = {"text": row["content"]} if isinstance(row["content"], str) else {}
         ids = {} if self.token_ids is None else {"input_ids": row["input_ids"]}
-        place = {"place": _place(task, row)} if self.format.points else {}
+        place = {"place": _place(task, row)} if self.format.refers == "place" else {}
         return {**text, **facts_of_play(task, visit, row, self.weighs_losses), **ids, **place}
 
 
