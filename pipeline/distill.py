@@ -4,27 +4,24 @@ A unit is a bounded part of a shard: its texts are read and held against their h
 embedded, go through the model in batches, and become one file (docs/design.md, Teacher targets).
 """
 
-import os
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
-from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.manifest import Manifest
 from cptsel.pipeline.artifacts.texts import check_shards
-from cptsel.pipeline.artifacts.writing import check_apart, check_output, commit, writing
+from cptsel.pipeline.artifacts.writing import writing
+from cptsel.pipeline.chosen.call import Call, finish, open_call, told_of_model
 from cptsel.pipeline.chosen.config import DistillConfig
-from cptsel.pipeline.chosen.model import ModelPlan, packages, plan_model, release, with_absolute_paths
+from cptsel.pipeline.chosen.model import ModelPlan, packages
 from cptsel.pipeline.chosen.resume import begin, plan_id
 from cptsel.pipeline.chosen.targets import STEP, WriteTargets, projection_of
-from cptsel.pipeline.chosen.units import ChosenSamples, ReadWindows, plan_units
-from cptsel.pipeline.config import check_read, check_values, to_yaml
-from cptsel.pipeline.engine.beam import is_local
+from cptsel.pipeline.chosen.units import ChosenSamples, plan_units
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
@@ -54,15 +51,8 @@ def distill(
             numbers.
         VerificationError: the corpus or the manifest is not what was embedded and selected.
     """
-    started = time.monotonic()
-    config = replace(config, **cast(Any, with_absolute_paths(config)))
-    check_values(config)
-    check_read(config)
-    manifest = load_manifest(config.replay)
-    _check_apart(config, manifest)
-    check_output(config.out, "distill", overwrite=config.overwrite, resumes=True)  # before the weights are hashed
-    steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
-    plan = plan_model(manifest, config, is_local(steps.options))
+    call = open_call("distill", config, progress, make_steps)
+    config, manifest, plan = call.config, call.manifest, call.plan
     header = _header(config, manifest, plan)
     chosen = ChosenSamples(manifest.realisation, None)
     units = plan_units(manifest, chosen, config.root, config.unit_tokens)
@@ -80,28 +70,19 @@ def distill(
             return _summary(config, status, manifest, header, header["totals"])
         write = WriteTargets(
             spec=plan.spec,
-            read=ReadWindows(chosen, manifest.text_field, plan.tokens, bool(header["model"]["prefix"])),
+            read=call.read(chosen),
             prefix=tuple(header["model"]["prefix"]),
             targets=header["targets"],
             tokens_per_batch=header["options"]["tokens_per_batch"],
             row_tokens=manifest.header["corpus"]["max_tokens"],
             out=config.out,
-            work=steps.work,
+            work=call.steps.work,
             plan=plan_id(header),
         )
-        try:
-            files = steps.run(STEP, write, units)
-        finally:
-            release()
+        files = call.run(STEP, write, units)
         files += _write_projection(config.out, header)
-        whole = _finish(config, header, files, {"seconds": time.monotonic() - started})
+        whole = _finish(call, header, files)
     return _summary(config, status, manifest, whole, whole["totals"])
-
-
-def _check_apart(config: DistillConfig, manifest: Manifest) -> None:
-    check_apart(config.out, manifest.directory)
-    if os.path.isdir(config.model):
-        check_apart(config.out, config.model)
 
 
 def _header(config: DistillConfig, manifest: Manifest, plan: ModelPlan) -> TargetsHeader:
@@ -149,33 +130,24 @@ def _write_projection(out: str, header: TargetsHeader) -> list[dict[str, Any]]:
     return [{"name": PROJECTION, "sha256": digest, "bytes": size, "samples": 0, "tokens": 0}]
 
 
-def _finish(
-    config: DistillConfig, header: TargetsHeader, files: list[dict[str, Any]], stats: dict[str, Any]
-) -> TargetsHeader:
+def _finish(call: Call[DistillConfig], header: TargetsHeader, files: list[dict[str, Any]]) -> TargetsHeader:
     entries = {file["name"]: {key: value for key, value in file.items() if key != "name"} for file in files}
     totals = {key: sum(entry[key] for entry in entries.values()) for key in ("bytes", "samples", "tokens")}
     whole = validate({**header, "files": entries, "totals": {"files": len(entries), **totals}}, NAME)
-    path = io.join(config.out, f"{NAME}.json")
-    io.write_json(path, whole)
-    sums = {name: entry["sha256"] for name, entry in entries.items()} | {f"{NAME}.json": outputs.hash_file(path)[0]}
-    io.write_bytes(io.join(config.out, outputs.SUMS), outputs.sums_text(sums).encode())
-    validate(stats, "stats")
-    io.write_json(io.join(config.out, outputs.STATS), stats)
-    commit(config.out)
+    finish(call, NAME, whole)
     return whole
 
 
 def _summary(
     config: DistillConfig, status: str, manifest: Manifest, header: TargetsHeader, totals: dict[str, Any]
 ) -> DistillResult:
-    targets, model = header["targets"], header["model"]
+    targets = header["targets"]
     return DistillResult(
         out=config.out,
         status=status,
         targets=targets["kind"],
         width=targets["width"],
-        model=f"{model['source']} ({model['class']}, {model['dtype']})",
-        is_of_the_manifest=model["of_manifest"],
+        **told_of_model(header["model"]),
         **totals,
         warnings=manifest_warnings(manifest.header),
     )

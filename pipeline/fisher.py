@@ -7,25 +7,22 @@ bounded part of a shard: it writes its part of the sum over j, and these are add
 """
 
 import math
-import os
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
-from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.manifest import Manifest
 from cptsel.pipeline.artifacts.texts import check_shards
-from cptsel.pipeline.artifacts.writing import check_apart, check_output, commit, writing
+from cptsel.pipeline.artifacts.writing import writing
+from cptsel.pipeline.chosen.call import Call, finish, open_call, told_of_model
 from cptsel.pipeline.chosen.config import FisherConfig
-from cptsel.pipeline.chosen.model import ModelPlan, packages, plan_model, release, with_absolute_paths
+from cptsel.pipeline.chosen.model import ModelPlan, packages
 from cptsel.pipeline.chosen.resume import begin, plan_id
 from cptsel.pipeline.chosen.squares import PARTIALS, STEP, WriteSquares, partial_path, write_mean
-from cptsel.pipeline.chosen.units import ChosenSamples, ReadWindows, plan_units
-from cptsel.pipeline.config import check_read, check_values, to_yaml
-from cptsel.pipeline.engine.beam import is_local
+from cptsel.pipeline.chosen.units import ChosenSamples, Unit, plan_units
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
@@ -54,15 +51,8 @@ def fisher(
             numbers.
         VerificationError: the corpus or the manifest is not what was embedded and selected.
     """
-    started = time.monotonic()
-    config = replace(config, **cast(Any, with_absolute_paths(config)))
-    check_values(config)
-    check_read(config)
-    manifest = load_manifest(config.replay)
-    _check_apart(config, manifest)
-    check_output(config.out, "fisher", overwrite=config.overwrite, resumes=True)  # before the weights are hashed
-    steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
-    plan = plan_model(manifest, config, is_local(steps.options))
+    call = open_call("fisher", config, progress, make_steps)
+    config, manifest, plan = call.config, call.manifest, call.plan
     header = _header(config, manifest, plan)
     chosen = ChosenSamples(manifest.realisation, config.weights)
     units = plan_units(manifest, chosen, config.root, config.unit_tokens)
@@ -82,35 +72,18 @@ def fisher(
             return _summary(config, status, manifest, header, dict(header["totals"]))
         write = WriteSquares(
             spec=plan.spec,
-            read=ReadWindows(chosen, manifest.text_field, plan.tokens, bool(header["model"]["prefix"])),
+            read=call.read(chosen),
             prefix=tuple(header["model"]["prefix"]),
             seed=header["fisher"]["seed"],
             out=config.out,
-            work=steps.work,
+            work=call.steps.work,
             plan=plan_id(header),
         )
-        try:
-            found = steps.run(STEP, write, units)
-        finally:
-            release()
-        mass = math.fsum(part["mass"] for part in found)
-        sums = write_mean(io.join(config.out, TENSORS), [partial_path(config.out, unit) for unit in units], mass)
-        totals = {
-            "samples": sum(part["samples"] for part in found),
-            "tokens": sum(part["tokens"] for part in found),
-            "mass": mass,
-            "nats": math.fsum(part["nats"] for part in found) / mass,
-            **sums,
-        }
-        whole = _finish(config, header, totals, {"seconds": time.monotonic() - started})
+        found = call.run(STEP, write, units)
+        totals = _add_up(config.out, units, found)
+        whole = _finish(call, header, totals)
         _delete_partials(config.out)  # last: a call that is killed before goes on from them
     return _summary(config, status, manifest, whole, totals)
-
-
-def _check_apart(config: FisherConfig, manifest: Manifest) -> None:
-    check_apart(config.out, manifest.directory)
-    if os.path.isdir(config.model):
-        check_apart(config.out, config.model)
 
 
 def _header(config: FisherConfig, manifest: Manifest, plan: ModelPlan) -> FisherHeader:
@@ -134,16 +107,23 @@ def _header(config: FisherConfig, manifest: Manifest, plan: ModelPlan) -> Fisher
     }
 
 
-def _finish(config: FisherConfig, header: FisherHeader, totals: dict[str, Any], stats: dict[str, Any]) -> FisherHeader:
-    digest, size = outputs.hash_file(io.join(config.out, TENSORS))
+def _add_up(out: str, units: Sequence[Unit], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write the mean of the partial sums; returns the totals."""
+    mass = math.fsum(part["mass"] for part in found)
+    sums = write_mean(io.join(out, TENSORS), [partial_path(out, unit) for unit in units], mass)
+    return {
+        "samples": sum(part["samples"] for part in found),
+        "tokens": sum(part["tokens"] for part in found),
+        "mass": mass,
+        "nats": math.fsum(part["nats"] for part in found) / mass,
+        **sums,
+    }
+
+
+def _finish(call: Call[FisherConfig], header: FisherHeader, totals: dict[str, Any]) -> FisherHeader:
+    digest, size = outputs.hash_file(io.join(call.config.out, TENSORS))
     whole = validate({**header, "files": {TENSORS: {"sha256": digest, "bytes": size}}, "totals": totals}, NAME)
-    path = io.join(config.out, f"{NAME}.json")
-    io.write_json(path, whole)
-    sums = {TENSORS: digest, f"{NAME}.json": outputs.hash_file(path)[0]}
-    io.write_bytes(io.join(config.out, outputs.SUMS), outputs.sums_text(sums).encode())
-    validate(stats, "stats")
-    io.write_json(io.join(config.out, outputs.STATS), stats)
-    commit(config.out)
+    finish(call, NAME, whole)
     return whole
 
 
@@ -154,14 +134,12 @@ def _delete_partials(out: str) -> None:
 def _summary(
     config: FisherConfig, status: str, manifest: Manifest, header: FisherHeader, totals: dict[str, Any]
 ) -> FisherResult:
-    model = header["model"]
     return FisherResult(
         out=config.out,
         status=status,
         kind=header["fisher"]["kind"],
         weights=header["fisher"]["weights"],
-        model=f"{model['source']} ({model['class']}, {model['dtype']})",
-        is_of_the_manifest=model["of_manifest"],
+        **told_of_model(header["model"]),
         **totals,
         warnings=manifest_warnings(manifest.header),
     )
