@@ -14,7 +14,7 @@ from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
 from cptsel.pipeline.exports import page
-from cptsel.pipeline.exports.against import check_against
+from cptsel.pipeline.exports.against import UNTOLD, check_against
 from cptsel.pipeline.exports.checking import check_indexes, check_plays, read_header
 from cptsel.pipeline.exports.datasets import EXPORT
 from cptsel.pipeline.exports.registry import EXPORTS
@@ -146,7 +146,17 @@ def _verify_export(directory: str, config: VerifyConfig, progress: Progress | No
                 _run(checks, problems, "plays of the manifest", against)
             elif not sound:
                 checks.append(["the rest", "not checked: mend the files first", "-"])
-    return _summary(directory, totals, checks, problems, [])
+    return _summary(directory, totals, checks, problems, _untold(checks, config))
+
+
+def _untold(checks: list[list[Any]], config: VerifyConfig) -> list[str]:
+    """A warning where plays were not held against the manifest."""
+    if not any(extent == UNTOLD for _, extent, _ in checks):
+        return []
+    what = "this format does not keep which sample a play is, and export was given --exclude"
+    if config.exclude is None:
+        return [f"plays were not held against {config.replay}: {what}; give verify the same list by --exclude"]
+    return [f"plays were not held against {config.replay}: {what}, with hashes of documents, which no manifest has"]
 
 
 def _check_expected(file: str, name: str, found: str | None, expected: str | None, problems: Problems) -> None:
@@ -191,7 +201,7 @@ def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> 
         problems.add(what, None, str(error), mend="")  # the sentence has one
         extent = "stopped"
     found = problems.total - before
-    checks.append([what, extent, _result(found)])
+    checks.append([what, extent, "-" if extent == UNTOLD and not found else _result(found)])
 
 
 def _result(found: int) -> str:

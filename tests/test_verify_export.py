@@ -24,6 +24,7 @@ from cptsel.pipeline.exports import page, pieces, plan
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.mixing import mixes_of, write_blends
 from cptsel.pipeline.exports.registry import EXPORTS
+from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
@@ -511,9 +512,29 @@ def test_what_was_left_out_is_allowed(embedded, shortened, tmp_path, name):
     assert found[2] == "excluded.entries_sha256 is not that of the list"
 
 
-def test_whole_documents_may_be_left_out_by_their_text(tmp_path, tiny_lm, monkeypatch):
-    from cptsel.pipeline.hashing import content_hash
+def test_plays_without_names_are_checked_by_the_list_and_it_is_said_where_they_are_not(embedded, shortened, tmp_path):
+    out = make(embedded.replay, tmp_path / "out", "megatron", exclude=shortened[1])
+    told = check(out, embedded.replay)
+    assert told.table("Checks").rows[-1][1:] == ["not checked: what was left out is not known", "-"]
+    (warning,) = told.warnings
+    assert warning.endswith("export was given --exclude; give verify the same list by --exclude")
+    sure = check(out, embedded.replay, exclude=shortened[1])
+    assert (sure.table("Checks").rows[-1][2], sure.warnings) == ("ok", [])
 
+
+def test_documents_that_a_list_names_by_their_text_are_not_known_where_plays_have_no_names(tmp_path, tiny_lm):
+    tmp_path.joinpath("embedded").mkdir()
+    built = build_embedded(tmp_path / "embedded", tiny_lm)
+    text = json.loads((built.corpus / "1.jsonl").read_text().splitlines()[-1])["text"]
+    (tmp_path / "list").write_text(content_hash(text.encode()).hex() + "\n")
+    out = make(built.replay, tmp_path / "out", "megatron", exclude=str(tmp_path / "list"))
+    assert header_of(out)["excluded"]["lines"] > 1
+    told = check(out, built.replay, exclude=str(tmp_path / "list"))
+    assert told.status == "verified"
+    assert "with hashes of documents, which no manifest has" in told.warnings[0]
+
+
+def test_whole_documents_may_be_left_out_by_their_text(tmp_path, tiny_lm, monkeypatch):
     tmp_path.joinpath("embedded").mkdir()
     monkeypatch.undo()
     built = build_embedded(tmp_path / "embedded", tiny_lm)
