@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -275,3 +277,15 @@ def test_the_summary_is_printed(built, capsys):
     assert "Places in the order" in out
     assert main(["explain", str(built.replay), "--text", "replay", "--most", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["found by"] == "text"
+
+
+def test_looking_up_loads_nothing_that_takes_longer_than_to_answer(built):
+    replay, sample = str(built.replay), built.samples[0]["sample_id"]
+    calls = [["explain", replay, sample], ["locate", replay, "--position", "0"]]
+    calls += [["compare", replay, replay], ["inspect", replay]]
+    code = (
+        f"import sys; from cptsel.cli.main import main; codes = [main(call) for call in {calls!r}];"
+        "print(codes, sorted({'apache_beam', 'faiss', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[0, 0, 0, 0] []"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 
 _BLOCK = 8_192  # rows scanned at a time: bounds FAISS's int64 answer, not its speed
@@ -140,6 +139,8 @@ def _scan(queries: np.ndarray, base: np.ndarray, k: int, centre: np.ndarray | No
 
     Queries are centred already, or are from ``centre``, block by block: a centred copy of all would be as large as x.
     """
+    import faiss  # here, as commands that look something up take longer to load it than to answer
+
     links = Links(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
     lengths = np.einsum("ij,ij->i", base, base)
     for start in range(0, len(queries), _BLOCK):

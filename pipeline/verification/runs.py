@@ -14,7 +14,6 @@ from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files, read
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.verification.scratch import scratch_steps
 from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, check_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
@@ -134,6 +133,8 @@ def check_units(
     directory: str, header: RunHeader, config: VerifyConfig, problems: Problems, progress: Progress | None
 ) -> str:
     """Every file of embeddings and rejects, in parallel. Returns the extent."""
+    from cptsel.pipeline.verification.scratch import scratch_steps  # here, as inspect needs no Beam
+
     units = io.read_parquet(io.join(directory, "units.parquet")).to_pylist()
     tasks = [units[first : first + _UNITS_A_TASK] for first in range(0, len(units), _UNITS_A_TASK)]
     with scratch_steps(directory, config, progress) as steps:

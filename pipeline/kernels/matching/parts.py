@@ -7,7 +7,6 @@ little of themselves outside what their own kind can match, stand together.
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 
 from cptsel.pipeline.kernels.neighbours import nearest
@@ -61,6 +60,8 @@ def absorb(labels: np.ndarray, centroids: np.ndarray, too_small: np.ndarray) -> 
 
 
 def _kmeans(x: np.ndarray, weight: np.ndarray | None, parts: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    import faiss  # here, as in neighbours
+
     parts = min(parts, len(x))
     if parts <= 1:
         return np.zeros(len(x), np.int64), x.mean(axis=0, keepdims=True)
