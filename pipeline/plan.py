@@ -3,6 +3,7 @@
 import csv
 import io as text_io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from cptsel.pipeline.kernels.replay_law import (
     fit_replay_law,
     foretell_left_out,
 )
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.results import PlanResult
+from cptsel.pipeline.summary import Table
 from cptsel.schemas.arrow import TRAININGS
 
 MOST_ERROR = 0.25  # of what the largest replay saved; above it the law tells nothing
@@ -27,11 +29,11 @@ FARTHEST = 2.0  # times the largest replay; what was measured beyond is in docs/
 _MOST_BYTES = 4 << 20
 
 
-def plan(config: PlanConfig) -> Summary:
+def plan(config: PlanConfig) -> PlanResult:
     """Fit the law, and tell what it is worth and what it says.
 
     Returns:
-        The summary: the law, its error on replays that were left out, and what was asked for.
+        The law, its error on replays that were left out, and what was asked for.
 
     Raises:
         UsageError: an option out of range; a file that can't be read, has other columns or too few replays; an amount
@@ -45,42 +47,52 @@ def plan(config: PlanConfig) -> Summary:
     fit = _table_of_fit(law, tokens, rise, left_out)
     missed = np.array([row[-1] - row[2] for row in fit.rows if row[-1] is not None])
     error = float(np.sqrt(np.mean(missed**2)))
-    saved = float(law.rise(0) - law.rise(tokens.max()))
-    totals: dict[str, Any] = {
-        "trainings": len(rise),
-        "rise without replay": law.without,
-        "saved by doubling a large replay": law.slope * math.log(2),
-        "saved by the largest replay": saved,
-        "scale of the law in tokens": law.scale,
-        "error on replays left out": error,
-    }
-    if not error <= MOST_ERROR * saved:
+    found = PlanResult(
+        out=None,
+        status="done",
+        trainings=len(rise),
+        rise_without_replay=law.without,
+        saved_by_doubling=law.slope * math.log(2),
+        saved_by_the_largest=float(law.rise(0) - law.rise(tokens.max())),
+        scale=law.scale,
+        error=error,
+        tables=[fit],
+    )
+    if not error <= MOST_ERROR * found.saved_by_the_largest:
         problem = UsageError(
             f"{config.trainings}: the rise of replays that were left out is missed by {error:.3g}, and the largest "
-            f"replay saves {saved:.3g}: too much to plan by; add trainings with other seeds, or amounts farther apart"
+            f"replay saves {found.saved_by_the_largest:.3g}: too much to plan by; add trainings with other seeds, or "
+            "amounts farther apart"
         )
-        problem.summary = Summary(command="plan", out=None, status="no law", totals=totals, tables=[fit])
+        problem.summary = replace(found, status="no law")
         raise problem
-    farthest, tables, warnings = FARTHEST * float(tokens.max()), [fit], []
+    farthest = FARTHEST * float(tokens.max())
     if asked:
-        for amount in asked:
-            _check_near(amount, farthest)
-        rises = [float(law.rise(amount)) for amount in asked]
-        rows = [[amount, rise, rise - error, rise + error] for amount, rise in zip(asked, rises, strict=True)]
-        tables.append(Table("Foretold", ["tokens", "rise", "at least", "at most"], rows))
-    if config.rise is not None:
-        least, needed, most = (law.tokens(config.rise + change) for change in (error, 0.0, -error))
-        _check_near(needed, farthest)
-        totals["tolerated rise"] = config.rise
-        totals["replay tokens needed"] = math.ceil(needed)
-        totals["at least"] = math.ceil(least)
-        if most <= farthest:
-            totals["at most"] = math.ceil(most)
-        else:
-            warnings.append(
-                f"with its error the law may need more than {farthest:,.0f} tokens; train with more to know"
-            )
-    return Summary(command="plan", out=None, status="done", totals=totals, tables=tables, warnings=warnings)
+        found = replace(found, tables=[fit, _foretold(law, asked, error, farthest)])
+    return found if config.rise is None else _needed(found, law, config.rise, farthest)
+
+
+def _foretold(law: ReplayLaw, asked: list[int], error: float, farthest: float) -> Table:
+    for amount in asked:
+        _check_near(amount, farthest)
+    rises = law.rise(np.array(asked)).tolist()
+    rows = [[amount, rise, rise - error, rise + error] for amount, rise in zip(asked, rises, strict=True)]
+    return Table("Foretold", ["tokens", "rise", "at least", "at most"], rows)
+
+
+def _needed(found: PlanResult, law: ReplayLaw, tolerated: float, farthest: float) -> PlanResult:
+    """With the replay that a tolerated rise needs."""
+    least, needed, most = (law.tokens(tolerated + change) for change in (found.error, 0.0, -found.error))
+    _check_near(needed, farthest)
+    far = f"with its error the law may need more than {farthest:,.0f} tokens; train with more to know"
+    return replace(
+        found,
+        tolerated_rise=tolerated,
+        tokens_needed=math.ceil(needed),
+        tokens_at_least=math.ceil(least),
+        tokens_at_most=math.ceil(most) if most <= farthest else None,
+        warnings=[] if most <= farthest else [far],
+    )
 
 
 def _tokens_of(texts: tuple[str, ...]) -> list[int]:

@@ -309,6 +309,35 @@ class CompareResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class PlanResult(Result):
+    """What ``plan`` foretells. Rises are in the unit of the file.
+
+    Attributes:
+        trainings: rows of the file.
+        rise_without_replay: r₀ of the law.
+        saved_by_doubling: what twice a large replay saves more.
+        saved_by_the_largest: replay of the file.
+        scale: s of the law, in tokens.
+        error: root mean square, of replays that the law was not fitted to.
+        tolerated_rise: that was asked for.
+        tokens_needed: the least replay that keeps to it.
+        tokens_at_least, tokens_at_most: the same, with the law moved by its error either way; None if far off.
+    """
+
+    command: str = "plan"
+    trainings: int
+    rise_without_replay: float
+    saved_by_doubling: float = called("saved by doubling a large replay")
+    saved_by_the_largest: float = called("saved by the largest replay")
+    scale: float = called("scale of the law in tokens")
+    error: float = called("error on replays left out")
+    tolerated_rise: float | None = None
+    tokens_needed: int | None = called("replay tokens needed", default=None)
+    tokens_at_least: int | None = called("at least", default=None)
+    tokens_at_most: int | None = called("at most", default=None)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ReportResult(Result):
     """What the page of ``report`` shows.
 

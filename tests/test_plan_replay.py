@@ -29,9 +29,9 @@ def trainings(tmp_path):
 
 def test_the_needed_replay_keeps_to_the_tolerated_rise(trainings):
     summary = plan(PlanConfig(trainings=trainings, rise=0.08, tokens=("30K",)))
-    needed = summary.totals["replay tokens needed"]
+    needed = summary.tokens_needed
     assert float(LAW.rise(needed)) == pytest.approx(0.08, abs=2e-3)
-    assert summary.totals["at least"] <= needed <= summary.totals["at most"]
+    assert summary.tokens_at_least <= needed <= summary.tokens_at_most
     assert summary.table("Foretold").rows[0][1] == pytest.approx(float(LAW.rise(30_000)), abs=2e-3)
     rows = summary.table("Trainings").rows
     assert [row[1] for row in rows] == [2] * 4
@@ -39,7 +39,7 @@ def test_the_needed_replay_keeps_to_the_tolerated_rise(trainings):
 
 
 def test_a_rise_that_no_replay_exceeds_needs_none(trainings):
-    assert plan(PlanConfig(trainings=trainings, rise=0.5)).totals["replay tokens needed"] == 0
+    assert plan(PlanConfig(trainings=trainings, rise=0.5)).tokens_needed == 0
 
 
 @pytest.mark.parametrize(("options", "words"), [({"rise": 0.001}, "tokens"), ({"tokens": ("1M",)}, "1,000,000 tokens")])

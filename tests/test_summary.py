@@ -63,7 +63,7 @@ COMMANDS = [name for name in cptsel.__all__ if name[0].islower() and not name.st
 
 
 def test_every_command_of_the_package_returns_one_of_its_own():
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 14
     for name in COMMANDS:
         kind = inspect.signature(getattr(cptsel, name)).return_annotation
         if name == "inspect":  # whose figures are those of the directory
