@@ -6,6 +6,7 @@ from cptsel.pipeline.artifacts.shard_range import parse_range
 from cptsel.pipeline.config import ReadBy, argument, option
 from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.embedding.pool_size import parse_duration, parse_pool
+from cptsel.pipeline.model.device_map import parse_device_map
 
 _CORPUS, _POOL, _MODEL = "Corpus", "Candidate pool", "Model and windows"
 _SKETCH, _RUNNING = "Embeddings", "Running"
@@ -170,6 +171,15 @@ class EmbedConfig:
         "Device to run on, such as cpu or cuda:0; auto takes an accelerator if there is one.",
         section=_MODEL,
         metavar="NAME",
+    )
+    device_map: str | None = option(
+        None,
+        "For a model that is larger than one device: auto, or a JSON file of the devices of its modules, such as "
+        '{"model.layers.0": 0, ...}; "cpu" and "disk" keep one outside the GPU until its turn. Needs accelerate.',
+        section=_MODEL,
+        metavar="auto|FILE",
+        parse=parse_device_map,
+        read=ReadBy("with --device auto", lambda config: config.device == "auto"),
     )
     tokens_per_batch: int | None = option(
         None,

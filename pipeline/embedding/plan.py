@@ -17,6 +17,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
 from cptsel.pipeline.model.batching import TOKENS_PER_BATCH
 from cptsel.pipeline.model.configuration import describe, max_positions
+from cptsel.pipeline.model.device_map import device_of_map, parse_device_map
 from cptsel.pipeline.model.fit import check_tokenizer
 from cptsel.pipeline.model.frozen import ModelSpec
 from cptsel.pipeline.model.naming import (
@@ -81,6 +82,11 @@ def check_config(config: EmbedConfig) -> None:
         raise UsageError("--pool and --time-budget both say how large the pool is; give one of them")
     if config.pool_alpha < 1 and not config.group_by:
         raise UsageError("--pool-alpha draws groups at rates of their own; say what they are by --group-by")
+    if config.device_map and config.lookahead:
+        raise UsageError(
+            "--device-map with --lookahead: a model on several devices is not trained; give a checkpoint that your "
+            "trainer made on the new text by --model, and the one before it by --base"
+        )
     if config.shard_range and config.overwrite:
         raise UsageError(
             "--overwrite with --shard-range: each command would delete what the others write; delete the directory "
@@ -124,7 +130,8 @@ def plan_model(config: EmbedConfig, here: bool = True, text: bool = True) -> Mod
     Raises:
         UsageError: it can't be had, is not a causal LM with a linear head, or ``--max-tokens`` does not fit it.
     """
-    device = resolve_device(config.device, here)
+    parts = None if config.device_map is None else parse_device_map(config.device_map)
+    device = resolve_device(config.device if parts is None else device_of_map(parts, here), here)
     path = local_path(config.model, config.revision)
     limit = max_positions(path, config.trust_remote_code)
     tokenizer, prefix, eos = find_tokenizer(path, config.trust_remote_code, needed=text)
@@ -150,6 +157,7 @@ def plan_model(config: EmbedConfig, here: bool = True, text: bool = True) -> Mod
         max_positions=max_tokens + len(prefix.ids),
         gradient=config.gradient,
         modules=config.modules,
+        device_map=parts,
     )
     facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
     described = describe(path, config.trust_remote_code, here)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cptsel.pipeline.errors import UsageError, first_line
+from cptsel.pipeline.model.device_map import weights_of
 
 
 def check_tokenizer(model: str, tokenizer: Any, rows: int) -> None:
@@ -88,7 +89,7 @@ def check_weights(model: str, module: torch.nn.Module, loading: Mapping[str, Any
             f"--model {model}: its weight files lack {len(missing)} of the tensors that {type(module).__name__} has "
             f"({', '.join(missing[:3])}); download it again, or save it anew from the class that it was trained as"
         )
-    for name, tensor in module.named_parameters():
+    for name, tensor in weights_of(module):
         if tensor.is_floating_point() and tensor.numel():
             low, high = torch.aminmax(tensor.detach())  # NaN comes through both
             if not (torch.isfinite(low) and torch.isfinite(high)):

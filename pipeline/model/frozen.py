@@ -6,7 +6,7 @@ the base model's output is what the head reads, that the logits are the head's o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from cptsel.pipeline.errors import UsageError, first_line
 from cptsel.pipeline.kernels.gradients.head import head_losses
 from cptsel.pipeline.kernels.gradients.transfer import to_device
 from cptsel.pipeline.model.configuration import linear_head, logit_map_of, positions_of
+from cptsel.pipeline.model.device_map import DeviceMap, entry_of, offloaded
 from cptsel.pipeline.model.fit import check_dtype, check_weights
 from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device
 
@@ -27,7 +28,8 @@ class ModelSpec:
     What is below ``max_positions`` is of gradients alone; what embeds gives it.
     ``gradient`` is a key of ``gradients.registry.GRADIENTS``; ``modules`` a glob that narrows the layers of the body;
     ``mixing`` the factors of head and body where both are taken; ``base`` source and revision of the model that this
-    one was before a lookahead, where its losses are wanted too.
+    one was before a lookahead, where its losses are wanted too; ``device_map`` where its parts are, if not all
+    of it is on ``device``.
     """
 
     source: str
@@ -45,6 +47,7 @@ class ModelSpec:
     modules: str | None = None
     mixing: tuple[float, float] | None = None
     base: tuple[str, str | None] | None = None
+    device_map: DeviceMap | None = None
 
 
 class FrozenModel:
@@ -61,6 +64,9 @@ class FrozenModel:
         self.model = _load(spec, self.path)
         self.name = type(self.model).__name__
         self.head = linear_head(self.model, spec.source)
+        self.entry = torch.device(spec.device)
+        if spec.device_map is not None:
+            self._place()
         self.base = self.model.base_model
         if self.base is self.model:
             raise UsageError(f"--model {spec.source}: {self.name} has no base model apart from its head")
@@ -75,8 +81,9 @@ class FrozenModel:
         steps = torch.arange(tokens.shape[1], device=lengths.device)
         mask = None
         if not bool((lengths == tokens.shape[1]).all()):
-            mask = to_device((steps < lengths.unsqueeze(1)).long(), tokens.device)
-        return self.base(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+            mask = to_device((steps < lengths.unsqueeze(1)).long(), self.entry)
+        out = self.base(input_ids=tokens.to(self.entry), attention_mask=mask, use_cache=False)
+        return out.last_hidden_state.to(self.spec.device)
 
     def pad(self, ids: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of windows, each the prefix and its own token ids, at least two together.
@@ -97,6 +104,16 @@ class FrozenModel:
         with torch.inference_mode():
             hidden = self.hidden(tokens[:, :-1], lengths)
             return head_losses(hidden, tokens[:, 1:], lengths, self.head.weight, self.head.bias, self.logit_map)
+
+    def _place(self) -> None:
+        """Take tokens, labels and tables to the head's device, where all but the model's own layers is computed."""
+        if offloaded(self.head):
+            raise UsageError(
+                f"--device-map: the LM head of {self.name}, which its embeddings may share, lies outside the device "
+                "that computes with it, and gradients need it there; give a map that puts lm_head on a device"
+            )
+        self.spec = replace(self.spec, device=str(self.head.weight.device))
+        self.entry = entry_of(self.model)
 
     def _probe(self) -> None:
         """Hold the head as we see it against the model's own logits, and padded rows against unpadded ones."""
@@ -131,6 +148,7 @@ def _load(spec: ModelSpec, path: str) -> Any:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    parts = spec.device_map
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
@@ -140,11 +158,13 @@ def _load(spec: ModelSpec, path: str) -> Any:
             local_files_only=True,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
+            **({} if parts is None else {"device_map": parts if isinstance(parts, str) else dict(parts)}),
         )
     except Exception as error:  # a foreign configuration and foreign code may raise anything
         raise UsageError(f"--model {spec.source}: can't be loaded as a causal LM ({first_line(error)})") from error
     check_weights(spec.source, model, found)
-    return model.eval().requires_grad_(False).to(spec.device)
+    model = model.eval().requires_grad_(False)
+    return model if parts is not None else model.to(spec.device)
 
 
 def _close(left: torch.Tensor, right: torch.Tensor, tolerance: float) -> bool:

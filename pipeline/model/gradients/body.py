@@ -11,6 +11,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients.batch import BatchGradients
 from cptsel.pipeline.kernels.gradients.head import head_backward
 from cptsel.pipeline.kernels.gradients.matrix_sketch import R_VALIDATION, MatrixSketch, R
+from cptsel.pipeline.model.device_map import offloaded
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.base import GradientKind
 
@@ -26,20 +27,28 @@ class BodyGradient(GradientKind):
         super().__init__(model)
         spec = model.spec
         self.layers = linear_layers(model, spec.modules)
-        self.tables = {
-            name: (
-                MatrixSketch.create(spec.seed, f"body/{name}", *_shape(layer), spec.sketch_dim, R, spec.device),
-                MatrixSketch.create(
-                    spec.seed, f"body/validation/{name}", *_shape(layer), spec.validation_dim, R_VALIDATION, spec.device
-                ),
-            )
-            for name, layer in self.layers.items()
-        }
+        for name, layer in self.layers.items():
+            if offloaded(layer):
+                raise UsageError(
+                    f"--device-map: {name} of {model.name} lies outside the device that computes with it, and "
+                    "gradients of the body need it there; give a map that puts it on a device, or use --gradient head"
+                )
+        self.tables = {name: self._tables(name, layer) for name, layer in self.layers.items()}
         self._check()
+
+    def _tables(self, name: str, layer: torch.nn.Module) -> tuple[MatrixSketch, MatrixSketch]:
+        """Of the sketch and of the validation sketch, on the layer's device."""
+        spec, shape, device = self.model.spec, _shape(layer), str(_weight(layer).device)
+        return (
+            MatrixSketch.create(spec.seed, f"body/{name}", *shape, spec.sketch_dim, R, device),
+            MatrixSketch.create(
+                spec.seed, f"body/validation/{name}", *shape, spec.validation_dim, R_VALIDATION, device
+            ),
+        )
 
     def of_batch(self, tokens: torch.Tensor, lengths: torch.Tensor) -> BatchGradients:
         model, spec = self.model, self.model.spec
-        taken = _Taken(self.tables, len(tokens), tokens.shape[1] - 1, spec.exact_norm)
+        taken = _Taken(self.tables, len(tokens), tokens.shape[1] - 1, spec.device, spec.exact_norm)
         with torch.enable_grad(), _hooked(model, self.layers, taken):
             hidden = model.hidden(tokens[:, :-1], lengths)
             with torch.no_grad():
@@ -71,7 +80,7 @@ class BodyGradient(GradientKind):
         tokens = (torch.arange(2 * steps + 2).view(2, steps + 1) * 6367 + 5) % model.head.weight.shape[0]
         tokens = tokens.to(model.spec.device)
         lengths = torch.tensor([steps, max(1, steps - 2)])
-        parts = _Parts(self.tables, 2, steps)
+        parts = _Parts(self.tables, 2, steps, model.spec.device)
         with torch.enable_grad(), _hooked(model, self.layers, parts):
             hidden = model.hidden(tokens[:, :-1], lengths)
             head = model.head
@@ -162,10 +171,14 @@ class _Taken:
     """Sums over layers, while a backward pass runs."""
 
     def __init__(
-        self, tables: dict[str, tuple[MatrixSketch, MatrixSketch]], batch: int, steps: int, exact: bool = False
+        self,
+        tables: dict[str, tuple[MatrixSketch, MatrixSketch]],
+        batch: int,
+        steps: int,
+        device: str,
+        exact: bool = False,
     ):
         table, other = next(iter(tables.values()))
-        device = table.product.take.device
         self.tables, self.batch, self.steps, self.exact = tables, batch, steps, exact
         self.sketch = torch.zeros(batch, table.product.k, dtype=torch.float32, device=device)
         self.validation = torch.zeros(batch, other.product.k, dtype=torch.float32, device=device)
@@ -184,27 +197,29 @@ class _Taken:
         self.add(name, table.sketch(errors, kept[0]), other.sketch(errors, kept[1]))
         if self.exact:
             e, a = errors.float(), kept[2]
-            self.square += ((e @ e.transpose(1, 2)) * (a @ a.transpose(1, 2))).sum(dim=(1, 2)).double()
+            square = ((e @ e.transpose(1, 2)) * (a @ a.transpose(1, 2))).sum(dim=(1, 2)).double()
+            self.square += square.to(self.square.device)
 
     def add(self, name: str, sketch: torch.Tensor, validation: torch.Tensor) -> None:
-        self.sketch += sketch
-        self.validation += validation
+        self.sketch += sketch.to(self.sketch.device)
+        self.validation += validation.to(self.validation.device)
 
     def rows(self, name: str, values: torch.Tensor) -> torch.Tensor:
-        """(B, T, width), also of a layer that sees the tokens of all samples in one row."""
+        """(B, T, width) on the layer's device, also of a layer that sees the tokens of all samples in one row."""
         if values.numel() != self.batch * self.steps * values.shape[-1]:
             raise UsageError(
                 f"the gradient of {name} can't be taken sample by sample: it does not see every token of every sample "
                 "once; leave it out by --modules, or use --gradient head"
             )
-        return values.detach().reshape(self.batch, self.steps, values.shape[-1])
+        rows = values.detach().reshape(self.batch, self.steps, values.shape[-1])
+        return rows.to(self.tables[name][0].product.take.device)
 
 
 class _Parts(_Taken):
     """The same by layer, for the check."""
 
-    def __init__(self, tables: dict[str, tuple[MatrixSketch, MatrixSketch]], batch: int, steps: int):
-        super().__init__(tables, batch, steps)
+    def __init__(self, tables: dict[str, tuple[MatrixSketch, MatrixSketch]], batch: int, steps: int, device: str):
+        super().__init__(tables, batch, steps, device)
         self.sketches: dict[str, torch.Tensor] = {}
 
     def add(self, name: str, sketch: torch.Tensor, validation: torch.Tensor) -> None:
