@@ -60,6 +60,31 @@ def test_a_cut_file_is_no_file_of_its_index(tmp_path):
     assert [reject.reason for reject in read_corpus(path, tokens=RULE)[1]] == ["unreadable_index"]
 
 
+def test_half_a_file_of_32_bit_ids_is_none_of_16_bits(tmp_path):
+    path = tmp_path / "a.ds"
+    write_nanotron(path, [[1, 2, 3, EOD], [4, EOD]], "<u4")
+    path.write_bytes(path.read_bytes()[:12])
+    found, (reject,), _ = read_corpus(path, tokens=RULE)
+    assert (found, reject.reason, reject.bytes_lost) == ([], "unreadable_index", 12)
+    assert f"{path}.metadata says that an id takes 4 bytes, and by its size" in reject.detail
+    assert "2 for each: it was cut off" in reject.detail
+    assert "restore them, or move the .ds.metadata away" in reject.detail
+
+
+@pytest.mark.parametrize("first", ["tiny-lm", "", "tiny|lm", "tiny|lm|2", "\0\xff|"])
+def test_metadata_that_says_nothing_of_the_width_is_passed_over(tmp_path, first):
+    path = tmp_path / "a.ds"
+    write_nanotron(path, [[1, EOD]])
+    Path(f"{path}.metadata").write_bytes(first.encode("latin-1") + b"\n2\n0 T\n")
+    assert [d.content.tolist() for d in read_corpus(path, tokens=RULE)[0]] == [[1]]
+
+
+def test_a_file_without_ids_has_no_width(tmp_path):
+    for documents in ([], [[]]):
+        write_nanotron(tmp_path / "a.ds", documents, "<u4")
+        assert all(reject.reason == "empty_document" for reject in read_corpus(tmp_path / "a.ds", tokens=RULE)[1])
+
+
 def test_what_lies_beside_is_no_file_of_its_own(tmp_path):
     write_nanotron(tmp_path / "a.ds", [[1, EOD]])
     assert [path for _, path, _ in list_inputs([str(tmp_path / "*")], None)[1]] == ["a.ds"]

@@ -1,6 +1,8 @@
 """Corpora of token ids from embed to export: the same as those of their texts, and what every pass makes of them."""
 
+import gzip
 import hashlib
+import itertools
 import json
 import re
 
@@ -227,7 +229,7 @@ def test_a_list_leaves_out_documents_and_windows(corpus, replay, tmp_path):
     assert found == {row["sample_id"] for row in rows} - gone
 
 
-@pytest.mark.parametrize("kind", ["nanotron", "npy-uint16", "npy"])
+@pytest.mark.parametrize("kind", ["nanotron", "npy-uint16", "npy", "listed"])
 def test_other_files_of_the_same_ids(corpus, run, tmp_path, monkeypatch, tiny_lm, kind):
     """They give the same rows but for names, and their manifest is verified and read in the same way."""
     path = tmp_path / "corpus/de/0.ds" if kind == "nanotron" else tmp_path / "corpus/de/0.npy"
@@ -240,8 +242,12 @@ def test_other_files_of_the_same_ids(corpus, run, tmp_path, monkeypatch, tiny_lm
         np.save(path, flat)
     else:
         path.write_bytes(flat.tobytes())
+        if kind == "listed":
+            ends = np.cumsum([0, *map(len, ended)]).tolist()
+            lines = "".join(f"{start},{end},id,src,1\n" for start, end in itertools.pairwise(ends))
+            path.with_suffix(".csv.gz").write_bytes(gzip.compress(lines.encode()))
     options = ["--root", str(tmp_path / "corpus"), "--group-by", "path[0]"]
-    named = ["--format", kind] if kind == "npy-uint16" else []
+    named = ["--format", "npy-uint16"] if kind in ("npy-uint16", "listed") else []
     rows = embed(str(path.parent / "*"), tmp_path / "run", tiny_lm, *options, *named)
     of_megatron = pq.read_table(run / "embeddings").filter(pc.field("shard_id") == 0)
     for name in ("row_index", "window", "char_start", "token_start", "token_count", "n_tokens", "content_hash"):

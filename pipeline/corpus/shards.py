@@ -7,6 +7,7 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from cptsel.pipeline import io
+from cptsel.pipeline.corpus.formats.base import CorpusFormat
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
 from cptsel.pipeline.corpus.forward import Followed
 from cptsel.pipeline.corpus.listing import list_inputs, would_find
@@ -52,7 +53,7 @@ def inventory(
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}")
     format, compression = file_format(path, named)
-    companion = _companion(FORMATS[format].companion(uri), digests and f"{digests}-companion")
+    companion = _companion(FORMATS[format], uri, digests and f"{digests}-companion")
     options = ReadOptions(block_bytes=block_bytes, tokens=tokens or TokenRule())
     finder = FORMATS[format].finder(options, compression, companion)
     shard = Shard(shard_id, uri, path, format, compression, size, "", None, digests, companion)
@@ -68,13 +69,16 @@ def inventory(
     return shard
 
 
-def _companion(uri: str | None, digests: str) -> Companion | None:
-    if uri is None:
+def _companion(format: CorpusFormat, uri: str, digests: str) -> Companion | None:
+    beside = format.companion(uri)
+    if beside is None:
         return None
-    if not io.exists(uri):
-        raise OSError(f"can't be read without {uri}, which is missing")
-    with io.open_read(uri) as handle:
-        return Companion(uri, *_hashed(handle, digests), digests)
+    if not io.exists(beside):
+        if not format.needs_companion:
+            return None
+        raise OSError(f"can't be read without {beside}, which is missing")
+    with io.open_read(beside) as handle:
+        return Companion(beside, *_hashed(handle, digests), digests)
 
 
 def _hashed(

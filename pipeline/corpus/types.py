@@ -75,7 +75,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """A file beside a shard without which it can't be read, such as the ``.idx`` of a ``.bin``; as for a Shard."""
+    """A file beside a shard that says where its documents lie, such as the ``.idx`` of a ``.bin``; as for a Shard."""
 
     uri: str
     bytes: int

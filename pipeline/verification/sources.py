@@ -42,9 +42,10 @@ class CheckSource:
 
     def __call__(self, task: SourceTask) -> list[Any]:
         problems = Problems()
-        companion = FORMATS[task.shard["format"]].companion(task.uri)
+        format = FORMATS[task.shard["format"]]
+        companion = format.companion(task.uri)
         files = [(task.uri, task.shard["sha256"], task.shard["bytes"])]
-        if companion is not None:
+        if companion is not None and (format.needs_companion or task.shard.get("companion_sha256")):
             files.append((companion, task.shard.get("companion_sha256"), task.shard.get("companion_bytes")))
         there = [_check_file(*file, problems) for file in files]
         if all(there):

@@ -41,6 +41,7 @@ class CorpusFormat(ABC):
         compressions: those that may stand around it: ``gzip``, ``zstd``.
         holds_ids: whether its documents are token ids, and not texts.
         needs_offsets: whether rows are found again by their byte offsets alone.
+        needs_companion: whether a file can't be read without its companion, where the format has any.
     """
 
     name: ClassVar[str]
@@ -48,9 +49,10 @@ class CorpusFormat(ABC):
     compressions: ClassVar[tuple[str, ...]] = ()
     holds_ids: ClassVar[bool] = False
     needs_offsets: ClassVar[bool] = False
+    needs_companion: ClassVar[bool] = True
 
     def companion(self, uri: str) -> str | None:
-        """The file beside one of the format without which it can't be read; None where it stands alone."""
+        """The file beside one of the format that says where its documents lie; None where it stands alone."""
         return None
 
     def beside(self, uri: str) -> set[str]:

@@ -1,6 +1,8 @@
 """``.ds`` and ``.ds.index`` of datatrove, which nanotron trains on: ids alone, and where each document ends.
 
-The index is the ends of all documents in ids, u64. Ids are u16 or u32; the size of the file tells which.
+The index is the ends of all documents in ids, u64. Ids are u16 or u32; the size of the file tells which, and so does
+the first line of ``.ds.metadata``, ``TOKENIZER|BYTES``, where it is there. A file of u32 that was cut in half is as
+long as one of u16.
 """
 
 from typing import BinaryIO, ClassVar
@@ -15,7 +17,7 @@ _KINDS = (np.dtype("<u2"), np.dtype("<u4"))
 
 
 class Nanotron(IndexedTokens):
-    """``.ds`` files with a ``.ds.index`` beside each; ``.ds.metadata`` and ``.ds.loss`` are not needed."""
+    """``.ds`` files with a ``.ds.index`` beside each; ``.ds.metadata`` need not be there, ``.ds.loss`` is not read."""
 
     name: ClassVar[str] = "nanotron"
     suffixes: ClassVar[tuple[str, ...]] = (".ds",)
@@ -28,6 +30,22 @@ class Nanotron(IndexedTokens):
 
     def index(self, companion: BinaryIO, size: int) -> TokenIndex:
         return NanotronIndex(companion, size)
+
+    def check(self, companion: str, index: TokenIndex) -> None:
+        from cptsel.pipeline import io
+
+        beside = companion.removesuffix(".index") + ".metadata"
+        if not io.exists(beside):
+            return
+        first = io.read_bytes(beside).partition(b"\n")[0].decode(errors="replace")
+        _, bar, width = first.rpartition("|")
+        if not bar or not width.strip().isdecimal() or int(width) == index.dtype.itemsize:
+            return
+        last = index.places(max(0, index.documents - 1), min(1, index.documents))
+        if (last.starts + last.counts).any():  # a file without ids is as long in either
+            what = f"{beside} says that an id takes {int(width)} bytes, and by its size and the .ds.index the file has "
+            what += f"{index.dtype.itemsize} for each: it was cut off, or these files are not of each other"
+            raise Damage("unreadable_index", f"{what}; restore them, or move the .ds.metadata away if it is wrong")
 
 
 class NanotronIndex(TokenIndex):

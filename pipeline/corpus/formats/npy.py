@@ -1,10 +1,15 @@
 """Flat arrays of token ids, as OLMo has them: ``.npy`` of numpy, or the numbers alone, whose type must be named.
 
-Nothing says where documents lie: each ends with the end-of-document id. So the file is searched for that id when the
-inventory is taken, and each block once more; documents are known again by their bytes.
+Dolma writes a ``.csv.gz`` beside each, and so does OLMo-core: a line a document, without a header, which begins with
+the first of its ids and the one past its last; its name, source and line may follow. Where there is none, each document
+ends with the end-of-document id. So the file is searched for that id when the inventory is taken, and each block once
+more. Documents are known again by their bytes.
 """
 
+import gzip
 import io as bytes_io
+import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, ClassVar
@@ -23,11 +28,13 @@ from cptsel.pipeline.corpus.formats.tokens import (
     token_blocks,
     unreadable_block,
 )
+from cptsel.pipeline.corpus.opening import opened
 from cptsel.pipeline.corpus.types import Block, Companion, Damage, DocumentBlock, ReadOptions, Shard
 
 _MAGIC = b"\x93NUMPY"
 _HEAD = 1 << 16  # in which a header must end
 _AT_ONCE = 1 << 20  # bytes that are searched at a time
+_REMEDY = "restore it, or move it away, so that documents are told by the id that ends them"
 
 
 class Npy(CorpusFormat):
@@ -37,15 +44,22 @@ class Npy(CorpusFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".npy",)
     holds_ids: ClassVar[bool] = True
     needs_offsets: ClassVar[bool] = True
+    needs_companion: ClassVar[bool] = False
     raw: ClassVar[str | None] = None  # number type of files without a header
 
+    def companion(self, uri: str) -> str:
+        return os.path.splitext(uri)[0] + ".csv.gz"
+
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
-        return _EndFinder(options, self.raw)
+        return _EndFinder(options, self.raw, companion)
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         part = None if block == UNREADABLE else block
         try:
-            found = _searched(SoughtSpans(handle), self.raw, options.tokens.eod, part)
+            if shard.companion is None:
+                found: TokenIndex = _searched(SoughtSpans(handle), self.raw, options.tokens.eod, part)
+            else:
+                found = _listed(SoughtSpans(handle), self.raw, shard.companion)
         except Damage as damage:
             return unreadable_block(shard, block, options, damage)
         return read_token_block(handle, shard, block, options, found)
@@ -131,6 +145,72 @@ def _layout(head: bytes, size: int, raw: str | None) -> tuple[np.dtype, int]:
     return dtype, start
 
 
+def _listed(spans: SoughtSpans, raw: str | None, companion: Companion) -> "_Listed":
+    """The documents of a file by the ``.csv.gz`` beside it. Raises Damage: unreadable_index."""
+    dtype, start = _layout(spans.at(0, _HEAD), spans.end(0), raw)
+    with opened(companion) as handle:
+        return _Listed(handle, dtype, start, spans.end(0))
+
+
+class _Listed(TokenIndex):
+    """An open ``.csv.gz``.
+
+    Args:
+        handle: at its start.
+        dtype: of the ids.
+        start, end: bytes of the file between which they lie.
+
+    Raises:
+        Damage: unreadable_index.
+    """
+
+    def __init__(self, handle: BinaryIO, dtype: np.dtype, start: int, end: int) -> None:
+        places = _places(handle)
+        bounds = np.concatenate([np.zeros(1, np.int64), places[:, 1]])
+        wrong = np.flatnonzero((places[:, 0] != bounds[:-1]) | (places[:, 1] < places[:, 0]))
+        if len(wrong):
+            what = f"in line {wrong[0] + 1:,} of the .csv.gz a document does not follow the one before it; {_REMEDY}"
+            raise Damage("unreadable_index", what)
+        there = (end - start) // dtype.itemsize
+        if bounds[-1] != there:
+            what = (
+                f"the .csv.gz tells of {bounds[-1]:,} ids, and the file has {there:,} of {dtype}: it was cut off, or "
+            )
+            raise Damage("unreadable_index", f"{what}--format names another type; mend that, or the .csv.gz: {_REMEDY}")
+        self.dtype, self.documents, self._start, self._bounds = dtype, len(places), start, bounds
+
+    def places(self, first: int, count: int) -> Places:
+        bounds = self._bounds[first : first + count + 1]
+        return Places(self._start + bounds[:-1] * self.dtype.itemsize, np.diff(bounds))
+
+
+def _places(handle: BinaryIO) -> np.ndarray:
+    """First id of each document of a ``.csv.gz`` and the one past its last, (n, 2) int64. Raises Damage."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    names = ["f0", "f1"]  # as pyarrow calls columns without a header
+    found = [np.empty((0, 2), np.int64)]
+    try:
+        with gzip.open(handle) as lines:
+            if not lines.peek(1):
+                return found[0]
+            read = csv.open_csv(
+                lines,
+                csv.ReadOptions(autogenerate_column_names=True, use_threads=False),
+                csv.ParseOptions(newlines_in_values=True),
+                csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.int64())),
+            )
+            for batch in read:
+                if any(column.null_count for column in batch.columns):
+                    raise ValueError("a line has no places")
+                found.append(np.stack([column.to_numpy() for column in batch.columns], axis=1))
+    except (ValueError, KeyError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # ArrowInvalid is a ValueError
+        what = f"the .csv.gz does not say where documents lie ({str(error)[:100]}); {_REMEDY}"
+        raise Damage("unreadable_index", what) from error
+    return np.concatenate(found)
+
+
 class _Searched(TokenIndex):
     """Documents between two places of a file, which are found by their ends.
 
@@ -159,10 +239,10 @@ class _Searched(TokenIndex):
 
 
 class _EndFinder:
-    """Blocks of documents, which are found by their ends once the file is hashed."""
+    """Blocks of documents, which are found by the companion, or by their ends once the file is hashed."""
 
-    def __init__(self, options: ReadOptions, raw: str | None) -> None:
-        self._options, self._raw = options, raw
+    def __init__(self, options: ReadOptions, raw: str | None, companion: Companion | None) -> None:
+        self._options, self._raw, self._companion = options, raw, companion
 
     def feed(self, chunk: bytes) -> None:
         pass
@@ -170,6 +250,8 @@ class _EndFinder:
     def finish(self, handle: BinaryIO) -> tuple[Block, ...]:
         spans = SoughtSpans(handle)
         try:
+            if self._companion is not None:
+                return token_blocks(_listed(spans, self._raw, self._companion), self._options.block_bytes)
             found = _searched(spans, self._raw, self._options.tokens.eod)
         except Damage:
             return (UNREADABLE,)

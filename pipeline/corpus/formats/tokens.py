@@ -112,6 +112,9 @@ class IndexedTokens(CorpusFormat):
     def index(self, companion: BinaryIO, size: int) -> TokenIndex:
         """The index in an open companion of a file of so many bytes. Raises Damage: unreadable_index."""
 
+    def check(self, companion: str, index: TokenIndex) -> None:
+        """Hold an index against what lies beside its file, the companion apart. Raises Damage: unreadable_index."""
+
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
         assert companion is not None
         return _IndexFinder(self, options.block_bytes, companion)
@@ -122,7 +125,8 @@ class IndexedTokens(CorpusFormat):
             try:
                 index = self.index(companion, shard.bytes)
                 if block == UNREADABLE:
-                    token_blocks(index, options.block_bytes)  # raises what the inventory has met
+                    self.check(shard.companion.uri, index)  # raises what the inventory has met
+                    token_blocks(index, options.block_bytes)
                 return read_token_block(handle, shard, block, options, index)
             except Damage as damage:
                 return unreadable_block(shard, block, options, damage)
@@ -160,7 +164,9 @@ class _IndexFinder:
     def finish(self, handle: BinaryIO) -> tuple[Block, ...]:
         with opened(self._companion) as companion:
             try:
-                return token_blocks(self._format.index(companion, handle.tell()), self._block_bytes)
+                index = self._format.index(companion, handle.tell())
+                self._format.check(self._companion.uri, index)
+                return token_blocks(index, self._block_bytes)
             except Damage:
                 return (UNREADABLE,)
 
