@@ -5,14 +5,17 @@
 
 Exact per-sample gradients of some windows are made by autograd: of the head, of the body (all linear layers below it),
 and of both, mixed as ``embed --gradient head+body`` mixes them. CRAIG and gradient matching choose by the sketches, at
-every ``--k``, and by the exact gradients themselves (in coordinates in which inner products are the same). Both choices
-are judged by the exact gradients:
+every ``--k``, and by the exact gradients themselves (in coordinates in which inner products are the same; k is null).
+Each choice is judged by the exact gradients of its own kind (``own``), and by those of head and body as they are, which
+is the gradient of all linear layers (``full``):
 
 - *coverage*: the share of the exact choice's gain over random picks, in mean distance of unit directions;
-- *matching*: the residual of the sketched choice, with its weights, over that of the exact choice; 1 is as good.
+- *matching*: the residual of the choice, with its weights, over that of the exact choice; 1 is as good.
 
-Windows are cut into ``--draws`` random halves, and the intervals are the 2.5 and 97.5 percentiles of what these give.
-One JSON line a gradient and k. Takes 4 bytes a parameter and window of memory.
+The windows are cut into ``--draws`` random halves, and the intervals are the 2.5 and 97.5 percentiles of what these
+give. (A bootstrap would draw some windows twice, which then cover each other; a random half of n varies about a mean of
+all as much as a bootstrap sample of n does.) One JSON line a gradient and k. Takes 4 bytes a parameter and window of
+memory.
 """
 
 from __future__ import annotations
@@ -67,10 +70,18 @@ def main() -> None:
     head, body = exact_grams(model, windows)
     mixing = tuple(1 / float(np.sqrt(np.mean(np.diag(gram) / tokens**2))) for gram in (head, body))
     grams = {"head": head, "body": body, "head+body": mixing[0] ** 2 * head + mixing[1] ** 2 * body}
+    draws = list(halves(len(windows), args.draws))
+    full = Judge(head + body, tokens, draws, args.budget)
     for kind, gram in grams.items():
-        for k in args.k:
-            found = sketches(model, windows, kind, k, (mixing[0], mixing[1]))
-            print(json.dumps(compare(gram, *found, tokens, args) | {"gradient": kind, "k": k}), flush=True)
+        own = Judge(gram, tokens, draws, args.budget)
+        for k in [*args.k, None]:
+            if k is None:
+                g = v = coordinates(gram)
+            else:
+                g, v = sketches(model, windows, kind, k, (mixing[0], mixing[1]))
+            kept = compare(g, v, {"own": own, "full": full}, tokens)
+            facts = {"gradient": kind, "k": k, "windows": len(windows), "draws": args.draws, "budget": args.budget}
+            print(json.dumps(facts | kept), flush=True)
 
 
 def exact_grams(model: FrozenModel, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -109,30 +120,50 @@ def sketches(
     return torch.cat([row.sketch for row in rows]).numpy(), torch.cat([row.validation for row in rows]).numpy()
 
 
-def compare(
-    gram: np.ndarray, sketch: np.ndarray, validation: np.ndarray, tokens: np.ndarray, args: argparse.Namespace
-) -> dict[str, object]:
-    """Shares and ratios over random halves of the windows: median and interval."""
-    kept: dict[str, list[float]] = {"coverage": [], "matching": []}
-    for seed, rows in enumerate(halves(len(gram), args.draws)):
-        part, n = gram[np.ix_(rows, rows)], tokens[rows]
-        exact = coordinates(part)
-        budget = max(2, round(args.budget * len(rows)))
-        unit = part / np.sqrt(np.outer(np.diag(part), np.diag(part)))
-        distance = np.sqrt(np.maximum(0, 2 - 2 * unit))
-        random = np.random.default_rng(seed)
-        by_chance = np.mean([covered(distance, random.choice(len(rows), budget, replace=False)) for _ in range(200)])
-        gains = [by_chance - covered(distance, cover(x, budget)) for x in (sketch[rows], exact)]
-        kept["coverage"].append(float(gains[0] / gains[1]))
-        residuals = [
-            residual(part, *matched(x, v, n, budget)) for x, v in ((sketch[rows], validation[rows]), (exact,) * 2)
-        ]
-        kept["matching"].append(float(residuals[0] / residuals[1]))
-    found: dict[str, object] = {"windows": len(gram), "draws": args.draws, "budget": args.budget}
-    for name, values in kept.items():
-        low, middle, high = np.percentile(values, [2.5, 50, 97.5])
-        found[name] = {"median": round(middle, 4), "low": round(low, 4), "high": round(high, 4)}
-    return found
+class Judge:
+    """What choosing by exact gradients reaches, in each draw.
+
+    Args:
+        gram: inner products (n, n) of the gradients.
+        tokens: (n,) predicted tokens.
+        draws: rows of each draw.
+        share: of the rows that is chosen.
+    """
+
+    def __init__(self, gram: np.ndarray, tokens: np.ndarray, draws: list[np.ndarray], share: float) -> None:
+        self.draws, self.budget = draws, max(2, round(share * len(draws[0])))
+        self.parts = [gram[np.ix_(rows, rows)] for rows in draws]
+        self.distances, self.by_chance, self.gains, self.residuals = [], [], [], []
+        for seed, (rows, part) in enumerate(zip(draws, self.parts, strict=True)):
+            random = np.random.default_rng(seed)
+            unit = part / np.sqrt(np.outer(np.diag(part), np.diag(part)))
+            distance = np.sqrt(np.maximum(0, 2 - 2 * unit))
+            chance = [covered(distance, random.choice(len(rows), self.budget, replace=False)) for _ in range(200)]
+            self.distances.append(distance)
+            self.by_chance.append(float(np.mean(chance)))
+            exact = coordinates(part)
+            self.gains.append(self.by_chance[-1] - covered(distance, cover(exact, self.budget)))
+            self.residuals.append(residual(part, *matched(exact, exact, tokens[rows], self.budget)))
+
+
+def compare(x: np.ndarray, v: np.ndarray, judges: dict[str, Judge], tokens: np.ndarray) -> dict[str, object]:
+    """Shares and ratios over the draws, median and interval, of choices by sketches (n, k) and (n, k'), by judge."""
+    kept: dict[str, dict[str, list[float]]] = {name: {"coverage": [], "matching": []} for name in judges}
+    one = next(iter(judges.values()))
+    for d, rows in enumerate(one.draws):
+        picks = cover(x[rows], one.budget)
+        match = matched(x[rows], v[rows], tokens[rows], one.budget)
+        for name, judge in judges.items():
+            gain = judge.by_chance[d] - covered(judge.distances[d], picks)
+            kept[name]["coverage"].append(gain / judge.gains[d])
+            kept[name]["matching"].append(residual(judge.parts[d], *match) / judge.residuals[d])
+    return {name: {what: interval(values) for what, values in some.items()} for name, some in kept.items()}
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Median, and the 2.5 and 97.5 percentiles."""
+    low, middle, high = np.percentile(values, [2.5, 50, 97.5])
+    return {"median": round(middle, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def halves(n: int, draws: int) -> Iterator[np.ndarray]:
