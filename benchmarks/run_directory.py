@@ -46,6 +46,7 @@ from cptsel.schemas.arrow import (
     RUN_VERSION,
     SAMPLES,
     UNITS,
+    VISITS,
     embeddings_schema,
 )
 
@@ -203,7 +204,10 @@ def make_replay(directory: Path, shards: int, rows: int, work: Path) -> None:
     fields = {**{name: table[name] for name in table.column_names if name in REPLAY_SHARDS.names}, **more}
     pairs = [(fields[field.name], field) for field in REPLAY_SHARDS]
     arrays = [a if isinstance(a, pa.ChunkedArray) else pa.array(a, f.type) for a, f in pairs]
-    io.write_parquet(str(directory / SHARDS), pa.Table.from_arrays(arrays, schema=REPLAY_SHARDS))
+    table = pa.Table.from_arrays(arrays, schema=REPLAY_SHARDS)
+    visit = {"phase": 0, "t": 40.0 * rows, "samples": [rows], "tokens": [40 * rows]}
+    visits = [[visit | {"x": rows * (1.0 + shard % 7)}] for shard in range(shards)]
+    io.write_parquet(str(directory / SHARDS), table.append_column(VISITS, pa.array(visits, VISITS.type)))
     body = {k: v for k, v in manifest.header.items() if k not in ("format", "spec_version", "manifest_id", "files")}
     finish_manifest(str(directory), body, "", {"seconds": 0.0})  # type: ignore[arg-type]
 

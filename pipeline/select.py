@@ -81,8 +81,10 @@ def select(
         io.delete_tree(steps.work)
         counted, selected = _select_phases(config, task, steps)
         output.begin(to_yaml(config))  # what --overwrite replaces is deleted only after all is chosen
-        write_samples(config.out, [(done.work, done.weighted) for done in selected], config.method)
-        write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, [done.weighted for done in selected])
+        phases = [(done.work, done.weighted) for done in selected]
+        visits = write_samples(config.out, phases, config.method, config.realisation)
+        weighted = [done.weighted for done in selected]
+        write_shards(config.out, task.phases[0].runs.shards, selected[0].plan, weighted, visits)
         if not config.skip_residuals:
             selected = [_measured(config, done, steps) for done in selected]
         header = manifest_header(config, selected, task.weighing, task.reader.exclude, task.new)

@@ -203,6 +203,29 @@ REPLAY_SHARDS = pa.schema(
     ]
 )
 
+# Behind REPLAY_SHARDS, but for manifests of older releases: what each phase plays of the shard, so that an order need
+# not read its samples; a phase that plays nothing of it is left out. c is what counts in the loss: repeat, or
+# loss_weight where that realises the weights.
+VISITS = pa.field(
+    "visits",
+    pa.list_(
+        pa.field(
+            "element",
+            pa.struct(
+                [
+                    pa.field("phase", pa.int16(), nullable=False),
+                    pa.field("x", pa.float64(), nullable=False),  # Σ c * grad_norm
+                    pa.field("t", pa.float64(), nullable=False),  # Σ c * n_tokens
+                    # of pass 1, 2, ...: samples with repeat >= pass, and their Σ n_tokens
+                    pa.field("samples", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False),
+                    pa.field("tokens", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False),
+                ]
+            ),
+            nullable=False,
+        )
+    ),
+)
+
 # data/**.parquet of an export: one row a play, in the order of play.
 PLAYS = pa.schema(
     [

@@ -110,9 +110,13 @@ class Manifest:
         found = ((_SCHEDULE.fullmatch(name), name) for name in self.header["files"])
         return dict(sorted(((int(match[1]), int(match[2])), name) for match, name in found if match))
 
-    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def data(self, name: str) -> bytes:
         """One of the data files, which must be the one that was written (see ``read_data_file``)."""
-        return parse_table(read_data_file(self.path(name), self.header["files"][name]["sha256"]), columns)
+        return read_data_file(self.path(name), self.header["files"][name]["sha256"])
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Rows of one of the data files."""
+        return parse_table(self.data(name), columns)
 
     def shards(self) -> pa.Table:
         """The table of shards (schemas.arrow.REPLAY_SHARDS)."""

@@ -1,15 +1,22 @@
-"""What a trainer visits: the (shard, pass) pairs of every phase, tallied from a manifest's sample files."""
+"""What a trainer visits: the (shard, pass) pairs of every phase.
+
+They are tallied when samples are written, and stand in the column ``visits`` of ``shards.parquet``: planning need not
+open a file a shard. Manifests of older releases lack it, and are tallied from their samples.
+"""
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from cptsel.pipeline.artifacts.manifest import Manifest, samples_name
+from cptsel.pipeline.artifacts.manifest import SHARDS, Manifest, parse_table
 from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.errors import VerificationError
+from cptsel.schemas.arrow import VISITS
 
 _PLAYED_COLUMNS = ["phase", "repeat", "loss_weight", "n_tokens", "grad_norm"]
 
@@ -33,47 +40,98 @@ class PhaseVisits:
 
 
 def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[int, PhaseVisits]:
-    """What every phase plays, from one reading of each samples file.
+    """What every phase plays, as ``shards.parquet`` says or, where it does not, from one reading of each samples file.
 
     Raises:
         VerificationError: a file's bytes are not those the manifest names.
     """
-    rows: dict[int, list[tuple[Any, ...]]] = {phase: [] for phase in manifest.phases}
-    files = manifest.sample_files()
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for done, tallies in enumerate(pool.map(lambda key: list(_tally_file(manifest, key)), files), 1):
-            for phase, *row in tallies:
-                rows[phase].append(tuple(row))
-            if progress:
-                progress(done, len(files), "shards")
-    return {phase: _visits(found) for phase, found in rows.items()}
+    ids, stored = stored_visits(manifest)
+    if stored is None:
+        found = _tally_files(manifest, progress)
+        ids, stored = np.asarray(list(found), dtype=np.int32), pa.array(found.values(), VISITS.type)
+    return _by_phase(manifest, ids, stored)
 
 
-def _tally_file(manifest: Manifest, shard_id: int) -> Iterator[tuple[Any, ...]]:
-    """(phase, shard_id, x, t, samples by pass, tokens by pass) of one samples file, for phases that play from it."""
-    table = manifest.table(samples_name(shard_id), _PLAYED_COLUMNS)
-    phases, repeat, n_tokens = (table[column].to_numpy().astype(np.int64) for column in ("phase", "repeat", "n_tokens"))
-    counts = table["loss_weight"].to_numpy() if manifest.realisation == "loss" else repeat.astype(np.float64)
-    x, t = counts * table["grad_norm"].to_numpy().astype(np.float64), counts * n_tokens
+def stored_visits(manifest: Manifest) -> tuple[np.ndarray, pa.Array | None]:
+    """Ids (s,) int32 of the shards in ``shards.parquet``, and their ``visits``; None in a manifest without them."""
+    data = manifest.data(SHARDS)
+    there = VISITS.name in pq.read_schema(pa.BufferReader(data)).names
+    table = parse_table(data, ["shard_id", *([VISITS.name] if there else [])])
+    ids = table["shard_id"].to_numpy().astype(np.int32)
+    if not there or table[VISITS.name].null_count:
+        return ids, None
+    return ids, table[VISITS.name].combine_chunks()
+
+
+def tally(samples: pa.Table, realisation: str) -> list[dict[str, Any]]:
+    """What each phase plays of one samples file: the shard's ``visits`` (schemas.arrow.VISITS).
+
+    Args:
+        samples: rows of SAMPLES, or those columns of it that count.
+        realisation: how weights are realised.
+    """
+    phases, repeat, n_tokens = (samples[name].to_numpy().astype(np.int64) for name in ("phase", "repeat", "n_tokens"))
+    counts = samples["loss_weight"].to_numpy() if realisation == "loss" else repeat.astype(np.float64)
+    x, t = counts * samples["grad_norm"].to_numpy().astype(np.float64), counts * n_tokens
+    found = []
     for phase in np.unique(phases).tolist():
         mine = (phases == phase) & (repeat > 0)
         if mine.any():
-            passes = range(1, int(repeat[mine].max()) + 1)
-            samples = [int((repeat[mine] >= number).sum()) for number in passes]
-            tokens = [int(n_tokens[mine & (repeat >= number)].sum()) for number in passes]
-            yield phase, shard_id, math.fsum(x[mine]), math.fsum(t[mine]), samples, tokens
+            passes = [mine & (repeat >= number) for number in range(1, int(repeat[mine].max()) + 1)]
+            found.append(
+                {
+                    "phase": phase,
+                    "x": math.fsum(x[mine]),
+                    "t": math.fsum(t[mine]),
+                    "samples": [int(played.sum()) for played in passes],
+                    "tokens": [int(n_tokens[played].sum()) for played in passes],
+                }
+            )
+    return found
 
 
-def _visits(rows: list[tuple[Any, ...]]) -> PhaseVisits:
-    ids, x, t, samples, tokens = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    counts = np.asarray([len(by_pass) for by_pass in samples], dtype=np.int64)
-    shard = np.repeat(np.arange(len(counts)), counts)
-    return PhaseVisits(
-        ids=np.asarray(ids, dtype=np.int32),
-        x=np.asarray(x, dtype=np.float64),
-        t=np.asarray(t, dtype=np.float64),
-        shard=shard,
-        passes=(np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts) + 1).astype(np.int16),
-        samples=np.asarray([count for by_pass in samples for count in by_pass], dtype=np.int64),
-        tokens=np.asarray([count for by_pass in tokens for count in by_pass], dtype=np.int64),
-    )
+def _tally_files(manifest: Manifest, progress: Progress | None) -> dict[int, list[dict[str, Any]]]:
+    """``tally`` of every samples file, by shard_id."""
+    files, found = manifest.sample_files(), {}
+
+    def tally_file(name: str) -> list[dict[str, Any]]:
+        return tally(manifest.table(name, _PLAYED_COLUMNS), manifest.realisation)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        tallies = pool.map(tally_file, files.values())
+        for done, (shard_id, visits) in enumerate(zip(files, tallies, strict=True), 1):
+            found[shard_id] = visits
+            if progress:
+                progress(done, len(files), "shards")
+    return found
+
+
+def _by_phase(manifest: Manifest, ids: np.ndarray, visits: pa.Array) -> dict[int, PhaseVisits]:
+    """The visits of shards with these ids, as arrays: a manifest may have a million shards."""
+    if not visits.type.equals(VISITS.type):
+        what = f"its visits are {visits.type}, not {VISITS.type}"
+        raise VerificationError(f"{manifest.path(SHARDS)}: {what}; restore the manifest or make it again")
+    of_shard = np.repeat(ids, visits.value_lengths().to_numpy())
+    phase, x, t, samples, tokens = visits.flatten().flatten()
+    counts = samples.value_lengths().to_numpy()
+    if (counts != tokens.value_lengths().to_numpy()).any() or (counts == 0).any():
+        raise VerificationError(f"{manifest.path(SHARDS)}: its visits do not fit together; run cptsel verify")
+    starts = np.cumsum(counts) - counts
+    samples, tokens = samples.flatten().to_numpy(), tokens.flatten().to_numpy()
+    found = {}
+    for number in manifest.phases:
+        mine = np.flatnonzero(phase.to_numpy() == number)
+        mine = mine[np.argsort(of_shard[mine], kind="stable")]
+        shard = np.repeat(np.arange(len(mine)), counts[mine])
+        within = np.arange(len(shard)) - np.repeat(np.cumsum(counts[mine]) - counts[mine], counts[mine])
+        place = starts[mine][shard] + within
+        found[number] = PhaseVisits(
+            ids=of_shard[mine],
+            x=x.to_numpy()[mine],
+            t=t.to_numpy()[mine],
+            shard=shard,
+            passes=(within + 1).astype(np.int16),
+            samples=samples[place],
+            tokens=tokens[place],
+        )
+    return found

@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
+from cptsel.pipeline.artifacts.visits import tally
 from cptsel.pipeline.corpus.texts import unreadable
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.hashing import doc_key, sample_id
 from cptsel.pipeline.verification.totals import Totals, add_file, check_totals
-from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, check_schema
+from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, VISITS, check_schema
 
 _FINITE = sys.float_info.max
 _TINY = math.nextafter(0, 1)
@@ -35,13 +36,18 @@ def check_samples(manifest: Manifest, problems: Problems, progress: Progress | N
     for done, (shard_id, name) in enumerate(files.items(), 1):
         table = read_table(manifest, name, SAMPLES, problems)
         if table is not None and shard_id in shards:
+            before = problems.total
             _check_rows(manifest, name, shards[shard_id], table, problems)
+            if problems.total == before:
+                _check_visits(shards[shard_id], tally(table, manifest.realisation), problems)
             add_file(name, shard_id, table, totals)
             tables += 1
         elif table is not None and shards:
             problems.add(name, None, f"shard {shard_id} is not in {SHARDS}")
         if progress:
             progress(done, len(files), "files of samples")
+    for shard_id in shards.keys() - files.keys():
+        _check_visits(shards[shard_id], [], problems)
     _check_unique_ids(totals, problems)
     if tables == len(files):
         check_totals(manifest, shards, totals, problems)
@@ -80,6 +86,13 @@ def _read_shards(manifest: Manifest, problems: Problems) -> dict[int, dict[str, 
         if problem := unreadable(shard["format"], shard["compression"]):
             problems.add(SHARDS, row, problem)
     return shards
+
+
+def _check_visits(shard: dict[str, Any], played: list[dict[str, Any]], problems: Problems) -> None:
+    """The visits of a shard, where ``shards.parquet`` has them, are what its samples play."""
+    said = shard.get(VISITS.name)
+    if said is not None and said != played:
+        problems.add(SHARDS, None, f"visits of shard {shard['shard_id']} are not what its samples play")
 
 
 def _check_rows(manifest: Manifest, name: str, shard: dict[str, Any], table: pa.Table, problems: Problems) -> None:

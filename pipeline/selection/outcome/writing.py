@@ -1,7 +1,8 @@
 """Writing what was selected: the samples and shards of a manifest (docs/design.md, Replay manifest)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import SHARDS, samples_name
 from cptsel.pipeline.artifacts.run import RunShard
+from cptsel.pipeline.artifacts.visits import tally
 from cptsel.pipeline.selection.outcome.weighting import Weighted
 from cptsel.pipeline.selection.picks import list_picks
 from cptsel.pipeline.selection.plan import Plan
@@ -19,6 +21,7 @@ from cptsel.schemas.arrow import (
     REPLAY_SHARDS,
     RUN_SHARDS,
     SAMPLES,
+    VISITS,
     with_companions,
 )
 
@@ -28,26 +31,35 @@ _OF_SOURCE = [
 ]
 
 
-def write_samples(out: str, phases: Sequence[tuple[str, Weighted]], method: str) -> None:
+def write_samples(
+    out: str, phases: Sequence[tuple[str, Weighted]], method: str, realisation: str
+) -> dict[int, list[dict[str, Any]]]:
     """Write ``samples/<shard>.parquet`` for every shard with picks, phase after phase in corpus order.
 
     Args:
         out: the manifest.
         phases: directory with the picks of each phase, and their weights.
         method: its name.
+        realisation: how weights are realised.
+
+    Returns:
+        What each phase plays of each shard (see artifacts.visits.tally), by shard_id.
     """
     files = [list_picks(work) for work, _ in phases]
 
-    def write(shard_id: int) -> None:
+    def write(shard_id: int) -> list[dict[str, Any]]:
         tables = [
             _samples_table(io.read_parquet(found[shard_id]), weighted, slice(*weighted.offsets[shard_id]), method)
             for found, (_, weighted) in zip(files, phases, strict=True)
             if shard_id in found
         ]
-        io.write_parquet(io.join(out, samples_name(shard_id)), _one_dictionary(pa.concat_tables(tables)))
+        rows = _one_dictionary(pa.concat_tables(tables))
+        io.write_parquet(io.join(out, samples_name(shard_id)), rows)
+        return tally(rows, realisation)
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(write, sorted(set().union(*files))))
+        shards = sorted(set().union(*files))
+        return dict(zip(shards, pool.map(write, shards), strict=True))
 
 
 def _samples_table(picks: pa.Table, weighted: Weighted, part: slice, method: str) -> pa.Table:
@@ -75,8 +87,17 @@ def _one_dictionary(rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=SAMPLES)
 
 
-def write_shards(out: str, shards: Sequence[RunShard], plan: Plan, phases: Sequence[Weighted]) -> None:
-    """Write ``shards.parquet``: every shard of the runs, also those without a pick, with the picks of all phases."""
+def write_shards(
+    out: str,
+    shards: Sequence[RunShard],
+    plan: Plan,
+    phases: Sequence[Weighted],
+    visits: Mapping[int, list[dict[str, Any]]],
+) -> None:
+    """Write ``shards.parquet``: every shard of the runs, also those without a pick, with the picks of all phases.
+
+    ``visits`` is what ``write_samples`` returned.
+    """
     population = plan.by_shard()
     rows = []
     for shard in shards:
@@ -96,6 +117,8 @@ def write_shards(out: str, shards: Sequence[RunShard], plan: Plan, phases: Seque
                 "replay_tokens": sum(
                     int(weighted.repeat[part].astype(np.int64) @ weighted.n_tokens[part]) for weighted, part in parts
                 ),
+                VISITS.name: visits.get(shard.shard_id, []),
             }
         )
-    io.write_parquet(io.join(out, SHARDS), pa.Table.from_pylist(rows, with_companions(REPLAY_SHARDS, rows)))
+    schema = with_companions(REPLAY_SHARDS, rows).append(VISITS)
+    io.write_parquet(io.join(out, SHARDS), pa.Table.from_pylist(rows, schema))
