@@ -2,13 +2,13 @@
 
     python benchmarks/run_directory.py --shards 1000 10000 100000
     python benchmarks/run_directory.py --shards 100000 --blocks 10 --hollow --only inspect
-    python benchmarks/run_directory.py --shards 1000000 --only order
+    python benchmarks/run_directory.py --shards 1000000 --hollow --only order
 
 Makes embedding runs of so many shards, of a few samples with tiny sketches, and manifests of so many shards, through
 the writers of cptsel; then runs ``inspect``, ``select --dry-run``, ``order --dry-run`` and ``order``, each in a process
 of its own. Prints one JSON line a command. The directories are made where ``--work`` says, and deleted unless it is
-given. With ``--hollow`` all files of a run have the bytes of the first: they are soon made, and only listed by
-``inspect``.
+given. With ``--hollow`` all files of a run have the bytes of the first, and so have those of a manifest: they are soon
+made, as links to few files, and may only be listed, as ``inspect`` does, or taken over, as ``order`` does.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import SHARDS, finish_manifest, load_manifest, samples_name
+from cptsel.pipeline.artifacts.outputs import sha256
 from cptsel.pipeline.artifacts.run import unit_name
 from cptsel.pipeline.artifacts.seal import SEAL_COLUMNS, seal_of, sealed
 from cptsel.pipeline.hashing import content_hash, doc_key, fingerprint, sample_id
@@ -52,6 +53,7 @@ from cptsel.schemas.arrow import (
 
 GROUPS = ("de", "en", "uk")
 K, K_VAL = 8, 4
+LINKS = 30_000  # of one file: ext4 takes 65,000
 COMMANDS = {
     "inspect": ("run", ["inspect", "{run}", "--json"]),
     "select --dry-run": ("run", ["select", "{run}", "--method", "uniform", "--group-by", "lang", "--budget", "10%",
@@ -88,18 +90,24 @@ def make_run(directory: Path, shards: int, blocks: int, rows: int, hollow: bool 
     schema = embeddings_schema(K, K_VAL, "float16", ["lang"])
     rejects = io.parquet_bytes(REJECTS.empty_table())
     units: dict[str, list[Any]] = {name: [] for name in UNITS.names}
+    seal = None
     for kind in ("embeddings", "rejects"):
         (directory / kind).mkdir(parents=True)
     first = io.parquet_bytes(unit_rows(0, 0, rows, schema))
+    if hollow:
+        names = [unit_name(shard, block) for shard in range(shards) for block in range(blocks)]
+        make_copies(directory / "embeddings", names, first)
+        make_copies(directory / "rejects", names, rejects)
     for shard in range(shards):
         for block in range(blocks):
             embeddings = first if hollow else io.parquet_bytes(unit_rows(shard, block, rows, schema))
             name = unit_name(shard, block)
-            (directory / "embeddings" / name).write_bytes(embeddings)
-            (directory / "rejects" / name).write_bytes(rejects)
+            if not hollow:
+                (directory / "embeddings" / name).write_bytes(embeddings)
+                (directory / "rejects" / name).write_bytes(rejects)
             counts = dict.fromkeys(COUNT_COLUMNS, 0) | dict.fromkeys(("rows_read", "rows_kept", "windows"), rows)
             counts |= {"windows_embedded": rows, "tokens": 40 * rows, "n_tokens": 40 * rows}
-            seal = seal_of(embeddings, rejects)
+            seal = seal_of(embeddings, rejects) if not hollow or seal is None else seal
             unit = {"shard_id": shard, "block": block} | counts | {name: seal[name] for name in SEAL_COLUMNS}
             for key, value in unit.items():
                 units[key].append(value)
@@ -112,6 +120,15 @@ def make_run(directory: Path, shards: int, blocks: int, rows: int, hollow: bool 
     io.write_json(str(directory / "run.json"), sealed(str(directory), whole))  # type: ignore[arg-type]
     io.write_bytes(str(directory / "config.yaml"), b"# cptsel embed: none\n")
     io.write_bytes(str(directory / "_SUCCESS"), b"")
+
+
+def make_copies(directory: Path, names: list[str], data: bytes) -> None:
+    """Files with the same bytes: links to few files, so that whoever links them once more may."""
+    for number, name in enumerate(names):
+        if number % LINKS == 0:
+            (first := directory / name).write_bytes(data)
+        else:
+            os.link(first, directory / name)
 
 
 def shards_table(shards: int, rows: int) -> pa.Table:
@@ -175,7 +192,7 @@ def unit_rows(shard: int, block: int, rows: int, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def make_replay(directory: Path, shards: int, rows: int, work: Path) -> None:
+def make_replay(directory: Path, shards: int, rows: int, work: Path, hollow: bool = False) -> None:
     """A finished manifest with ``rows`` picks of each shard, whose header is that of a small selection."""
     small = work / "small"
     make_run(small / "run", 30, 1, rows)
@@ -184,7 +201,8 @@ def make_replay(directory: Path, shards: int, rows: int, work: Path) -> None:
     manifest = load_manifest(str(small / "replay"))
     (directory / "samples").mkdir(parents=True)
     word = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["all"]))
-    for shard in range(shards):
+    known = {}
+    for shard in range(1 if hollow else shards):
         columns = locators(shard, 0, rows) | {
             "weight": [1.0] * rows, "inclusion_prob": [1.0] * rows, "loss_weight": [1.0] * rows, "repeat": [1] * rows,
             "phase": [0] * rows, "order_rank": list(range(shard * rows, shard * rows + rows)), "group": word,
@@ -197,6 +215,10 @@ def make_replay(directory: Path, shards: int, rows: int, work: Path) -> None:
         ]
         data = io.parquet_bytes(pa.Table.from_arrays(arrays, schema=SAMPLES))
         (directory / samples_name(shard)).write_bytes(data)
+    if hollow:
+        names = [samples_name(shard) for shard in range(shards)]
+        make_copies(directory, names[1:], data)
+        known = {name: {"sha256": sha256(data), "bytes": len(data), "rows": rows} for name in names}
     table = shards_table(shards, rows)
     counts = {"samples": [rows] * shards, "tokens": [40 * rows] * shards, "mass": [40.0 * rows] * shards}
     more = {f"{of}_{name}": values for of in ("population", "selected") for name, values in counts.items()}
@@ -209,7 +231,7 @@ def make_replay(directory: Path, shards: int, rows: int, work: Path) -> None:
     visits = [[visit | {"x": rows * (1.0 + shard % 7)}] for shard in range(shards)]
     io.write_parquet(str(directory / SHARDS), table.append_column(VISITS, pa.array(visits, VISITS.type)))
     body = {k: v for k, v in manifest.header.items() if k not in ("format", "spec_version", "manifest_id", "files")}
-    finish_manifest(str(directory), body, "", {"seconds": 0.0})  # type: ignore[arg-type]
+    finish_manifest(str(directory), body, "", {"seconds": 0.0}, known=known)  # type: ignore[arg-type]
 
 
 def measure(command: list[str]) -> dict[str, Any]:
@@ -231,7 +253,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--blocks", type=int, default=1, help="of a shard")
     parser.add_argument("--rows", type=int, default=2, help="samples of a block, picks of a shard")
-    parser.add_argument("--hollow", action="store_true", help="all units have the bytes of the first")
+    parser.add_argument("--hollow", action="store_true", help="all files have the bytes of the first")
     parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--work", type=Path, help="directory to keep, and to take what is there from")
     args = parser.parse_args()
@@ -241,7 +263,7 @@ def main() -> None:
         for shards in args.shards:
             places = {
                 "run": work / f"run-{shards}-{args.blocks}{'-hollow' * args.hollow}",
-                "replay": work / f"replay-{shards}",
+                "replay": work / f"replay-{shards}{'-hollow' * args.hollow}",
                 "out": work / "out",
             }
             for name in dict.fromkeys(COMMANDS[command][0] for command in args.only):
@@ -250,7 +272,7 @@ def main() -> None:
                     if name == "run":
                         make_run(places[name], shards, args.blocks, args.rows, args.hollow)
                     else:
-                        make_replay(places[name], shards, args.rows, work / f"for-{shards}")
+                        make_replay(places[name], shards, args.rows, work / f"for-{shards}", args.hollow)
                     print(json.dumps({"made": name, "shards": shards, "seconds": round(time.monotonic() - began, 1)}))
             for command in args.only:
                 shutil.rmtree(places["out"], ignore_errors=True)

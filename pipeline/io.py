@@ -26,6 +26,8 @@ TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+_UNLINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
@@ -149,6 +151,42 @@ def write_bytes(path: str, data: bytes) -> None:
         handle.write(data)
 
 
+def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:
+    """Give files below one directory second names below another; returns those for which that can't be.
+
+    Local filesystems do it without a copy: a file is there once, and lasts until its last name is deleted. It can't be
+    between two filesystems, on object stores, where a filesystem has no such links, or allows a file no more of them.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        FileExistsError: a name is taken.
+    """
+    if is_remote(source) or is_remote(target):
+        return list(names)
+    for folder in {name.rpartition("/")[0] for name in names}:
+        os.makedirs(join(target, folder), exist_ok=True)
+    left = []
+    with _opened(source) as here, _opened(target) as there:
+        for name in names:
+            try:
+                os.link(name, name, src_dir_fd=here, dst_dir_fd=there)
+            except OSError as error:
+                if error.errno not in _UNLINKABLE:
+                    raise
+                left.append(name)
+    return left
+
+
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    """The descriptor of a local directory."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def write_json(path: str, value: Any) -> None:
     """Write JSON atomically: sorted keys, two spaces, a newline at the end; NaN is an error."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -212,22 +250,30 @@ def delete_files(directory: str, names: Sequence[str]) -> None:
     for name in names:
         with suppress(FileNotFoundError):
             os.remove(os.path.join(directory, name))
-    for folder, _, _ in os.walk(directory, topdown=False):
-        if folder != directory:
-            with suppress(OSError):  # there is something in it
-                os.rmdir(folder)
+    for folder in reversed(_folders(directory)[1:]):
+        with suppress(OSError):  # there is something in it
+            os.rmdir(folder)
 
 
-def sync_directories(directory: str) -> None:
-    """Make the names of all files below a local directory, and its own, last through a loss of power."""
+def _folders(directory: str) -> list[str]:
+    """A local directory and all below it, each behind the one that it lies in; links are not followed."""
+    found = [directory] if os.path.isdir(directory) else []
+    for folder in found:
+        with os.scandir(folder) as entries:
+            found += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return found
+
+
+def sync_directories(directory: str, deep: bool = True) -> None:
+    """Make the names of all files below a local directory, and its own, last through a loss of power.
+
+    Without ``deep`` those straight in it alone.
+    """
     if is_remote(directory):
         return
-    for folder in [os.path.dirname(os.path.abspath(directory)), *(path for path, _, _ in os.walk(directory))]:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
+    for folder in [os.path.dirname(os.path.abspath(directory)), *(_folders(directory) if deep else [directory])]:
+        with _opened(folder) as handle:
             os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def delete(path: str) -> None:

@@ -1,7 +1,7 @@
 """``cptsel order``: from a replay manifest to an ordered one, with a schedule for every phase, epoch and rank.
 
-Which shards are visited first is drawn by importance (kernels.sampling.shard_order); samples are copied byte for byte.
-Each epoch of a phase plays the whole of it and draws fresh priorities.
+Which shards are visited first is drawn by importance (kernels.sampling.shard_order); samples are those of the parent,
+linked where the filesystem can, else copied. Each epoch of a phase plays the whole of it and draws fresh priorities.
 """
 
 import time
@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import (
     SHARDS,
     Manifest,
     finish_manifest,
     load_manifest,
-    read_data_file,
     samples_name,
     schedule_name,
 )
@@ -45,7 +45,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
 
     Raises:
         UsageError: an option out of range, an input that is not a finished manifest, or an output that exists.
-        VerificationError: a file of the manifest is not what its checksum says.
+        VerificationError: a file of the manifest is missing, has another size or, where it is read, another checksum.
     """
     started = time.monotonic()
     check_values(config)
@@ -56,12 +56,13 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
     with writing(out, "order", overwrite=config.overwrite, dry_run=config.dry_run) as output:
         # The parent is read and checked before anything is deleted, so that a damaged one costs no older output.
         visits = read_visits(manifest, progress)
+        samples = _present_samples(manifest)
         _check_size(config, visits)
         names = _shard_paths(manifest, visits)
         proposals = {phase: _proposal(config, played, names[phase]) for phase, played in visits.items()}
         if not config.dry_run:
             output.begin(to_yaml(config))
-            _copy_samples(manifest, out)
+            _take_over(manifest, samples, out)
         report = OrderReport(config, out, visits)
         report.warnings += manifest_warnings(manifest.header)
         report.add_curricula(manifest.curricula())
@@ -69,7 +70,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
         if not config.dry_run:
             io.write_parquet(io.join(out, SHARDS), shards)
             stats = {"seconds": time.monotonic() - started}
-            copied = {name: manifest.header["files"][name] for name in manifest.sample_files().values()}
+            copied = {name: manifest.header["files"][name] for name in samples}
             body = _header(manifest, config, report.reports)
             finish_manifest(out, body, to_yaml(config), stats, command="order", known=copied)
     return report.summary()
@@ -77,9 +78,11 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
 
 def _shard_paths(manifest: Manifest, visits: dict[int, PhaseVisits]) -> dict[int, list[str]]:
     """Paths of the shards of every phase, by which priorities are drawn."""
-    shards = manifest.shards()
-    paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
-    return {phase: [paths[key] for key in played.ids.tolist()] for phase, played in visits.items()}
+    table = manifest.table(SHARDS, ["shard_id", "path"])
+    ids = table["shard_id"].to_numpy()
+    by_id = np.argsort(ids)
+    rows = {phase: by_id[np.searchsorted(ids, played.ids, sorter=by_id)] for phase, played in visits.items()}
+    return {phase: table["path"].take(pa.array(found)).to_pylist() for phase, found in rows.items()}
 
 
 def _schedule(
@@ -132,15 +135,30 @@ def _check_size(config: OrderConfig, visits: dict[int, PhaseVisits]) -> None:
             )
 
 
-def _copy_samples(manifest: Manifest, out: str) -> None:
-    """Copy the samples files byte for byte; each is held against its checksum once more."""
+def _present_samples(manifest: Manifest) -> list[str]:
+    """Paths of the samples files within the manifest; all must be there in their sizes."""
+    names, sizes = list(manifest.sample_files().values()), outputs.tree_sizes(manifest.directory)
+    for name in names:
+        wanted = manifest.header["files"][name]["bytes"]
+        if name not in sizes:
+            raise VerificationError(f"{manifest.path(name)} is missing; restore it or make the manifest again")
+        if sizes[name] != wanted:
+            what = f"is not the file that was written (it has {sizes[name]:,} bytes, not {wanted:,})"
+            raise VerificationError(f"{manifest.path(name)} {what}; restore it")
+    return names
+
+
+def _take_over(manifest: Manifest, names: list[str], out: str) -> None:
+    """Link samples files to the parent's, or copy them byte for byte, each held against its checksum.
+
+    What is linked is not read: ``verify`` tells what is wrong with it, there as here.
+    """
 
     def copy(name: str) -> None:
-        data = read_data_file(manifest.path(name), manifest.header["files"][name]["sha256"])
-        io.write_bytes(io.join(out, name), data)
+        io.write_bytes(io.join(out, name), manifest.data(name))
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(copy, manifest.sample_files().values()))
+        list(pool.map(copy, io.link_files(manifest.directory, out, names)))
 
 
 def _proposal(config: OrderConfig, played: PhaseVisits, paths: list[str]) -> np.ndarray:

@@ -1,20 +1,27 @@
 """The order pass: everything is played once an epoch, samples are untouched, equal calls give equal bytes."""
 
+import errno
 import json
+import os
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from manifest_builder import build_replay, change_samples, reseal
+from run_builder import ROWS, build_run
+from selection_builder import choose
 
+from cptsel.pipeline import io
 from cptsel.pipeline import order as order_module
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import OrderConfig
+from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch
 from cptsel.pipeline.order import order
+from cptsel.pipeline.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +200,49 @@ def test_a_damaged_parent_does_not_cost_an_older_output(tmp_path, name):
     built = build_replay(tmp_path, shards=2)
     order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
     before = tree(tmp_path / "o")
+    (built.replay / name).unlink()  # the ordered one may be the same file
     (built.replay / name).write_bytes(b"damaged")
     with pytest.raises(VerificationError, match="is not the file that was written"):
         order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), overwrite=True))
     assert tree(tmp_path / "o") == before
+    (built.replay / name).unlink()
+    with pytest.raises(VerificationError, match="is missing; restore it"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), overwrite=True))
+    assert tree(tmp_path / "o") == before
+
+
+def test_samples_are_linked_or_else_copied_and_outlive_their_parent(built, ordered, tmp_path, monkeypatch):
+    names = built.header["files"].keys() - {"shards.parquet"}
+    assert names
+    assert all(os.path.samefile(built.replay / name, ordered[0] / name) for name in names)
+    config = OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), epochs=2, world_size=3, seed=7)
+    order(config)
+    order(replace(config, overwrite=True))  # deletes names, not the files of the parent
+    assert verify(VerifyConfig(directory=str(built.replay))).status == "verified"
+
+    def no_link(*_, **__):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_link)
+    order(replace(config, out=str(tmp_path / "p")))
+    assert not any(os.path.samefile(built.replay / name, tmp_path / "p" / name) for name in names)
+    assert tree(tmp_path / "o") == tree(tmp_path / "p") == tree(ordered[0])
+
+
+def test_what_is_wrong_with_samples_is_told_when_they_are_copied_and_by_verify_when_linked(tmp_path, monkeypatch):
+    choose(build_run(tmp_path / "run", rows=ROWS), tmp_path / "replay", method="uniform", budget="20%")
+    path = tmp_path / "replay" / "samples" / "000001.parquet"
+    data = bytearray(path.read_bytes())
+    data[9] ^= 1
+    path.write_bytes(data)
+    config = OrderConfig(replay=str(tmp_path / "replay"), out=str(tmp_path / "o"))
+    order(config)
+    with pytest.raises(VerificationError, match=r"samples/000001\.parquet: was changed after it was written"):
+        verify(VerifyConfig(directory=str(tmp_path / "o")))
+    monkeypatch.setattr(io, "link_files", lambda source, target, names: list(names))
+    with pytest.raises(VerificationError, match=r"000001\.parquet is not the file that was written"):
+        order(replace(config, out=str(tmp_path / "p")))
+    assert not (tmp_path / "p" / "_SUCCESS").exists()
 
 
 def test_what_is_drawn_has_no_schedule(tmp_path):

@@ -6,20 +6,19 @@ its ``manifest_id`` and writes ``_SUCCESS`` last. A directory with ``_SUCCESS`` 
 
 import copy
 import hashlib
-import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import rfc8785
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.consuming import consuming_page
+from cptsel.pipeline.artifacts.file_lists import canonical, pretty
 from cptsel.pipeline.artifacts.writing import commit
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
@@ -149,7 +148,7 @@ def source_uri(shard: dict[str, Any], root: str | None) -> str:
 
 def manifest_id(header: ManifestHeader) -> str:
     """SHA-256, in hex, of the header's RFC 8785 canonical form without the field ``manifest_id``."""
-    return hashlib.sha256(rfc8785.dumps({k: cast(Any, v) for k, v in header.items() if k != "manifest_id"})).hexdigest()
+    return hashlib.sha256(canonical({k: v for k, v in header.items() if k != "manifest_id"})).hexdigest()
 
 
 def finish_manifest(
@@ -177,12 +176,13 @@ def finish_manifest(
     Raises:
         ValueError: the header does not meet its schema (a fault of the caller, never of the user).
     """
-    body: dict[str, Any] = {"parent": None, "required_features": [], **copy.deepcopy(header)}
+    given = copy.deepcopy({key: value for key, value in header.items() if key != "files"})  # those of a parent, if any
+    body: dict[str, Any] = {"parent": None, "required_features": [], **given}
     body |= {"format": FORMAT, "spec_version": SPEC_VERSION, "files": _data_files(out, known), "manifest_id": "0" * 64}
     whole = validate(body, "manifest")
     whole["manifest_id"] = manifest_id(whole)
     validate(stats, "stats")
-    io.write_json(io.join(out, MANIFEST), whole)
+    io.write_bytes(io.join(out, MANIFEST), pretty(whole))
     io.write_bytes(io.join(out, CONSUMING), consuming_page(whole).encode())
     sums = {name: entry["sha256"] for name, entry in whole["files"].items()}
     sums |= {name: digest for name, (digest, _) in outputs.hash_files(out, [MANIFEST, CONSUMING]).items()}
@@ -196,7 +196,7 @@ def finish_manifest(
 def _data_files(out: str, known: Mapping[str, DataFile]) -> dict[str, DataFile]:
     """Hash, size and row count of every Parquet file of a manifest; the known ones are not read."""
     names = [SHARDS] + [
-        posixpath.join(folder, name)
+        f"{folder}/{name}"
         for folder in ("samples", "schedule")
         for name in io.list_names(io.join(out, folder), ".parquet")
     ]

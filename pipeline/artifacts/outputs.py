@@ -72,6 +72,8 @@ def _files(directory: str) -> list[tuple[str, os.DirEntry[str]]]:
 
 def temporary_of(path: str) -> str | None:
     """The file that an interrupted atomic write was about to make, if ``path`` is what it left behind."""
+    if not path.endswith(".tmp"):  # of a million names hardly any is
+        return None
     folder, name = posixpath.split(path)
     found = io.TEMPORARY.fullmatch(name)
     return posixpath.join(folder, found[1]) if found else None

@@ -154,4 +154,4 @@ def commit(out: str, keep_work: bool = False) -> None:
     io.delete_files(out, [name for name in names if temporary_of(name) or name.startswith(work)])
     io.sync_directories(out)
     io.write_bytes(io.join(out, SUCCESS), b"")
-    io.sync_directories(out)
+    io.sync_directories(out, deep=False)

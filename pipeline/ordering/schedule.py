@@ -30,8 +30,9 @@ def with_order(shards: pa.Table, plan: EpochPlan, played: PhaseVisits, q: np.nda
     first = played.passes[plan.visit] == 1
     place = np.empty(len(played.ids), dtype=np.int64)
     place[played.shard[plan.visit][first]] = plan.order[first]
-    row_of = {key: row for row, key in enumerate(shards["shard_id"].to_pylist())}
-    rows = np.asarray([row_of[key] for key in played.ids.tolist()], dtype=np.int64)
+    ids = shards["shard_id"].to_numpy()
+    by_id = np.argsort(ids)
+    rows = by_id[np.searchsorted(ids, played.ids, sorter=by_id)]
     absent = np.ones(shards.num_rows, dtype=bool)
     absent[rows] = False
     for name, values in (("q", q), ("priority", priority), ("order", place)):
