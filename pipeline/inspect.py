@@ -10,6 +10,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
+from cptsel.pipeline.artifacts.outputs import Listing
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
 from cptsel.pipeline.artifacts.ranges import Ledger
 from cptsel.pipeline.artifacts.run import pool_totals
@@ -17,7 +18,7 @@ from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.artifacts.shard_range import listed
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.summary import Summary, Table, first_rows
-from cptsel.pipeline.verification.runs import check_counts
+from cptsel.pipeline.verification.counts import check_counts
 from cptsel.schemas.arrow import COUNT_COLUMNS
 from cptsel.schemas.headers import (
     ExportHeader,
@@ -40,8 +41,8 @@ _MAKERS = "embed, lookahead, select, order, export, distill or fisher"
 def inspect(directory: str) -> Summary:
     """What is in a directory: an embedding run, a replay manifest, an ordered one, or what was made of one.
 
-    Finished or not, only what is recorded is read, and of a finished manifest the names and sizes of its files;
-    ``verify`` is what checks the whole.
+    Finished or not, only what is recorded is read, and of a finished run or manifest the names of its files, and their
+    sizes where there are no more than 100,000; ``verify`` is what checks the whole.
 
     Returns:
         The summary; ``status`` is the kind of directory and whether it is finished.
@@ -51,7 +52,7 @@ def inspect(directory: str) -> Summary:
         VerificationError: it is damaged; the error's ``summary`` has what could be read.
     """
     directory = io.absolute(directory)
-    names = outputs.list_tree(directory)
+    names = outputs.Listing(directory)
     if not names and io.exists(directory) and not os.path.isdir(directory):
         raise UsageError(f"{directory} is a file, not a directory; name the output of {_MAKERS}")
     if not names:
@@ -69,8 +70,8 @@ def inspect(directory: str) -> Summary:
                 return _inspect(directory, names, file, schema, header, describe)
     if maker is None:
         raise UsageError(
-            f"{directory} was not written by cptsel ({len(names):,} files, the first {names[0]}); name the output of "
-            f"{_MAKERS}"
+            f"{directory} was not written by cptsel ({len(names):,} files, the first {min(names.paths())}); name the "
+            f"output of {_MAKERS}"
         )
     if outputs.SUCCESS in names:
         raise VerificationError(
@@ -89,11 +90,11 @@ def inspect(directory: str) -> Summary:
 
 def _inspect(
     directory: str,
-    names: list[str],
+    names: Listing,
     file: str,
     schema: str,
     header: Any,
-    describe: Callable[[str, list[str], Any], Described],
+    describe: Callable[[str, Listing, Any], Described],
 ) -> Summary:
     """The summary of a directory whose header is ``file``."""
     warnings: list[str] = []
@@ -103,9 +104,9 @@ def _inspect(
     try:
         validate(header, schema)
         if finished and file == MANIFEST:
-            _check_manifest(directory, header, problems)
+            _check_manifest(names, header, problems)
         elif finished and file == "run.json":
-            _check_run(directory, header, problems)
+            _check_run(names, header, problems)
         described = describe(directory, names, header)
         if file == "run.json":
             warnings += run_warnings(header)
@@ -115,6 +116,9 @@ def _inspect(
         if not problems.total:  # otherwise it follows from what is listed already
             problems.add(file, None, str(error).removeprefix(f"{file}: "))
     kind, totals, tables = described
+    if finished and file in (MANIFEST, "run.json"):
+        seen = "names and sizes" if names.may_ask_sizes else "names"
+        totals |= {"files": f"{len(names):,}, looked at by {seen}"}
     if not finished:
         again = outputs.made_by(directory) or "the same command"
         warnings.append(
@@ -157,28 +161,31 @@ def _again(directory: str) -> str:
     return f" with --shard-range I/{count} for I = {listed(left)}, where no command is at it"
 
 
-def _check_manifest(directory: str, header: ManifestHeader, problems: Problems) -> None:
+def _check_manifest(names: Listing, header: ManifestHeader, problems: Problems) -> None:
     """Whether ``manifest.json`` is as it was written, and its files are there in their sizes."""
     if manifest_id(header) != header["manifest_id"]:
         problems.add(MANIFEST, None, "was changed after it was written: manifest_id does not match")
-    sizes = outputs.tree_sizes(directory)
-    for name, entry in sorted(header["files"].items()):
-        if name not in sizes:
-            problems.add(name, None, "is missing")
-        elif sizes[name] != entry["bytes"]:
-            problems.add(name, None, f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written")
+    for name in sorted(header["files"].keys() - set(names.paths())):
+        problems.add(name, None, "is missing")
+    if names.may_ask_sizes:
+        sizes = names.sizes()
+        for name, entry in sorted(header["files"].items()):
+            if name in sizes and sizes[name] != entry["bytes"]:
+                problems.add(name, None, f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written")
 
 
-def _check_run(directory: str, header: RunHeader, problems: Problems) -> None:
+def _check_run(names: Listing, header: RunHeader, problems: Problems) -> None:
     """Whether ``run.json`` and the small files are as they were written, and all others are there in their sizes."""
-    for broken in broken_small_files(directory, header):
+    for broken in broken_small_files(names.directory, header):
         file, _, what = broken.partition(" ")
         problems.add(file, None, what)
     if not problems.total:
-        check_counts(directory, header, problems)
+        if names.may_ask_sizes:
+            names.sizes()
+        check_counts(names.directory, header, problems, names)
 
 
-def _run(directory: str, names: list[str], header: RunHeader) -> Described:
+def _run(directory: str, names: Listing, header: RunHeader) -> Described:
     model, projection = header["model"], header["projection"]
     totals = {
         **({"run_id": header["run_id"]} if "run_id" in header else {}),
@@ -189,11 +196,11 @@ def _run(directory: str, names: list[str], header: RunHeader) -> Described:
         "sketch": f"{projection['k']} numbers, seed {projection['seed']}; validation {projection['validation']['k']}",
         "norms": header["norm_kind"],
         **pool_totals(header),
-        "blocks written": sum(name.startswith("embeddings/") and name.endswith(".parquet") for name in names),
+        "blocks written": sum(name.endswith(".parquet") for name in names.folders.get("embeddings", ())),
     }
     tables = []
     if "units.parquet" in names:
-        units = io.read_parquet(io.join(directory, "units.parquet"))
+        units = io.read_parquet(io.join(directory, "units.parquet"), COUNT_COLUMNS)
         for column in COUNT_COLUMNS:
             if column in units.schema.names:
                 totals[column.replace("_", " ")] = pc.sum(units[column]).as_py() or 0
@@ -203,7 +210,7 @@ def _run(directory: str, names: list[str], header: RunHeader) -> Described:
     return "embedding run", totals, tables
 
 
-def _manifest(directory: str, names: list[str], header: ManifestHeader) -> Described:
+def _manifest(directory: str, names: Listing, header: ManifestHeader) -> Described:
     order, totals = header["order"], header["totals"]
     ordered = order["kind"] == "priority"
     shown = {
@@ -251,7 +258,7 @@ def _order(order: Order) -> str:
     return f"by importance: {order['epochs']} epochs, {order['world_size']} ranks, seed {order['seed']}"
 
 
-def _export(directory: str, names: list[str], header: ExportHeader) -> Described:
+def _export(directory: str, names: Listing, header: ExportHeader) -> Described:
     totals: dict[str, Any] = {"parent": header["parent"], "format": header["to"], "fidelity": header["fidelity"]}
     totals |= {"instructions": header["instructions"], **header["totals"]}
     totals |= {f"excluded {key}": value for key, value in header["excluded"].items() if key != "entries_sha256"}
@@ -260,12 +267,12 @@ def _export(directory: str, names: list[str], header: ExportHeader) -> Described
     return "export", totals, [_table("Files", ["file", *columns], rows)]
 
 
-def _targets(directory: str, names: list[str], header: TargetsHeader) -> Described:
+def _targets(directory: str, names: Listing, header: TargetsHeader) -> Described:
     totals = {"parent": header["parent"], **_model_at(header), **header["targets"], **header.get("totals", {})}
     return "teacher targets", totals, []
 
 
-def _fisher(directory: str, names: list[str], header: FisherHeader) -> Described:
+def _fisher(directory: str, names: Listing, header: FisherHeader) -> Described:
     totals = {"parent": header["parent"], **_model_at(header), **header["fisher"], **header.get("totals", {})}
     return "Fisher information", totals, []
 
@@ -290,11 +297,11 @@ def _table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
     return first_rows(title, columns, rows, _ROWS_SHOWN)
 
 
-def _lookahead(directory: str, names: list[str], header: LookaheadHeader) -> Described:
+def _lookahead(directory: str, names: Listing, header: LookaheadHeader) -> Described:
     return "lookahead checkpoint", dict(header), []
 
 
-_KINDS: list[tuple[str, str, str, Callable[[str, list[str], Any], Described]]] = [
+_KINDS: list[tuple[str, str, str, Callable[[str, Listing, Any], Described]]] = [
     ("run.json", "cptsel.run", "run", _run),
     ("manifest.json", "cptsel.replay", "manifest", _manifest),
     ("export.json", "cptsel.export", "export", _export),

@@ -224,13 +224,20 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
         raise UsageError(f"{path}: can't be read as Parquet ({error}); make the directory again") from error
 
 
-def read_parquet_metadata(path: str) -> dict[str, str]:
-    """Key-value metadata of a Parquet file's schema. Raises UsageError where the file is damaged."""
+def read_parquet_schema(path: str) -> pa.Schema:
+    """Schema of a Parquet file. Raises UsageError naming the file where it is damaged."""
     try:
         with open_read(path) as handle:
-            stored = pq.ParquetFile(handle).schema_arrow.metadata or {}
+            return pq.ParquetFile(handle).schema_arrow
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing; restore it, or make the directory again") from error
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: can't be read as Parquet ({error})") from error
+        raise UsageError(f"{path}: can't be read as Parquet ({error}); make the directory again") from error
+
+
+def read_parquet_metadata(path: str) -> dict[str, str]:
+    """Key-value metadata of a Parquet file's schema. Raises UsageError where the file is damaged."""
+    stored = read_parquet_schema(path).metadata or {}
     return {key.decode(): value.decode() for key, value in stored.items()}
 
 

@@ -20,9 +20,10 @@ from cptsel.pipeline.exports.datasets import EXPORT
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.results import VerifyResult
 from cptsel.pipeline.summary import Table
+from cptsel.pipeline.verification.counts import check_counts
 from cptsel.pipeline.verification.files import Tree, check_files, check_tree
 from cptsel.pipeline.verification.origin import check_origin
-from cptsel.pipeline.verification.runs import check_counts, check_run, check_units
+from cptsel.pipeline.verification.runs import check_run, check_units
 from cptsel.pipeline.verification.samples import check_samples
 from cptsel.pipeline.verification.schedules import check_schedules
 from cptsel.pipeline.verification.scratch import scratch_steps

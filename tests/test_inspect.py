@@ -195,3 +195,28 @@ def test_other_directories_are_a_usage_error(directories, tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": "webextension"}')
     with pytest.raises(UsageError, match="was not written by cptsel"):
         inspect(str(tmp_path))
+
+
+def test_many_files_are_looked_at_by_name_only(copied, monkeypatch):
+    assert inspect(str(copied)).totals["files"].endswith(" looked at by names and sizes")
+    monkeypatch.setattr(outputs, "_SIZES", 3)
+    monkeypatch.setattr(outputs, "tree_sizes", None)
+    assert inspect(str(copied)).totals["files"].endswith(" looked at by names")
+    (copied / "samples" / "000001.parquet").unlink()
+    with pytest.raises(VerificationError, match=r"000001\.parquet: is missing"):
+        inspect(str(copied))
+
+
+def test_a_listing_is_what_other_listings_say(tmp_path):
+    for name in ("a", "b/c", "b/d/e", "b/d/.lock", "f/000000-00000.parquet/g", ".lock"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * len(name))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "h").symlink_to(tmp_path / "a")
+    files = outputs.Listing(str(tmp_path))
+    assert sorted(files.paths()) == outputs.list_tree(str(tmp_path)) == sorted(files.sizes())
+    assert len(files) == 6
+    assert "b/d/e" in files
+    assert not {"b/d", "f/000000-00000.parquet", "link", "link/c", "empty", ".lock"} & set(files.paths())
+    assert not len(outputs.Listing(str(tmp_path / "absent")))

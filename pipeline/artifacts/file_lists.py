@@ -1,11 +1,12 @@
-"""``manifest.json`` as bytes and as its canonical form, at the speed that a list of a million files needs.
+"""``manifest.json`` as bytes and as its canonical form, in the time and memory that a list of a million files asks for.
 
 The list is most of the header then. Its entries are plain: three fields, whole numbers and letters that JSON writes one
-way only. So the encoder of the standard library, which is written in C, gives what RFC 8785 asks for.
+way only. So the encoder of the standard library, which is written in C, gives what RFC 8785 asks for. Both forms come
+in pieces, as copies of a long one are what takes memory.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -15,19 +16,24 @@ _FIELDS = ("bytes", "rows", "sha256")
 _LARGEST = 2**53 - 1  # of whole numbers that RFC 8785 allows
 
 
-def canonical(header: Mapping[str, Any]) -> bytes:
-    """RFC 8785 form of a header."""
+def canonical(header: Mapping[str, Any]) -> Iterator[bytes]:
+    """RFC 8785 form of a header, in pieces."""
     files = header.get("files")
     if not _is_plain(files):
-        return rfc8785.dumps(dict(header))
-    of_files = json.dumps(files, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    rest: dict[str, bytes] = {key: rfc8785.dumps(value) for key, value in header.items() if key != "files"}
-    parts = [rfc8785.dumps(key) + b":" + value for key, value in sorted((rest | {"files": of_files}).items())]
-    return b"{" + b",".join(parts) + b"}"
+        yield rfc8785.dumps(dict(header))
+        return
+    keys = sorted(header, key=lambda key: key.encode("utf-16-be"))
+    for number, key in enumerate(keys):
+        yield (b"," if number else b"{") + rfc8785.dumps(key) + b":"
+        if key == "files":
+            yield json.dumps(files, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        else:
+            yield rfc8785.dumps(header[key])
+    yield b"}"
 
 
-def pretty(header: Mapping[str, Any]) -> bytes:
-    """The bytes that ``io.write_json`` would write of a header."""
+def pretty(header: Mapping[str, Any]) -> Iterator[bytes]:
+    """The bytes that ``io.write_json`` would write of a header, in pieces."""
     files = header.get("files")
     plain = bool(files) and _is_plain(files)
     whole = {**header, "files": {}} if plain else header
@@ -35,10 +41,13 @@ def pretty(header: Mapping[str, Any]) -> bytes:
     if plain:
         # Line breaks and quotes inside of strings are escaped, so what is replaced stands between entries only.
         listed = json.dumps(files, sort_keys=True, ensure_ascii=False, separators=(",\n      ", ": "))
-        listed = listed.replace('": {"', '": {\n      "').replace('},\n      "', '\n    },\n    "')
-        before, after = text.split('\n  "files": {}', 1)  # no other field is as far left
-        text = f'{before}\n  "files": {{\n    {listed[1:-2]}\n    }}\n  }}{after}'
-    return text.encode() + b"\n"
+        listed = listed.replace('": {"', '": {\n      "')
+        listed = listed.replace('},\n      "', '\n    },\n    "')
+        before, text = text.split('\n  "files": {}', 1)  # no other field is as far left
+        yield f'{before}\n  "files": {{\n    '.encode()
+        yield listed[1:-2].encode()
+        yield b"\n    }\n  }"
+    yield text.encode() + b"\n"
 
 
 def _is_plain(files: Any) -> bool:

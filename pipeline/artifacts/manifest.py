@@ -148,7 +148,10 @@ def source_uri(shard: dict[str, Any], root: str | None) -> str:
 
 def manifest_id(header: ManifestHeader) -> str:
     """SHA-256, in hex, of the header's RFC 8785 canonical form without the field ``manifest_id``."""
-    return hashlib.sha256(canonical({k: v for k, v in header.items() if k != "manifest_id"})).hexdigest()
+    digest = hashlib.sha256()
+    for piece in canonical({k: v for k, v in header.items() if k != "manifest_id"}):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def finish_manifest(
@@ -182,7 +185,9 @@ def finish_manifest(
     whole = validate(body, "manifest")
     whole["manifest_id"] = manifest_id(whole)
     validate(stats, "stats")
-    io.write_bytes(io.join(out, MANIFEST), pretty(whole))
+    with io.atomic_writer(io.join(out, MANIFEST)) as handle:
+        for piece in pretty(whole):
+            handle.write(piece)
     io.write_bytes(io.join(out, CONSUMING), consuming_page(whole).encode())
     sums = {name: entry["sha256"] for name, entry in whole["files"].items()}
     sums |= {name: digest for name, (digest, _) in outputs.hash_files(out, [MANIFEST, CONSUMING]).items()}

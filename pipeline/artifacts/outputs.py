@@ -3,6 +3,7 @@
 import hashlib
 import os
 import posixpath
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 
@@ -17,6 +18,9 @@ WORK = ".work"  # below an output, while it is made: what steps hand to each oth
 UNSUMMED = frozenset({SUCCESS, CONFIG, SUMS, STATS})  # files that SHA256SUMS leaves out
 
 _CHUNK = 1 << 20
+_SIZES = (
+    100_000  # files whose sizes are looked at where only names are needed: of a million they take longer than all else
+)
 
 
 def write_config(out: str, command: str, config_yaml: str) -> None:
@@ -39,6 +43,78 @@ def list_tree(directory: str) -> list[str]:
     if io.is_remote(directory):
         return sorted(tree_sizes(directory))
     return sorted(name for name, _ in _files(directory))
+
+
+class Listing:
+    """The files below a directory, by their paths relative to it, as one look at the names tells them.
+
+    Names are cheap and sizes are not, but on object stores, whose listings have both.
+
+    Attributes:
+        folders: names of files by the folder that they lie in (``""``: the directory itself), in any order.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.folders: dict[str, list[str]] = {}
+        self._sizes = tree_sizes(directory) if io.is_remote(directory) else None
+        if self._sizes is None:
+            self.folders = _local_folders(directory)
+            return
+        for path in self._sizes:
+            folder, _, name = path.rpartition("/")
+            self.folders.setdefault(folder, []).append(name)
+
+    def __contains__(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        return name in self.folders.get(folder, ())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.folders.values()))
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether sizes are known already."""
+        return self._sizes is not None
+
+    @property
+    def may_ask_sizes(self) -> bool:
+        """Whether files are few enough to ask for the size of each, or their sizes came with their names."""
+        return self.has_sizes or len(self) <= _SIZES
+
+    def paths(self) -> Iterator[str]:
+        """All paths, in any order."""
+        for folder, names in self.folders.items():
+            yield from (f"{folder}/{name}" for name in names) if folder else names
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all files, by path."""
+        if self._sizes is None:
+            self._sizes = tree_sizes(self.directory)
+        return self._sizes
+
+
+def _local_folders(directory: str) -> dict[str, list[str]]:
+    """Names of the files of a local directory and of all folders below it, by folder; as ``_files`` finds them."""
+    found: dict[str, list[str]] = {}
+    folders = [("", directory)]
+    while folders:
+        below, folder = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:  # it does not exist, or was deleted meanwhile
+            continue
+        inner = [entry for entry in entries if entry.is_dir()]
+        if not inner:
+            found[below] = [entry.name for entry in entries]
+            continue
+        names = {entry.name for entry in inner}
+        found[below] = [entry.name for entry in entries if entry.name not in names]
+        for entry in inner:
+            if not entry.is_symlink():
+                folders.append((f"{below}/{entry.name}".lstrip("/"), entry.path))
+    found[""] = [name for name in found.get("", ()) if name != LOCK]
+    return found
 
 
 def tree_sizes(directory: str) -> dict[str, int]:

@@ -1,24 +1,22 @@
-"""Checks of an embedding run: that it is what was written, file by file, and that its counts add up."""
+"""Checks of an embedding run: that it is what was written, file by file; ``counts`` holds what it adds up to."""
 
 from dataclasses import astuple, dataclass
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.problems import Problem, Problems
 from cptsel.pipeline.artifacts.run import MEND, rows_schema, unit_name
-from cptsel.pipeline.artifacts.seal import SMALL_FILES, broken_small_files, read_seal
+from cptsel.pipeline.artifacts.seal import broken_small_files, read_seal
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
-from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, check_schema
+from cptsel.schemas.arrow import check_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
 STEP = "units"
+
 _UNITS_A_TASK = 64
 
 
@@ -69,64 +67,6 @@ def check_run(directory: str, problems: Problems) -> RunHeader | None:
         file, _, what = broken.partition(" ")
         problems.add(file, None, what)
     return header
-
-
-def check_counts(directory: str, header: RunHeader, problems: Problems) -> str:
-    """Counts of units, shards and the whole add up, and no file is missing or too many. Returns the extent."""
-    tables = {name: io.read_parquet(io.join(directory, name)) for name in SMALL_FILES}
-    for name, schema in (("shards.parquet", RUN_SHARDS), ("units.parquet", UNITS)):
-        if problem := check_schema(tables[name].schema, schema):
-            problems.add(name, None, problem)
-            return "stopped"
-    units, shards = tables["units.parquet"], tables["shards.parquet"]
-    for name in COUNT_COLUMNS:
-        file, rows = ("shards.parquet", shards) if name == "bytes_lost" else ("units.parquet", units)
-        added = int(rows[name].to_numpy().sum())
-        if added != header["totals"][name]:
-            problems.add(file, None, f"{name} add up to {added:,}, but run.json says {header['totals'][name]:,}")
-    of, shard_ids = units["shard_id"].to_numpy(), shards["shard_id"].to_numpy()
-    for column, of_units in (("rows", "rows_read"), ("tokens", "tokens")):
-        added_up = _sums(of, units[of_units].to_numpy(), shard_ids)
-        said = shards[column].to_numpy()
-        for row in np.flatnonzero(added_up != said).tolist():
-            what = f"{column} is {said[row]:,}, but its units add up to {added_up[row]:,}"
-            problems.add("shards.parquet", row, what)
-    _check_files(directory, units, problems)
-    return f"{len(units):,} units of {len(shards):,} shards"
-
-
-def _sums(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Σ of the int64 values with each of some keys; 0 where a key has none."""
-    there, index = np.unique(keys, return_inverse=True)
-    sums = np.zeros(len(there) + 1, np.int64)  # the last is that of no key
-    np.add.at(sums, index, values)
-    place = np.searchsorted(there, wanted)
-    found = np.append(there, -1)[place] == wanted
-    return np.where(found, sums[place], 0)
-
-
-def _check_files(directory: str, units: pa.Table, problems: Problems) -> None:
-    """No file of a unit is missing, of another size, or too many."""
-    sizes = outputs.tree_sizes(directory)
-    of_folder = {
-        folder: {path[len(folder) + 1 :]: size for path, size in sizes.items() if path.startswith(f"{folder}/")}
-        for folder in ("embeddings", "rejects")
-    }
-    names = map(unit_name, units["shard_id"].to_pylist(), units["block"].to_pylist())
-    expected = dict(zip(names, units["bytes"].to_pylist(), strict=True))
-    embeddings, rejects = of_folder["embeddings"], of_folder["rejects"]
-    for name, size in expected.items():
-        if embeddings.get(name) == size and name in rejects:
-            continue
-        for folder, there in of_folder.items():
-            if name not in there:
-                problems.add(f"{folder}/{name}", None, "is missing", MEND)
-        if embeddings.get(name, size) != size:
-            problems.add(f"embeddings/{name}", None, f"has {embeddings[name]:,} bytes, not {size:,}", MEND)
-    for folder, there in of_folder.items():
-        for name in there:
-            if name not in expected and not outputs.temporary_of(f"{folder}/{name}"):
-                problems.add(f"{folder}/{name}", None, "is of no unit of this run", "delete it")
 
 
 def check_units(
