@@ -119,6 +119,32 @@ def test_a_shortlist_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(few.owner, apart.argmin(axis=1))
 
 
+@pytest.mark.parametrize("kind", ["samples", "tokens"])
+def test_candidates_found_by_codes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly the choice that exact links give; masses add up, and nearly every row is at its nearest pick."""
+    x, mass, tokens = cell(3000, 3)
+    monkeypatch.setattr(shortlist, "CELL_ROWS", 400)
+    budget = 200 if kind == "samples" else 200 * int(tokens.mean())
+    exact = craig(x, mass, tokens, budget, kind)  # type: ignore[arg-type]
+    monkeypatch.setattr(shortlist, "PAIRS", 0)
+    found = []
+    by_codes = shortlist.nearly_nearest
+    monkeypatch.setattr(shortlist, "nearly_nearest", lambda *args: found.append(by_codes(*args)) or found[-1])
+    few = craig(x, mass, tokens, budget, kind)  # type: ignore[arg-type]
+    assert len(found) == 1
+    apart = np.linalg.norm(x[:, None].astype(np.float64) - x[few.picks], axis=2)
+    np.testing.assert_allclose(few.distance, apart[np.arange(3000), few.owner], rtol=1e-4, atol=1e-6)
+    assert (few.owner == apart.argmin(axis=1)).mean() > 0.97
+    assert few.mean_distance < 1.02 * mass @ apart.min(axis=1) / mass.sum()
+    assert mass @ apart.min(axis=1) / mass.sum() < 1.02 * exact.mean_distance
+    np.testing.assert_allclose(few.cluster_mass, [mass[few.owner == c].sum() for c in range(len(few.picks))])
+    assert few.cluster_mass.sum() == pytest.approx(mass.sum())
+    np.testing.assert_array_equal(few.owner[few.picks], np.arange(len(few.picks)))
+    again = craig(x, mass, tokens, budget, kind)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.picks, few.picks)
+    assert again.cluster_mass.tobytes() == few.cluster_mass.tobytes()
+
+
 def test_a_shortlist_leaves_no_budget_unspent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where gains run out in the cells, rows outside the shortlist fill the budget, tokens as well as samples."""
     x, mass, tokens = cell(900, 3)

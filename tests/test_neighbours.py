@@ -1,11 +1,12 @@
 """The neighbour graph against brute force and scikit-learn, and where BLAS distances go wrong."""
 
+import faiss
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from cptsel.pipeline.kernels import neighbours
-from cptsel.pipeline.kernels.neighbours import Links, equal_rows, knn_graph, nearest
+from cptsel.pipeline.kernels.neighbours import Links, equal_rows, knn_graph, nearest, nearly_nearest
 
 
 def heavy_tailed(n: int, d: int, seed: int) -> np.ndarray:
@@ -86,6 +87,44 @@ def test_links_between_sets_are_brute_force(duplicates: bool) -> None:
         check(nearest(queries, base, k), queries, base)
 
 
+@pytest.mark.parametrize("d", [16, 30])
+def test_codes_find_most_of_the_nearest_of_short_rows_and_long(d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """True distances in order, of distinct rows; few are missed, though lengths spread over orders of magnitude."""
+    base = heavy_tailed(1200, d, seed=6)
+    queries = base[::3] + heavy_tailed(400, d, seed=7) * np.float32(0.01)
+    exact = nearest(queries, base, 8)
+    links = nearly_nearest(queries, base, 8)
+    apart = np.linalg.norm(queries[:, None].astype(np.float64) - base[links.indices], axis=2)
+    np.testing.assert_allclose(links.distances, apart, rtol=1e-4)
+    assert (np.diff(links.distances, axis=1) >= 0).all()
+    assert links.distances.dtype == np.float32
+    assert links.indices.dtype == np.int32
+    assert all(len(set(row)) == 8 for row in links.indices.tolist())
+    length = np.linalg.norm(base[::3] - base.mean(axis=0), axis=1)
+    for some in (length < np.quantile(length, 0.3), length > np.quantile(length, 0.7)):
+        assert (links.indices[some, 0] == exact.indices[some, 0]).mean() > 0.94
+        found = [len(set(a) & set(b)) for a, b in zip(links.indices[some], exact.indices[some], strict=True)]
+        assert np.mean(found) > 0.5 * 8
+    monkeypatch.setattr(neighbours, "_BLOCK", 128)
+    threads = faiss.omp_get_max_threads()
+    for some_threads in (1, 3, threads):
+        faiss.omp_set_num_threads(some_threads)
+        again = nearly_nearest(queries, base, 8)
+        np.testing.assert_array_equal(again.indices, links.indices)
+        np.testing.assert_array_equal(again.distances, links.distances)
+
+
+def test_codes_of_few_rows_or_equal_ones() -> None:
+    """Where all would be checked all are; equal rows are found once each."""
+    x = heavy_tailed(90, 16, seed=1)
+    for k in (1, 7, 200):
+        check(nearly_nearest(x, x[:60], k), x, x[:60])
+    same = np.repeat(x[:2], [400, 1], axis=0)
+    links = nearly_nearest(x, same, 5)
+    assert all(len(set(row)) == 5 for row in links.indices.tolist())
+    np.testing.assert_allclose(links.distances[:, 0], nearest(x, same, 1).distances[:, 0], rtol=1e-4)
+
+
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     x = heavy_tailed(300, 8, seed=4)[np.random.default_rng(1).integers(0, 200, 300)]
     whole = knn_graph(x, 30)
@@ -117,8 +156,12 @@ def test_bad_arguments_are_refused() -> None:
     x = heavy_tailed(5, 2, seed=0)
     with pytest.raises(ValueError, match="at least 1"):
         knn_graph(x, 0)
-    with pytest.raises(ValueError, match="one width"):
-        nearest(x, x[:, :1], 1)
+    large = heavy_tailed(300, 2, seed=0)
+    for find, base in ((nearest, x), (nearly_nearest, large)):
+        with pytest.raises(ValueError, match="one width"):
+            find(x, base[:, :1], 1)
+        with pytest.raises(ValueError, match="at least 1"):
+            find(x, base, 0)
     with pytest.raises(ValueError, match="not empty"):
         nearest(x, x[:0], 1)
     x[3, 1] = np.nan

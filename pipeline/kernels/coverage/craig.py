@@ -1,9 +1,10 @@
 """CRAIG: a coreset whose picks each stand for the mass of the samples nearest to them (Mirzasoleiman et al. 2020).
 
 Greedy facility location on the neighbour graph, then the largest mass · distance where no gain is left, then medoid
-passes, and at the end every sample goes to its nearest pick, exactly. What it covers is the space of gradients; it does
-not match their sum. The raw objective hides how good a choice is, as random picks have most of it too, so the loss of
-random choices of the same size is measured beside it.
+passes, and at the end every sample goes to its nearest pick: exactly, unless the rows are so many that their links come
+from codes (``shortlist``). What it covers is the space of gradients; it does not match their sum. The raw objective
+hides how good a choice is, as random picks have most of it too, so the loss of random choices of the same size is
+measured beside it.
 
 What earlier rounds replayed can be kept from the candidates, discounted, or *covered*: then it isn't picked again, and
 picks are chosen for what they add to it. It stays among the clients with its mass, and all mass goes to new picks.

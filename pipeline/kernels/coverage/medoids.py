@@ -49,7 +49,7 @@ def assign(x: np.ndarray, picks: np.ndarray, graph: Links | None = None) -> Assi
         picks: Distinct rows (m,) of ``x``.
         graph: The nearest of all rows, or of some (``among``), to each row of ``x``, if they are known: the first pick
             in a row's list is then the nearest of those it lists from, and only the other picks are compared with it;
-            rows that list none are compared with all picks.
+            rows that list none are compared with all picks. Where the lists miss rows, so may the assignment.
 
     Returns:
         Owners and distances of the n rows.

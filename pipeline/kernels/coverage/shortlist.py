@@ -10,7 +10,8 @@ heavy-tailed lengths into one cell, and is quadratic there.
 All rows are clients. Greedy on a sample of them would be cheaper, but picks serve themselves and few others then, and
 much of the gain is lost on gradients of text.
 
-Every row is compared with every candidate. Comparing the rows of a cell with only the candidates that 128 of its rows
+Every row is compared with every candidate, by their vectors, or by codes of them where there are too many pairs; what
+codes find near is compared by vectors again. Comparing the rows of a cell with only the candidates that 128 of its rows
 find near was tried. Rows whose nearest candidates are missed then ask for more than they need: of the gain over random,
 8 to 12 % was lost on 10,000 gradients of text and noisy copies of them, 40,000 rows in all, and 4 % on synthetic rows.
 Asking 1,000 rows of each cell lost 3 to 4 %, and cost more than comparing all.
@@ -23,13 +24,15 @@ import math
 import numpy as np
 
 from cptsel.pipeline.kernels.coverage.facility_location import cover, lazy_greedy
-from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest
+from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest, nearly_nearest
 
 #: The most rows of a cell. So many are not split, and every pair is compared.
 CELL_ROWS = 4_096
 #: Candidates for each pick: FEW for any budget, up to MANY while that makes no more than CANDIDATES, or a quarter of
 #: the rows.
 FEW, MANY, CANDIDATES = 2.5, 4, 4_096
+#: So many pairs of row and candidate are compared exactly; of more, those that codes find near.
+PAIRS = 1 << 31
 
 _SAMPLE, _ROUNDS = 2_048, 6  # rows and rounds of the 2-means that finds the direction of a split
 _LINKS = 16  # the least links of a row, to candidates and in a cell
@@ -57,21 +60,24 @@ def candidate_links(
         seed: Seed of the splits.
 
     Returns:
-        The exact links of all rows to the candidates, and these: rows (c,), int64, ascending. None where comparing
-        every pair of rows costs no more, or no row has anything to gain.
+        The links of all rows to the candidates, and these: rows (c,), int64, ascending. Up to ``PAIRS`` pairs the links
+        are exact, beyond they may miss a candidate. None where comparing every pair of rows costs no more, or no row
+        has anything to gain.
     """
     n = len(x)
     picks = min(n, capacity / costs.mean()) if n else 0
     candidates = math.ceil(max(FEW * picks, min(MANY * picks, CANDIDATES, n / 4)))
     if n <= CELL_ROWS or not picks or (n >> _halvings(n)) + candidates > n / 2:
         return None
-    # One and a third times as many links as rows a candidate serves are enough to find candidates by.
-    in_cell = min(neighbours, max(_LINKS, math.ceil(1.3 * n / candidates)))
+    many = n * candidates > PAIRS
+    # One and a third times as many links as rows a candidate serves are enough to find candidates by; four fifths do.
+    in_cell = min(neighbours, max(_LINKS, math.ceil((0.8 if many else 1.3) * n / candidates)))
     share = math.ceil(capacity * candidates / picks)
     listed = _shortlist(x, mass, costs, share, worth, in_cell, seed)
     if not len(listed):
         return None
-    return nearest(x, x[listed], min(neighbours, links_wanted(len(listed), picks))), listed
+    find = nearly_nearest if many else nearest
+    return find(x, x[listed], min(neighbours, links_wanted(len(listed), picks))), listed
 
 
 def links_wanted(candidates: int, picks: float) -> int:
