@@ -35,7 +35,7 @@ from cptsel.pipeline.reporting.overlap import (
     short_names,
     target_warnings,
 )
-from cptsel.pipeline.reporting.page import MARK, whole_page
+from cptsel.pipeline.reporting.page import MARK, Section, whole_page
 from cptsel.pipeline.reporting.points import check_points_file, points_table, write_points
 from cptsel.pipeline.reporting.population import (
     Population,
@@ -84,16 +84,7 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
     for other in manifests[1:]:
         check_alike(manifests[0], other)
     phases = [phase_of(manifest, config.phase) for manifest in manifests]
-    out = io.absolute(config.out)
-    inputs = [*(m.directory for m in manifests), *map(io.absolute, config.run)]
-    _check_out(out, config.overwrite, inputs)
-    map_out = None if config.map is None else io.absolute(config.map)
-    if map_out is not None:
-        for source in inputs:
-            check_apart(map_out, source)
-        if map_out == out:
-            raise UsageError(f"--map {config.map} is --out as well; name two files")
-        check_points_file(map_out, config.overwrite)
+    out, map_out = _outputs(config, [*(m.directory for m in manifests), *map(io.absolute, config.run)])
     runs = open_origin(config.run, manifests[0], phases[0]) if config.run else None
     notes = _other_runs(manifests, runs, config) if runs else []
 
@@ -104,28 +95,22 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
     ]
     population = None
     if runs is not None:
-        group_by = selections[0].group_by
-        population = read_population(
-            runs, group_by, [facts.picks for facts in selections], config.points, config.seed, progress
-        )
+        picks = [facts.picks for facts in selections]
+        population = read_population(runs, selections[0].group_by, picks, config.points, config.seed, progress)
         selections = [with_population(facts, population, number) for number, facts in enumerate(selections)]
     chosen = [chosen_examples(facts, config.seed) for facts in selections]
     left_out = [left_out_examples(population, n, config.seed) for n in range(len(chosen))] if population else []
     shown = _shown_rows(population, config.points)
-    wanted = [examples.rows.select(LOCATOR) for examples in (*chosen, *left_out)]
+    located = [examples.rows for examples in (*chosen, *left_out)]
     if population is not None:
-        wanted.append(population.rows.take(pa.array(shown)).select(LOCATOR))
-    texts = read_sample_texts(manifests[0], _distinct(wanted), config.root, progress)
+        located.append(population.rows.take(pa.array(shown)))
+    texts = read_sample_texts(manifests[0], _distinct(located), config.root, progress)
     drawn = _draw(population, selections, shown, texts, config.seed, progress) if population else None
     differences, said = _differences(selections, config.phase, progress)
     notes += said + texts.warnings()
 
     sections = sections_of(selections, population, drawn, chosen, left_out, texts, differences, notes)
-    item = map_item(drawn.points) if drawn else None
-    title = " and ".join(plain(name) for name in names)
-    known = map_facts(drawn, names)
-    page = whole_page(f"Replay selection {title}", _lead(selections), sections, names, item, known)
-    data = page.encode()
+    data = _page(selections, sections, drawn)
     io.write_bytes(out, data)
     if map_out is not None and population is not None and drawn is not None:
         rows = population.rows.take(pa.array(shown))
@@ -141,6 +126,29 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
         map=map_out,
         warnings=notes,
     )
+
+
+def _outputs(config: ReportConfig, inputs: Sequence[str]) -> tuple[str, str | None]:
+    """Absolute paths of the page and of the points, once both may be written."""
+    out = io.absolute(config.out)
+    _check_out(out, config.overwrite, inputs)
+    if config.map is None:
+        return out, None
+    map_out = io.absolute(config.map)
+    for source in inputs:
+        check_apart(map_out, source)
+    if map_out == out:
+        raise UsageError(f"--map {config.map} is --out as well; name two files")
+    check_points_file(map_out, config.overwrite)
+    return out, map_out
+
+
+def _page(selections: Sequence[Facts], sections: Sequence[Section], drawn: Drawn | None) -> bytes:
+    """The whole file."""
+    names = [facts.name for facts in selections]
+    title = "Replay selection " + " and ".join(plain(name) for name in names)
+    item = map_item(drawn.points) if drawn else None
+    return whole_page(title, _lead(selections), sections, names, item, map_facts(drawn, names)).encode()
 
 
 def _check_out(out: str, overwrite: bool, inputs: Sequence[str]) -> None:
@@ -198,8 +206,8 @@ def _marks(population: Population) -> np.ndarray:
 
 
 def _distinct(tables: Sequence[pa.Table]) -> pa.Table:
-    """Rows of several tables, each sample once, in their order."""
-    rows = pa.concat_tables(tables, promote_options="permissive")
+    """Where the samples of several tables lie, each once, in their order."""
+    rows = pa.concat_tables([table.select(LOCATOR) for table in tables], promote_options="permissive")
     _, first = np.unique(np.asarray(rows["sample_id"].to_pylist(), object), return_index=True)
     return rows.take(pa.array(np.sort(first), pa.int64()))
 

@@ -169,6 +169,24 @@ def test_two_selections_stand_beside_each_other(run, selections, tmp_path):
     assert plain.scripts == {}
 
 
+def test_groups_that_are_not_the_same_are_not_held_against_each_other(run, selections, tmp_path):
+    choose(run, tmp_path / "whole", method="craig", group_by=None)
+    page, _ = make(tmp_path / "whole", selections / "b", out=tmp_path / "apart.html")
+    assert "whole knows no groups: all its samples are one." in page.text
+    assert "b are by language. With --run both are shown by the same groups." in page.text
+    assert "Shares of the replay" not in page.text
+    page, _ = make(tmp_path / "whole", selections / "b", run=[run], out=tmp_path / "together.html")
+    assert "Groups are by language." in page.text
+    assert "Shares of the replay" in page.text
+
+
+def test_a_random_choice_is_not_praised_and_a_useless_sum_is_explained(run, selections, tmp_path):
+    page, _ = make(selections / "a", selections / "b", out=tmp_path / "ab.html")
+    assert page.text.count("This choice is random itself, so that the difference is chance.") == 1
+    header = header_of(selections / "a")
+    assert ("More than 100% means" in page.text) == (header["phases"][0]["validation_residual"] > 1)
+
+
 def test_the_second_may_be_of_another_checkpoint(run, later, selections, tmp_path):
     choose(later, tmp_path / "b", method="craig")
     page, summary = make(selections / "a", tmp_path / "b", run=[run], out=tmp_path / "ab.html")

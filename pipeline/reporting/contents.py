@@ -118,7 +118,17 @@ def _group_order(selections: Sequence[Facts]) -> list[str]:
 def _mix_words(selections: Sequence[Facts]) -> Html:
     """What the bars mean."""
     by = list(dict.fromkeys(facts.group_by for facts in selections))
-    words = [f"Groups are by {name}." if name else "The selection knows no groups: all samples are one." for name in by]
+    if len(by) == 1:
+        words = [f"Groups are by {by[0]}." if by[0] else "The selection knows no groups: all samples are one."]
+    else:
+        words = [
+            f"Groups of {facts.name} are by {facts.group_by}."
+            if facts.group_by
+            else f"{facts.name} knows no groups: all its samples are one."
+            for facts in selections
+        ]
+        if None in by:
+            words.append("With --run both are shown by the same groups.")
     words.append("Bars are shares of tokens: of the corpus, and of what is chosen and replayed.")
     entries = [("corpus", "corpus"), ("chosen", "chosen"), ("played", "replayed")]
     if all(map(plays_as_chosen, selections)):
@@ -270,12 +280,13 @@ def turned(one: Table, columns: Sequence[str], called: dict[str, str]) -> Table:
         called: its columns that become rows, and what they are called there.
     """
     places = [(one.columns.index(name), words) for name, words in called.items()]
-    rows = [[words, *(figure(row[place]) for row in one.rows)] for place, words in places]
+    shown = [(place, words, percent if words.startswith(("share", "gain")) else figure) for place, words in places]
+    rows = [[words, *(show(row[place]) for row in one.rows)] for place, words, show in shown]
     return Table(title=one.title, columns=list(columns), rows=rows)
 
 
 def difference_tables(selections: Sequence[Facts]) -> list[Table]:
-    """What two selections were asked for, and where that differs."""
+    """What two selections were asked for, where that differs, and shares of the groups that both know."""
     asked_for: list[dict[str, Any]] = []
     for facts in selections:
         header = facts.manifest.header
@@ -303,7 +314,7 @@ def difference_tables(selections: Sequence[Facts]) -> list[Table]:
     ]
     labels = [facts.name for facts in selections]
     found = [Table(title="Options that differ", columns=["option", *labels], rows=rows)] if rows else []
-    if len(moved) > 1:
+    if len(moved) > 1 and len({facts.group_by for facts in selections}) == 1:
         columns = ["group", *labels, "change"]
         found.append(Table(title="Shares of the replay; the change is in percent points", columns=columns, rows=moved))
     return found

@@ -70,7 +70,7 @@ def came_out(facts: Facts) -> Html:
     cards = {
         "samples chosen": phase["samples"],
         "tokens chosen": phase["tokens"],
-        "of what could be chosen": percent(share),
+        "of the tokens that could be chosen": percent(share),
         "tokens played in an epoch": played,
     }
     effective = phase.get("effective_tokens")
@@ -116,14 +116,23 @@ def _against_random(facts: Facts) -> list[object]:
     if "gain_over_random" in report:
         gain = report["gain_over_random"]
         words = f"{percent(abs(gain))} {'nearer' if gain >= 0 else 'farther'}"
-        said.append(f"Samples of the corpus lie {words} to the nearest chosen one than to random picks of as many.")
+        weighed = facts.manifest.header["selection"]["options"].get("mass") not in (None, "corpus")
+        corpus = "Samples of the corpus, by what they count," if weighed else "Samples of the corpus"
+        said.append(f"{corpus} lie {words} to the nearest chosen one than to random picks of as many.")
     mine, random = phase.get("validation_residual"), phase.get("random_validation_residual")
     if mine is not None and random is not None:
         words = "less than" if mine < random else "more than"
         said.append(
             f"Added up, the chosen gradients miss {percent(mine)} of the length of the corpus's gradient, on numbers "
-            f"that the choice never saw; that is {words} random picks, which miss {percent(random)}."
+            f"that the choice never saw; that is {words} random picks, which miss {percent(random)} on average."
         )
+        if facts.manifest.header["selection"]["method"] == "uniform":
+            said.append("This choice is random itself, so that the difference is chance.")
+        elif mine > 1:
+            said.append(
+                "More than 100% means that the sum is no nearer to that gradient than nothing at all. Only methods "
+                "that match gradients aim at this figure."
+            )
     return said
 
 
@@ -152,9 +161,17 @@ def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
             entries += [("chosen", "of the chosen", share.chosen), ("played", "of the replay", share.played)]
         rows.append(share_bars(share.name, entries, most))
     others = len(order) - GROUPS_SHOWN
-    columns = ["group", "corpus", "target", "chosen", "replayed", "samples"]
+    wanted = any(share.target is not None for share in facts.shares)  # not where the choice knew other groups
+    columns = ["group", "corpus", *(["target"] if wanted else []), "chosen", "replayed", "samples"]
     figures = [
-        [tag("bdi", s.name), percent(s.corpus), percent(s.target), percent(s.chosen), percent(s.played), s.samples]
+        [
+            tag("bdi", s.name),
+            percent(s.corpus),
+            *([percent(s.target)] if wanted else []),
+            percent(s.chosen),
+            percent(s.played),
+            s.samples,
+        ]
         for s in facts.shares
     ]
     return join(
@@ -230,7 +247,8 @@ def shard_order(facts: Facts) -> Html:
     report = next((found for found in order.get("reports", []) if found.get("phase") == number), {})
     if "effective_shards" in report and "shards" in report:
         said.append(
-            f"Priorities are as even as those of {report['effective_shards']:,.1f} of {report['shards']:,} files."
+            f"Priorities differ as if {report['effective_shards']:,.1f} of the {report['shards']:,} files had equal "
+            "ones and the others none."
         )
     visits = manifest.table(schedule_name(number, 0)).sort_by("order")
     shards = manifest.shards()
