@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cptsel.pipeline.artifacts.damage import manifest_warnings
-from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest, source_uri
+from cptsel.pipeline.artifacts.manifest import load_manifest, source_uri
+from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
@@ -12,7 +13,7 @@ from cptsel.pipeline.lookup.config import ExplainConfig
 from cptsel.pipeline.lookup.facts import facts, finite, location
 from cptsel.pipeline.lookup.finding import Found, by_name, by_text
 from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, open_origin, surroundings
-from cptsel.pipeline.lookup.order import places, unordered
+from cptsel.pipeline.lookup.order import Place, places, unordered
 from cptsel.pipeline.lookup.reading import Reader, Row
 from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
 from cptsel.pipeline.results import ExplainResult
@@ -53,35 +54,15 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainR
     if why := unordered(manifest):
         warnings.append(f"{manifest.directory}: {why}")
     plays = [] if why else places(reader, found.rows, progress)
-    around: list[Surroundings] = [Surroundings() for _ in found.rows]
-    texts = dict(found.texts)
-    shards = {shard_id: reader.shard(shard_id) for shard_id in dict.fromkeys(row["shard_id"] for row in found.rows)}
-    for shard_id, shard in shards.items():
-        mine = [index for index, row in enumerate(found.rows) if row["shard_id"] == shard_id]
-        wanted = {found.rows[index]["sample_id"]: found.rows[index] for index in mine}
-        if runs is not None:
-            told = surroundings(reader, runs, [found.rows[index] for index in mine], config.neighbours)
-            for index, one in zip(mine, told, strict=True):
-                around[index] = one
-                wanted |= {near.row["sample_id"]: near.row for near in (*one.nearest, *one.represented)}
-        unread = [row for name, row in wanted.items() if name not in texts]
-        read, missing = texts_at_hand(manifest, shard, unread, config.root)
-        texts |= read
-        warnings += [missing] if missing else []
+    around = None if runs is None else _around(reader, runs, found.rows, config.neighbours)
+    near = [] if around is None else [n.row for one in around for n in (*one.nearest, *one.represented)]
+    texts, missing = _texts(reader, found, near, config.root)
     tables = [
-        _sample(manifest, row, shards[row["shard_id"]], config, texts, around[index] if runs is not None else None)
+        _sample(reader, row, config, texts, None if around is None else around[index])
         for index, row in enumerate(found.rows)
     ]
-    if plays:
-        columns = ["sample_id", "phase", "epoch", "rank", "position", "pass"]
-        rows = [
-            [row["sample_id"], place.phase, place.epoch, place.rank, place.position, place.number]
-            for row, mine in zip(found.rows, plays, strict=True)
-            for place in mine
-        ]
-        tables.append(Table(title="Places in the order", columns=columns, rows=rows))
-    if runs is not None:
-        tables += _neighbour_tables(found.rows, around, texts)
+    tables += [_places(found.rows, plays)] if plays else []
+    tables += _neighbour_tables(found.rows, around, texts) if around is not None else []
     return ExplainResult(
         out=manifest.directory,
         status="found" if found.rows else "nothing found",
@@ -90,7 +71,50 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainR
         samples=len({row["sample_id"] for row in found.rows}),
         others=_others(found),
         tables=tables,
-        warnings=warnings,
+        warnings=warnings + missing,
+    )
+
+
+def _by_shard(rows: Sequence[Row]) -> dict[int, list[int]]:
+    """Places of rows by their shard."""
+    found: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        found.setdefault(row["shard_id"], []).append(index)
+    return found
+
+
+def _around(reader: Reader, runs: EmbeddingRuns, rows: Sequence[Row], neighbours: int) -> list[Surroundings]:
+    """What lies around each of some samples."""
+    found = [Surroundings() for _ in rows]
+    for mine in _by_shard(rows).values():
+        told = surroundings(reader, runs, [rows[index] for index in mine], neighbours)
+        for index, one in zip(mine, told, strict=True):
+            found[index] = one
+    return found
+
+
+def _texts(reader: Reader, found: Found, near: Sequence[Row], root: str | None) -> tuple[dict[str, str], list[str]]:
+    """Texts of samples and of what lies near them, by sample_id, and why some are missing."""
+    texts, warnings = dict(found.texts), []
+    rows = list({row["sample_id"]: row for row in (*found.rows, *near)}.values())
+    for shard_id, mine in _by_shard(rows).items():
+        unread = [rows[index] for index in mine if rows[index]["sample_id"] not in texts]
+        read, missing = texts_at_hand(reader.manifest, reader.shard(shard_id), unread, root)
+        texts |= read
+        warnings += [missing] if missing else []
+    return texts, warnings
+
+
+def _places(rows: Sequence[Row], plays: Sequence[Sequence[Place]]) -> Table:
+    """Every play of every sample."""
+    return Table(
+        title="Places in the order",
+        columns=["sample_id", "phase", "epoch", "rank", "position", "pass"],
+        rows=[
+            [row["sample_id"], place.phase, place.epoch, place.rank, place.position, place.number]
+            for row, mine in zip(rows, plays, strict=True)
+            for place in mine
+        ],
     )
 
 
@@ -102,14 +126,10 @@ def _others(found: Found) -> str | None:
 
 
 def _sample(
-    manifest: Manifest,
-    row: Row,
-    shard: dict[str, Any],
-    config: ExplainConfig,
-    texts: dict[str, str],
-    around: Surroundings | None,
+    reader: Reader, row: Row, config: ExplainConfig, texts: dict[str, str], around: Surroundings | None
 ) -> Table:
     """What is known of a sample, a line each."""
+    manifest, shard = reader.manifest, reader.shard(row["shard_id"])
     text = texts.get(row["sample_id"])
     shown = None if text is None else excerpt(text, config.text)
     told = facts(manifest, row, shard, source_uri(shard, config.root), shown)
