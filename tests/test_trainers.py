@@ -179,11 +179,12 @@ def test_llamafactory_reads_plays_in_order(repository, tmp_path, tiny_lm):
         ("hf", "axolotl", "axolotl", "eos"),
         ("parquet", "torchtitan", "torchtitan", "eos"),
         ("mds", "streaming", "foundry", ""),
+        ("hf", "trl", "trainer", ""),
     ],
 )
 def test_plays_are_sequences_in_order(repository, tmp_path, tiny_lm, to, name, kind, end):
     """With EOS behind each: batches of TRL's SFTTrainer, the training set that axolotl prepares, plays of torchtitan's
-    ranks. Without: samples of llm-foundry."""
+    ranks. Without: samples of llm-foundry, batches of the Hugging Face Trainer."""
     built = build_replay(tmp_path, shards=4, documents=8, keep=0.9)
     out = tmp_path / "out"
     export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)

@@ -35,10 +35,25 @@ Mixed with a new corpus, plays of replay in their order: `interleave_datasets([n
 _TRAINER = Trainer(
     name="Hugging Face Trainer",
     recipe="""
-It shuffles unless told not to: `TrainingArguments(train_sampling_strategy="sequential")` (transformers 5.2 or newer).
+```python
+from datasets import load_from_disk
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+tokenizer = AutoTokenizer.from_pretrained("MODEL")  # with a pad_token
+replay = load_from_disk("EXPORT/{folder}").with_transform(lambda plays: tokenizer(plays["text"]))
+settings = TrainingArguments(
+    "OUT", train_sampling_strategy="sequential", remove_unused_columns=False, num_train_epochs=1
+)
+collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+Trainer(model, settings, train_dataset=replay, data_collator=collate).train()
+```
+
+It shuffles unless told not to (`sequential`, of transformers 5.2 or newer). `map` in place of `with_transform` would
+write all plays a second time, into the export.
 """,
     order="kept, with `sequential`",
     weights="a column, for a loss of your own",
+    proved=("transformers",),
 )
 _TRL = Trainer(
     name="TRL",

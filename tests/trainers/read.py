@@ -366,6 +366,40 @@ def trl(folder: str) -> Iterator[Any]:
                 yield kept
 
 
+def trainer(folder: str) -> Iterator[Any]:
+    """Token ids of batches, as the loader of the Hugging Face Trainer deals them out for training."""
+    from datasets import load_from_disk
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForLanguageModeling,
+        Trainer,
+        TrainingArguments,
+    )
+
+    model = Path(folder).parent.joinpath("model.txt").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.pad_token = tokenizer.eos_token
+    replay = load_from_disk(folder).with_transform(lambda plays: tokenizer(plays["text"]))
+    with tempfile.TemporaryDirectory() as work:
+        settings = TrainingArguments(
+            work,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+            num_train_epochs=1,
+            per_device_train_batch_size=4,
+            use_cpu=True,
+            report_to=[],
+        )
+        collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+        found = Trainer(
+            AutoModelForCausalLM.from_pretrained(model), settings, train_dataset=replay, data_collator=collate
+        )
+        for batch in found.get_train_dataloader():
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+                yield ids[mask.bool()].tolist()
+
+
 def energon(folder: str) -> Iterator[Any]:
     """Samples of one epoch on one worker, without shuffling, once a copy of the folder is prepared as it wants it."""
     from megatron.energon import Cooker, DefaultTaskEncoder, WorkerConfig, get_loader, get_train_dataset
@@ -517,6 +551,7 @@ PACKAGES = {
     "megatron": "megatron-core",
     "olmo": "ai2-olmo-core",
     "swift": "ms-swift",
+    "trainer": "transformers",
     "llamafactory_v1": "llamafactory",
     "megatron_blend": "megatron-core",
     "megatron_zero_copy": "megatron-core",
