@@ -29,6 +29,12 @@ all pairwise cosines, in units of 1/√k, which is what any seeded projection to
 (Spearman) of the cosines; and the spread of the sketch's length around the exact norm. Beside ours stands the flat
 CountSketch of the whole gradient, which nobody could afford: where the two agree, ranks are kept as well as k allows.
 How well that is depends on how far the true cosines spread, which is printed too. Takes 4 · V · d bytes a window.
+
+**Peer.** With ``--peer-python``, a Python that has ``bergson``: gradients of the body by both, of ``--windows`` of the
+windows in batches by length, each against forward + loss of the same batches in its own process. ``bergson`` projects
+each layer by itself, to ``--peer-dim`` squared numbers. Beside CPU time and bytes stands what choosing a tenth by the
+sketches keeps of choosing by the exact gradients of the body, as in benchmarks/fidelity.py. Takes 4 bytes a parameter
+and window.
 """
 
 from __future__ import annotations
@@ -106,6 +112,9 @@ def main() -> None:
         picks = np.random.default_rng(0).choice(len(windows), min(args.windows, len(windows)), replace=False)
         results["fidelity"] = fidelity_part(model, [windows[i] for i in sorted(picks)])
         print_fidelity(results["fidelity"])
+    if "peer" in args.only and args.peer_python:
+        results["peer"] = peer_part(model, plan, [window for batch in large for window in batch], args)
+        print_peer(results["peer"])
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
 
@@ -113,7 +122,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parts = ["kernel", "command", "fidelity"]
+    parts = ["kernel", "command", "fidelity", "peer"]
     parser.add_argument("--model", default=str(SAMPLE / "tiny-lm"), help="folder of a causal LM")
     parser.add_argument("--corpus", nargs="+", metavar="GLOB", default=[str(SAMPLE / "old/*/*.jsonl.gz")])
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts to run (default all)")
@@ -124,6 +133,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--small", type=int, default=2, help="rows a shard of the small run (default 2)")
     parser.add_argument("--large", type=int, default=60, help="rows a shard of the large run (default 60)")
     parser.add_argument("--windows", type=int, default=200, help="windows for fidelity (default 200)")
+    parser.add_argument("--peer-python", metavar="PYTHON", help="a Python that has bergson, which is run beside ours")
+    parser.add_argument("--peer-dim", type=int, nargs="+", default=[6, 16], help="its projections (default 6 16)")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file as well")
     return parser.parse_args()
 
@@ -374,6 +385,68 @@ def fidelity_part(model: FrozenModel, windows: Batch) -> dict:
     return figures
 
 
+def peer_part(model: FrozenModel, plan: ModelPlan, windows: Batch, args: argparse.Namespace) -> list[dict]:
+    """CPU time, bytes and fidelity of gradients of the body, by us and by bergson."""
+    sys.path.append(here)
+    from fidelity import Judge, compare, exact_grams, halves, sketches
+
+    picks = np.random.default_rng(0).choice(len(windows), min(args.windows, len(windows)), replace=False)
+    windows = [windows[i] for i in sorted(picks)]
+    order = list(batches([len(row) for row in windows], plan.tokens_per_batch))
+    padded = [pad([windows[i] for i in batch]) for batch in order]
+    spec = dataclasses.replace(model.spec, gradient="body")
+    ours = copy.copy(model)
+    ours.spec = spec
+    kind = BodyGradient(ours)
+    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(args.rounds):
+        times["plain"].append(cpu_of(lambda: [plain_loss(model, batch) for batch in padded]))
+        times["ours"].append(cpu_of(lambda: [kind.of_windows([windows[i] for i in batch]) for batch in order]))
+    tokens = np.array([len(row) - 1 for row in windows])
+    judge = {"kept": Judge(exact_grams(model, windows)[1], tokens, list(halves(len(windows), 40)), 0.1)}
+    found = sketches(ours, windows, "body", args.sketch_dim, (1.0, 1.0))
+    rows = [
+        {
+            "name": "cptsel, body",
+            "numbers": args.sketch_dim,
+            "seconds": float(np.median(times["ours"])),
+            "ratio": ratio(times["ours"], times["plain"]),
+            **compare(*found, judge, tokens),
+        }
+    ]
+    for dim in args.peer_dim:
+        held = peer_sketches(plan.spec.source, windows, order, dim, args)
+        kept = compare(held["sketches"], held["sketches"], judge, tokens)
+        rows.append(
+            {
+                "name": f"bergson, {dim} x {dim} a layer",
+                "numbers": held["sketches"].shape[1],
+                "seconds": float(np.median(held["seconds"])),
+                "ratio": ratio(held["seconds"].tolist(), held["plain"].tolist()),
+                **kept,
+            }
+        )
+    return rows
+
+
+def peer_sketches(
+    source: str, windows: Batch, order: list[list[int]], dim: int, args: argparse.Namespace
+) -> dict[str, np.ndarray]:
+    """What bergson makes of the windows, in a process of its own."""
+    number = np.empty(len(windows), np.int64)
+    for place, batch in enumerate(order):
+        number[batch] = place
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "windows.npz"), Path(folder, "sketches.npz")
+        lengths = [len(row) for row in windows]
+        np.savez(given, ids=np.concatenate(windows), lengths=lengths, batches=number)
+        script = str(Path(here, "bergson_peer.py"))
+        command = [args.peer_python, script, source, str(given), str(made), "per_module", str(dim), str(args.rounds)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with np.load(made) as held:
+            return dict(held)
+
+
 def pairwise_cosines(rows: np.ndarray) -> np.ndarray:
     """Cosines of all pairs i < j, flat."""
     gram = rows @ rows.T
@@ -422,6 +495,15 @@ def print_fidelity(part: dict) -> None:
         row = part[name]
         figures = f"{row['cosine_error']:9.3f} {row['spearman']:9.4f} {row['norm_spread']:16.4f}"
         print(f"  {name:<12} {row['k']:6} {figures}", flush=True)
+
+
+def print_peer(part: list[dict]) -> None:
+    """The fourth part as text."""
+    print("\nPeer: gradients of the body")
+    for row in part:
+        kept = {what: "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["kept"][what]) for what in row["kept"]}
+        print(f"  {row['name']:<26} {row['numbers']:6} numbers, {show(row['ratio'])} x plain, ", end="")
+        print(f"coverage kept {kept['coverage']}, residual {kept['matching']}", flush=True)
 
 
 if __name__ == "__main__":
