@@ -193,7 +193,7 @@ def _index(x: np.ndarray, coded: bool) -> faiss.IndexRefineFlat:
         rough = codes = faiss.IndexPQFastScan(x.shape[1], x.shape[1] // _CODE_DIMS, 4)
         codes.pq.cp.niter, codes.pq.cp.min_points_per_centroid = 10, 1
     index = faiss.IndexRefineFlat(rough)
-    index.k_factor = _CHECKED
+    index.k_factor = _CHECKED if coded else 1
     index.train(x)
     index.add(x)
     return index

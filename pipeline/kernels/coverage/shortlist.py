@@ -70,19 +70,20 @@ def candidate_links(
     if n <= CELL_ROWS or not picks or (n >> _halvings(n)) + candidates > n / 2:
         return None
     many = n * candidates > PAIRS
-    # One and a third times as many links as rows a candidate serves are enough to find candidates by; four fifths do.
-    in_cell = min(neighbours, max(_LINKS, math.ceil((0.8 if many else 1.3) * n / candidates)))
+    # One and a third times as many links as rows a candidate serves are enough to find candidates by, and .55 times do.
+    in_cell = min(neighbours, max(_LINKS, math.ceil((0.55 if many else 1.3) * n / candidates)))
     share = math.ceil(capacity * candidates / picks)
     listed = _shortlist(x, mass, costs, share, worth, in_cell, seed)
     if not len(listed):
         return None
-    find = nearly_nearest if many else nearest
-    return find(x, x[listed], min(neighbours, links_wanted(len(listed), picks))), listed
+    if many:
+        return nearly_nearest(x, x[listed], min(neighbours, links_wanted(len(listed), picks, 1))), listed
+    return nearest(x, x[listed], min(neighbours, links_wanted(len(listed), picks))), listed
 
 
-def links_wanted(candidates: int, picks: float) -> int:
-    """How many links are as good as all: five times as many as rows a pick serves."""
-    return max(_LINKS, math.ceil(5 * candidates / picks)) if picks >= 1 else max(_LINKS, candidates)
+def links_wanted(candidates: int, picks: float, least: int = _LINKS) -> int:
+    """How many links are as good as all: five times as many as candidates a pick serves."""
+    return max(least, math.ceil(5 * candidates / picks)) if picks >= 1 else max(least, candidates)
 
 
 def _shortlist(
