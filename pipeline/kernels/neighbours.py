@@ -12,9 +12,12 @@ scanned in registers, André et al. 2015). It may miss a row, but the distances 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import faiss
 
 _BLOCK = 8_192  # rows scanned at a time: bounds FAISS's int64 answer, not its speed
 _CODES, _CODE_DIMS = 16, 4  # a code of 4 bits stands for so many numbers
@@ -188,6 +191,8 @@ def _index(x: np.ndarray, coded: bool) -> faiss.IndexRefineFlat:
 
     A search compares codes or rows and once more, by differences, the nearest of these.
     """
+    import faiss  # here, as commands that look something up take longer to load it than to answer
+
     rough: faiss.Index = faiss.IndexFlatL2(x.shape[1])
     if coded:
         rough = codes = faiss.IndexPQFastScan(x.shape[1], x.shape[1] // _CODE_DIMS, 4)
