@@ -24,7 +24,7 @@ import json
 import numpy as np
 from forgetting_report import Results, read
 
-from cptsel.pipeline.kernels.replay_law import LEAST_BUDGETS, foretell_left_out
+from cptsel.pipeline.kernels.replay_law import LEAST_BUDGETS, fit_replay_law, foretell_left_out
 
 TIMES = {
     "": 1.0,
@@ -80,7 +80,8 @@ def facts(results: Results, arm: str, metric: str, times: np.ndarray, rise: np.n
         if budget:
             by_budget[f"{budget:g}"]["foretold"] = round(float(said[of].mean()), 4)
             misses.append(float(said[of].mean() - rise[of].mean()))
-    saved = float(rise[times == 0].mean() - rise[times == times.max()].mean())
+    law = fit_replay_law(times, rise)
+    saved = float(law.rise(0) - law.rise(times.max()))
     error = float(np.sqrt(np.mean(np.square(misses))))
     where = {name: results.setting[name] for name in ("model", "new", "pool")}
     return {
