@@ -48,6 +48,7 @@ import numpy as np
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 WORDS = 20  # of a document
+GREW = 1.5  # times the CPU time of the smallest work: less is noise
 IN_SHARDS = 10  # are the samples of the first series
 
 #: Makes the model that does next to nothing; arguments are its folder and the size of the vocabulary.
@@ -111,7 +112,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--corpus-tokens", type=float, default=2e12)
     parser.add_argument("--corpus-shards", type=float, default=1e5)
     parser.add_argument("--pool", type=float, default=0.02, help="share of the corpus that is embedded")
-    parser.add_argument("--budget", type=float, default=0.1, help="share of the pool that is chosen")
     parser.add_argument("--workers", type=int, default=64, help="GPUs for embed, processes of one core for all else")
     parser.add_argument("--gpu-parameters", type=float, default=7e9, help="of the model")
     parser.add_argument(
@@ -271,30 +271,30 @@ def print_extrapolation(lines: list[dict[str, Any]], args: argparse.Namespace) -
 
     def show(what: str, whole: float, unit: str, spread: bool = True) -> None:
         hours = f"{whole * args.pool / args.workers:,.2f}" if spread and unit.endswith("hours") else ""
-        print(f"| {what} | {whole:,.0f} {unit} | {whole * args.pool:,.1f} {unit} | {hours} |")
+        print(f"| {what} | {whole:,.1f} {unit} | {whole * args.pool:,.2f} {unit} | {hours} |")
 
     show("embed, the model", args.corpus_tokens / tokens_a_second / 3600, "GPU hours")
     show("embed, all else", args.corpus_tokens * a_token / 3600, "core hours")
     show("embeddings on disk", args.corpus_samples * row / 1e12, "TB")
-    print(f"\n| command, over the pool of {args.pool:.0%} | core hours | of them by shards |")
+    print(f"\n| command, over the pool of {args.pool:.0%} | core hours by its samples | by shards of the corpus |")
     print("| --- | --- | --- |")
     for command in COMMANDS:
         if command != "embed":
             by_samples = carried(series[command, "samples"], args.corpus_samples * args.pool)
             by_shards = carried(series[command, "shards"], args.corpus_shards)
-            print(f"| {command} | {(by_samples + by_shards) / 3600:,.1f} | {by_shards / 3600:,.1f} |")
+            print(f"| {command} | {by_samples} | {by_shards} |")
 
 
-def carried(lines: list[dict[str, Any]], work: float) -> float:
-    """CPU seconds, beyond those of starting, at a work that was not measured; 0 where none was."""
-    if len(lines) < 3:
-        return 0.0
+def carried(lines: list[dict[str, Any]], work: float) -> str:
+    """CPU hours beyond the start, at a work that was not measured; a dash where growth was too little to tell."""
     start, last = lines[0]["cpu_seconds"], lines[-1]
+    if last["cpu_seconds"] <= GREW * start:
+        return "–"
     try:
         power = max(1.0, float(exponent(lines)))
-    except ValueError:  # it hardly grows
+    except ValueError:  # told by one work
         power = 1.0
-    return max(0.0, last["cpu_seconds"] - start) * (work / work_of(last)) ** power
+    return f"{(last['cpu_seconds'] - start) * (work / work_of(last)) ** power / 3600:,.1f}"
 
 
 def work_of(line: dict[str, Any]) -> int:
@@ -305,7 +305,8 @@ def work_of(line: dict[str, Any]) -> int:
 def exponent(lines: list[dict[str, Any]]) -> str:
     """Slope of log(CPU time beyond that of the first line) by log(work), over lines that took half as much again."""
     start = lines[0]["cpu_seconds"]
-    points = [(work_of(line), line["cpu_seconds"] - start) for line in lines[1:] if line["cpu_seconds"] > 1.5 * start]
+    grown = [line for line in lines[1:] if line["cpu_seconds"] > GREW * start]
+    points = [(work_of(line), line["cpu_seconds"] - start) for line in grown]
     if len(points) < 2:
         return "too little to tell" if not points else f"told by {points[0][0]:,} alone"
     work, cpu = np.log(np.asarray(points)).T
