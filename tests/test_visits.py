@@ -1,5 +1,6 @@
 """What shards play, as ``shards.parquet`` says: what their samples add up to, and used in their place."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,6 +60,25 @@ def test_a_tally_is_what_plays_add_up_to():
     assert tally(table, "repeat") == [zero, two]
     weighed = [zero | {"x": 1.5 * 0.5 + 2.0, "t": 1.5 * 5 + 4.0}, two | {"t": 0.0}]
     assert tally(table, "loss") == weighed
+
+
+def test_passes_are_counted_as_one_by_one():
+    rng = np.random.default_rng(0)
+    repeat, n_tokens = rng.integers(0, 9, 200), rng.integers(1, 50, 200)
+    columns = {"phase": 0 * repeat, "repeat": repeat, "n_tokens": n_tokens, "grad_norm": repeat, "loss_weight": repeat}
+    (found,) = tally(pa.table(columns), "repeat")
+    assert found["samples"] == [(repeat >= number).sum() for number in range(1, 9)]
+    assert found["tokens"] == [n_tokens[repeat >= number].sum() for number in range(1, 9)]
+
+
+@pytest.mark.parametrize("row", [1, 2])
+def test_samples_of_no_shard_are_refused(tmp_path, row):
+    built = build_replay(tmp_path, shards=3)
+    shards = pq.read_table(built.replay / "shards.parquet")
+    io.write_parquet(str(built.replay / "shards.parquet"), shards.take([i for i in range(3) if i != row]))
+    reseal(built.replay)
+    with pytest.raises(VerificationError, match=rf"samples/00000{row}\.parquet is of no shard of shards\.parquet"):
+        order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
 
 
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "none"])

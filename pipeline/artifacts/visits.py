@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cptsel.pipeline.artifacts.manifest import SHARDS, Manifest, parse_table
+from cptsel.pipeline.artifacts.manifest import SHARDS, Manifest, parse_table, samples_name
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import VerificationError
 from cptsel.schemas.arrow import VISITS
@@ -43,10 +43,13 @@ def read_visits(manifest: Manifest, progress: Progress | None = None) -> dict[in
     """What every phase plays, as ``shards.parquet`` says or, where it does not, from one reading of each samples file.
 
     Raises:
-        VerificationError: a file's bytes are not those the manifest names.
+        VerificationError: a file's bytes are not those the manifest names, or a samples file is of no shard.
     """
     ids, stored = stored_visits(manifest)
     if stored is None:
+        if unknown := sorted(manifest.sample_files().keys() - set(ids.tolist())):
+            what = f"is of no shard of {SHARDS}; restore the manifest or make it again"
+            raise VerificationError(f"{manifest.path(samples_name(unknown[0]))} {what}")
         found = _tally_files(manifest, progress)
         ids, stored = np.asarray(list(found), dtype=np.int32), pa.array(found.values(), VISITS.type)
     return _by_phase(manifest, ids, stored)
@@ -77,17 +80,24 @@ def tally(samples: pa.Table, realisation: str) -> list[dict[str, Any]]:
     for phase in np.unique(phases).tolist():
         mine = (phases == phase) & (repeat > 0)
         if mine.any():
-            passes = [mine & (repeat >= number) for number in range(1, int(repeat[mine].max()) + 1)]
             found.append(
                 {
                     "phase": phase,
                     "x": math.fsum(x[mine]),
                     "t": math.fsum(t[mine]),
-                    "samples": [int(played.sum()) for played in passes],
-                    "tokens": [int(n_tokens[played].sum()) for played in passes],
+                    "samples": _by_pass(repeat[mine], np.ones_like(repeat[mine])),
+                    "tokens": _by_pass(repeat[mine], n_tokens[mine]),
                 }
             )
     return found
+
+
+def _by_pass(repeat: np.ndarray, counts: np.ndarray) -> list[int]:
+    """Of pass 1, 2, ...: Σ counts of the samples with repeat >= pass; (n,) int64 each, repeats from 1."""
+    sums = np.zeros(repeat.max() + 1, np.int64)
+    np.add.at(sums, repeat, counts)
+    passes: list[int] = np.cumsum(sums[:0:-1])[::-1].tolist()
+    return passes
 
 
 def _tally_files(manifest: Manifest, progress: Progress | None) -> dict[int, list[dict[str, Any]]]:
