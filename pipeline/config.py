@@ -125,6 +125,8 @@ def check_read(config: Any) -> None:
 def _check_range(name: str, value: float, declared: Option) -> None:
     least, above, most = declared.least, declared.above, declared.most
     if least is None and above is None and most is None:
+        if not math.isfinite(value):
+            raise UsageError(f"{flag(name)} {value}: must be a finite number")
         return
     low = (least is None or value >= least) and (above is None or value > above)
     if math.isfinite(value) and low and (most is None or value <= most):

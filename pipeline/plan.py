@@ -27,6 +27,7 @@ MOST_ERROR = 0.25  # of what the largest replay saved; above it the law tells no
 FARTHEST = 2.0  # times the largest replay; what was measured beyond is in docs/evidence.md
 
 _MOST_BYTES = 4 << 20
+_LARGEST = 1e18  # of numbers in the file: their squares and what they are scaled by stay finite
 
 
 def plan(config: PlanConfig) -> PlanResult:
@@ -156,9 +157,9 @@ def _numbers(path: str, number: int, row: list[str], places: list[int]) -> list[
         values = [float(row[place]) for place in places]
     except (IndexError, ValueError):
         values = [math.nan]
-    if not all(map(math.isfinite, values)) or values[0] < 0:
+    if not all(abs(value) <= _LARGEST for value in values) or values[0] < 0:
         raise BadInputError(
-            f"{path}: line {number} ({','.join(row)[:60]!r}): replay_tokens must be a number, 0 or more, and rise a "
-            "number; mend or delete the line"
+            f"{path}: line {number} ({','.join(row)[:60]!r}): replay_tokens must be a number from 0 to {_LARGEST:g}, "
+            f"and rise one from -{_LARGEST:g} to {_LARGEST:g}; mend or delete the line"
         )
     return values

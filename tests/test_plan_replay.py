@@ -48,6 +48,12 @@ def test_nothing_is_told_far_beyond_what_was_tried(trainings, options, words):
         plan(PlanConfig(trainings=trainings, **options))
 
 
+@pytest.mark.parametrize("rise", ["nan", "inf"])
+def test_a_rise_that_is_no_number_is_refused(trainings, capsys, rise):
+    assert main(["plan", trainings, "--rise", rise]) == 2
+    assert f"--rise {rise}: must be a finite number" in capsys.readouterr().err
+
+
 def test_runs_that_follow_no_law_are_shown_and_refused(tmp_path, capsys):
     path = write(tmp_path / "noise.csv", [(0, b, rise) for b, rise in zip(BUDGETS, (1, 0.5, 0.9, 0.2), strict=True)])
     assert main(["plan", path, "--rise", "0.1", "--json"]) == 2
@@ -65,6 +71,8 @@ def test_runs_that_follow_no_law_are_shown_and_refused(tmp_path, capsys):
         ("replay_tokens,rise\n0,1\n5\n", BadInputError, "line 3"),
         ("replay_tokens,rise\n0,1\n-5,1\n", BadInputError, "line 3"),
         ("replay_tokens,rise\n0,nan\n", BadInputError, "line 2"),
+        ("replay_tokens,rise\n0,1\n1e307,.9\n", BadInputError, "line 3 .*from 0 to 1e\\+18"),
+        ("replay_tokens,rise\n0,-1e200\n", BadInputError, "line 2"),
         ('replay_tokens,rise\n0,"1\n', UsageError, "no CSV file"),
         ("\x00\udcff", UsageError, "no CSV file"),
     ],
