@@ -139,10 +139,15 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
     except BaseException as error:
         if os.path.exists(temporary):
             os.remove(temporary)
-        if isinstance(error, OSError) and error.errno in _FULL:  # of one kind and with its path, in every step
-            reason = (error.strerror or str(error)).lower()
-            raise PartialError(f"{path}: can't be written ({reason}); make room and run the command again") from error
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _no_room(path, error) from error
         raise
+
+
+def _no_room(path: str, error: OSError) -> PartialError:
+    """The error of a full disk: of one kind and with its path, in every step."""
+    reason = (error.strerror or str(error)).lower()
+    return PartialError(f"{path}: can't be written ({reason}); make room and run the command again")
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -160,6 +165,7 @@ def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: one is missing.
         FileExistsError: a name is taken.
+        PartialError: there is no room for more names.
     """
     if is_remote(source) or is_remote(target):
         return list(names)
@@ -171,6 +177,8 @@ def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:
             try:
                 os.link(name, name, src_dir_fd=here, dst_dir_fd=there)
             except OSError as error:
+                if error.errno in _FULL:
+                    raise _no_room(join(target, name), error) from error
                 if error.errno not in _UNLINKABLE:
                     raise
                 left.append(name)
@@ -266,7 +274,7 @@ def _folders(directory: str) -> list[str]:
     """A local directory and all below it, each behind the one that it lies in; links are not followed."""
     found = [directory] if os.path.isdir(directory) else []
     for folder in found:
-        with os.scandir(folder) as entries:
+        with suppress(OSError), os.scandir(folder) as entries:  # it was deleted meanwhile, or may not be read
             found += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     return found
 

@@ -1,10 +1,15 @@
-"""Files on what is not installed are refused in a sentence; tests of stores that are: ``test_stores.py``."""
+"""Files on what is not installed, and on a full disk, are refused in a sentence, and folders may go while they are
+looked at; tests of stores that are installed: ``test_stores.py``."""
+
+import errno
+import os
+import shutil
 
 import pytest
 
 from cptsel.pipeline import io
 from cptsel.pipeline.engine.beam import pipeline_options
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import PartialError, UsageError
 
 
 @pytest.mark.parametrize("path", ["nothing://bucket/a", "hdfs://a/b"])
@@ -19,3 +24,32 @@ def test_options_of_filesystems_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("CPTSEL_FILESYSTEM", "--hdfs_host=here --hdfs_user='a b'")
     options = pipeline_options(["--hdfs_port=1"], 1).get_all_options()
     assert (options["hdfs_host"], options["hdfs_port"], options["hdfs_user"]) == ("here", "1", "a b")
+
+
+def test_folders_that_go_meanwhile_are_no_error(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    scandir = os.scandir
+
+    def vanishing(path):
+        if path == str(tmp_path / "a"):
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    io.delete_files(str(tmp_path), [])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_links_on_a_full_disk_ask_for_room_as_files_do(tmp_path, monkeypatch, code):
+    for folder in ("from", "to"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "from" / "x").write_bytes(b"")
+
+    def full(name, *_, **__):
+        raise OSError(code, os.strerror(code), name)
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(PartialError, match=r"/to/x: can't be written \(.*\); make room and run the command again"):
+        io.link_files(str(tmp_path / "from"), str(tmp_path / "to"), ["x"])
