@@ -242,7 +242,7 @@ class ExportResult(Result):
 
     Attributes:
         format: of ``--to``.
-        fidelity: how near training comes to the manifest: exact, shard-level or expectation-only.
+        fidelity: how near training comes to the manifest: exact, shard-level, unordered or expectation-only.
         instructions: what the trainer must do with the files.
         files: None in a dry run where it is known only when they are written.
         bytes: None in a dry run.
