@@ -48,13 +48,14 @@ def plan(config: PlanConfig) -> PlanResult:
     fit = _table_of_fit(law, tokens, rise, left_out)
     missed = np.array([row[-1] - row[2] for row in fit.rows if row[-1] is not None])
     error = float(np.sqrt(np.mean(missed**2)))
+    none, largest, twice = law.rise(tokens.max() * np.arange(3)).tolist()
     found = PlanResult(
         out=None,
         status="done",
         trainings=len(rise),
         rise_without_replay=law.without,
-        saved_by_doubling=law.slope * math.log(2),
-        saved_by_the_largest=float(law.rise(0) - law.rise(tokens.max())),
+        saved_by_doubling=largest - twice,
+        saved_by_the_largest=none - largest,
         scale=law.scale,
         error=error,
         tables=[fit],

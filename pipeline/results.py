@@ -315,7 +315,7 @@ class PlanResult(Result):
     Attributes:
         trainings: rows of the file.
         rise_without_replay: r₀ of the law.
-        saved_by_doubling: what twice a large replay saves more.
+        saved_by_doubling: what twice the largest replay saves more, by the law.
         saved_by_the_largest: replay of the file.
         scale: s of the law, in tokens.
         error: root mean square, of replays that the law was not fitted to.
@@ -327,7 +327,7 @@ class PlanResult(Result):
     command: str = "plan"
     trainings: int
     rise_without_replay: float
-    saved_by_doubling: float = called("saved by doubling a large replay")
+    saved_by_doubling: float = called("saved by doubling the largest replay")
     saved_by_the_largest: float = called("saved by the largest replay")
     scale: float = called("scale of the law in tokens")
     error: float = called("error on replays left out")

@@ -48,6 +48,13 @@ def test_nothing_is_told_far_beyond_what_was_tried(trainings, options, words):
         plan(PlanConfig(trainings=trainings, **options))
 
 
+def test_doubling_is_that_of_the_largest_replay(tmp_path):
+    """Where replay saves in proportion, as much more again; and nowhere what would be saved beyond all bounds."""
+    found = plan(PlanConfig(trainings=write(tmp_path / "a.csv", [(0, b, 1 - b / 1e5) for b in BUDGETS])))
+    assert found.saved_by_doubling == pytest.approx(found.saved_by_the_largest, rel=0.02)
+    assert found.saved_by_the_largest == pytest.approx(0.4, rel=0.02)
+
+
 @pytest.mark.parametrize("rise", ["nan", "inf"])
 def test_a_rise_that_is_no_number_is_refused(trainings, capsys, rise):
     assert main(["plan", trainings, "--rise", rise]) == 2

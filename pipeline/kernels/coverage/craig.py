@@ -176,7 +176,7 @@ def choose(
         cell: The rows and the budget.
         links: For each row its nearest of the rows listed; the last of them is at d0_i.
         listed: Rows (c,), int64, that ``links`` point into and that greedy picks from. A medoid may be any row.
-        graph: The exact neighbour graph of all rows, or exact links to some of them, or None.
+        graph: The exact neighbour graph of all rows, or links to some of them (``shortlist``), or None.
         passes: Medoid passes, None for as many as change something.
         seed: Seed of the random choices.
         fill: What the rows are worth (n,) where gains have run out; None for the worth of those listed.
