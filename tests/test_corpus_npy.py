@@ -149,6 +149,19 @@ def test_documents_are_those_that_lie_beside(tmp_path_factory, documents, dtype,
     assert [(row, ids.tolist()) for row, ids in again] == [(d.row_index, d.content.tolist()) for d in found]
 
 
+def test_what_lies_beside_is_parsed_once_for_all_blocks_of_a_file(tmp_path, monkeypatch):
+    parsed = []
+    places = npy._places
+    monkeypatch.setattr(npy, "_places", lambda handle: parsed.append(handle.name) or places(handle))
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for path in paths:
+        write_listed(path, [[number, EOD] for number in range(20)])
+        assert len(read(path, "npy-uint16", block_bytes=4)[0]) == 20
+    assert parsed == [str(path.with_suffix(".csv.gz")) for path in paths]
+    write_listed(paths[1], [[number, 1, EOD] for number in range(20)])
+    assert [d.content.tolist() for d in read(paths[1], "npy-uint16")[0]] == [[number, 1] for number in range(20)]
+
+
 def test_what_lies_beside_names_the_corpus_and_is_no_file_of_it(tmp_path):
     path = tmp_path / "a.npy"
     write_listed(path, [[1, EOD, 2], [3]])

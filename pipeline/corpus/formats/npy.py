@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import BinaryIO, ClassVar
 
 import numpy as np
@@ -148,8 +149,14 @@ def _layout(head: bytes, size: int, raw: str | None) -> tuple[np.dtype, int]:
 def _listed(spans: SoughtSpans, raw: str | None, companion: Companion) -> "_Listed":
     """The documents of a file by the ``.csv.gz`` beside it. Raises Damage: unreadable_index."""
     dtype, start = _layout(spans.at(0, _HEAD), spans.end(0), raw)
+    return _kept(companion, dtype, start, spans.end(0))
+
+
+@lru_cache(maxsize=1)
+def _kept(companion: Companion, dtype: np.dtype, start: int, end: int) -> "_Listed":
+    """The documents of the file that was read last: a million lines take two seconds, and every block asks for them."""
     with opened(companion) as handle:
-        return _Listed(handle, dtype, start, spans.end(0))
+        return _Listed(handle, dtype, start, end)
 
 
 class _Listed(TokenIndex):
