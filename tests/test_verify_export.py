@@ -5,11 +5,13 @@ import random
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from embedded_builder import build_embedded
 from export_tampering import header_of, plays_files, reseal_export, rewrite
-from manifest_builder import build_replay, recommending
+from manifest_builder import build_replay, change_samples, recommending, reseal
 
 from cptsel.cli.main import main
 from cptsel.pipeline import io
@@ -28,12 +30,14 @@ from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
+from cptsel.schemas.arrow import REPLAY_SHARDS, VISITS
 
 ALL = [(to, ids) for to, format in EXPORTS.items() for ids in ([False, True] if format.writes_ids else [False])]
 ALL = [(to, ids) for to, ids in ALL if not EXPORTS[to].refers]  # these want another corpus and have tests of their own
 ALL = [(to, ids) for to, ids in ALL if ids == (not EXPORTS[to].writes_text) or EXPORTS[to].writes_text]
 NAMES = [f"{to}{'-ids' if ids and EXPORTS[to].writes_text else ''}" for to, ids in ALL]
 FORMATS = pytest.mark.parametrize("name", NAMES)
+TALLIED = {"plays": "samples", "replay_tokens": "tokens"}  # totals, and what they add up of visits
 UNWATCHED = {"config.yaml", "stats.json", "_SUCCESS"}  # which may say anything, or hold anything
 
 
@@ -532,6 +536,41 @@ def test_documents_that_a_list_names_by_their_text_are_not_known_where_plays_hav
     told = check(out, built.replay, exclude=str(tmp_path / "list"))
     assert told.status == "verified"
     assert "with hashes of documents, which no manifest has" in told.warnings[0]
+
+
+def test_what_a_list_names_of_shards_that_nothing_plays_stands_for_nothing_that_is_played(tmp_path, tiny_lm):
+    tmp_path.joinpath("embedded").mkdir()
+    built = build_embedded(tmp_path / "embedded", tiny_lm)
+    unplayed = silence(built.replay, 0)
+    text = json.loads((built.corpus / "1.jsonl").read_text().splitlines()[-1])["text"]
+    (tmp_path / "list").write_text("\n".join([content_hash(text.encode()).hex(), *unplayed]) + "\n")
+    out = make(built.replay, tmp_path / "out", "megatron", exclude=str(tmp_path / "list"))
+    assert 0 < header_of(out)["excluded"]["samples"] <= len(unplayed)
+    told = check(out, built.replay, exclude=str(tmp_path / "list"))
+    assert told.status == "verified"
+    assert "with hashes of documents, which no manifest has" in told.warnings[0]
+
+
+def silence(replay, shard_id):
+    """Let nothing of a shard be played; returns the names of its samples."""
+    names = []
+
+    def change(rows):
+        for row in rows:
+            names.append(row["sample_id"])
+            row["repeat"] = 0
+
+    change_samples(replay, shard_id, change)
+    shards = pq.read_table(replay / "shards.parquet").to_pylist()
+    shards[shard_id] |= {"replay_tokens": 0, "visits": []}
+    io.write_parquet(str(replay / "shards.parquet"), pa.Table.from_pylist(shards, REPLAY_SHARDS.append(VISITS)))
+    visits = [visit for shard in shards for visit in shard["visits"]]
+
+    def totals(header):
+        header["totals"] |= {key: sum(sum(visit[of]) for visit in visits) for key, of in TALLIED.items()}
+
+    reseal(replay, totals)
+    return names
 
 
 def test_whole_documents_may_be_left_out_by_their_text(tmp_path, tiny_lm, monkeypatch):

@@ -188,7 +188,9 @@ def check_against(
         elif listed is None:
             return UNTOLD
         else:
-            rows = [(row["sample_id"], listed.intersection(_names(row))) for row in _chosen(manifest)]
+            read = {task.shard["shard_id"] for task in tasks}  # export counts what it leaves out of these alone
+            chosen = (row for row in _chosen(manifest) if row["shard_id"] in read)
+            rows = [(row["sample_id"], listed.intersection(_names(row))) for row in chosen]
             named = [sample for sample, by in rows if by]
             # What names nothing here may be the hash of a document's text, which the manifest does not have.
             if len(named) < header["excluded"]["samples"] and listed.difference(*(by for _, by in rows)):
