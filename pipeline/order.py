@@ -62,7 +62,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
         proposals = {phase: _proposal(config, played, names[phase]) for phase, played in visits.items()}
         if not config.dry_run:
             output.begin(to_yaml(config))
-            _take_over(manifest, samples, out)
+            _take_over(manifest, samples, out)  # before shards are read once more: that tells if the parent changed
         report = OrderReport(config, out, visits)
         report.warnings += manifest_warnings(manifest.header)
         report.add_curricula(manifest.curricula())
@@ -143,7 +143,7 @@ def _present_samples(manifest: Manifest) -> list[str]:
     if missing:
         raise VerificationError(f"{manifest.path(missing[0])} is missing; restore it or make the manifest again")
     for name in names if there.may_ask_sizes else ():
-        found, wanted = there.sizes()[name], manifest.header["files"][name]["bytes"]
+        found, wanted = there.sizes().get(name, 0), manifest.header["files"][name]["bytes"]
         if found != wanted:
             what = f"is not the file that was written (it has {found:,} bytes, not {wanted:,})"
             raise VerificationError(f"{manifest.path(name)} {what}; restore it")

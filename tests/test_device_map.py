@@ -155,6 +155,9 @@ def test_what_is_no_map_is_refused(tmp_path):
         (tmp_path / "map.json").write_text(text)
         with pytest.raises(ValueError, match=r"map\.json"):
             parse_device_map(str(tmp_path / "map.json"))
+    (tmp_path / "place.json").write_text('{"model": "gpu"}')
+    with pytest.raises(ValueError, match="'gpu' is no place for a part"):
+        parse_device_map(str(tmp_path / "place.json"))
     with pytest.raises(ValueError, match="neither auto nor a JSON file"):
         parse_device_map("balanced")
     (tmp_path / "map.json").write_text('{"model": "disk", "lm_head": 1}')

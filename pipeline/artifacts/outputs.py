@@ -5,6 +5,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from operator import itemgetter
 
 from cptsel.pipeline import io
@@ -122,7 +123,11 @@ def tree_sizes(directory: str) -> dict[str, int]:
     if io.is_remote(directory):
         head = directory.rstrip("/") + "/"
         return {entry.path[len(head) :]: int(entry.size_in_bytes) for entry in io.match(head + "**")}
-    return {name: entry.stat().st_size for name, entry in sorted(_files(directory), key=itemgetter(0))}
+    sizes: dict[str, int] = {}
+    for name, entry in sorted(_files(directory), key=itemgetter(0)):
+        with suppress(FileNotFoundError):  # a link to nothing, or deleted meanwhile: it is not there
+            sizes[name] = entry.stat().st_size
+    return sizes
 
 
 def _files(directory: str) -> list[tuple[str, os.DirEntry[str]]]:

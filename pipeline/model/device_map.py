@@ -5,6 +5,7 @@ Parts lie on GPUs, or in the memory of the host or on disk, from where each come
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ def parse_device_map(text: str) -> DeviceMap:
         raise ValueError(
             f'{text}: must be one JSON object of names of modules and their devices, such as {{"model.layers.0": 0}}'
         )
+    for place in parts.values():
+        if not re.fullmatch(r"\d+|cuda(:\d+)?|cpu|disk", str(place)):
+            raise ValueError(f"{text}: {place!r} is no place for a part: give a GPU's number, cuda:0, cpu or disk")
     return tuple(sorted(parts.items()))
 
 

@@ -42,14 +42,14 @@ class Refined(NamedTuple):
 
 
 def assign(x: np.ndarray, picks: np.ndarray, graph: Links | None = None) -> Assignment:
-    """Assign every row to its nearest pick, exactly.
+    """Assign every row to its nearest pick, or to the nearest that ``graph`` knows of.
 
     Args:
         x: Rows (n, d), float32.
         picks: Distinct rows (m,) of ``x``.
         graph: The nearest of all rows, or of some (``among``), to each row of ``x``, if they are known: the first pick
             in a row's list is then the nearest of those it lists from, and only the other picks are compared with it;
-            rows that list none are compared with all picks. Where the lists miss rows, so may the assignment.
+            rows that list none are compared with all picks. Without it the assignment is exact.
 
     Returns:
         Owners and distances of the n rows.
