@@ -27,7 +27,7 @@ MOST_ERROR = 0.25  # of what the largest replay saved; above it the law tells no
 FARTHEST = 2.0  # times the largest replay; what was measured beyond is in docs/evidence.md
 
 _MOST_BYTES = 4 << 20
-_LARGEST = 1e18  # of numbers in the file: their squares and what they are scaled by stay finite
+_MOST_TOKENS, _MOST_RISE = 1e18, 1e9  # of a line; the fit overflows far above these
 
 
 def plan(config: PlanConfig) -> PlanResult:
@@ -60,12 +60,19 @@ def plan(config: PlanConfig) -> PlanResult:
         error=error,
         tables=[fit],
     )
-    if not error <= MOST_ERROR * found.saved_by_the_largest:
+    problem = None
+    if found.saved_by_the_largest <= 1e-9 * float(np.abs(rise).max()):  # but for rounding
+        problem = UsageError(
+            f"{config.trainings}: rise does not fall with replay_tokens, so there is nothing to plan by; look whether "
+            "the columns are what they should be, or add trainings with more replay"
+        )
+    elif not error <= MOST_ERROR * found.saved_by_the_largest:
         problem = UsageError(
             f"{config.trainings}: the rise of replays that were left out is missed by {error:.3g}, and the largest "
             f"replay saves {found.saved_by_the_largest:.3g}: too much to plan by; add trainings with other seeds, or "
             "amounts farther apart"
         )
+    if problem is not None:
         problem.summary = replace(found, status="no law")
         raise problem
     farthest = FARTHEST * float(tokens.max())
@@ -76,7 +83,8 @@ def plan(config: PlanConfig) -> PlanResult:
 
 def _foretold(law: ReplayLaw, asked: list[int], error: float, farthest: float) -> Table:
     for amount in asked:
-        _check_near(amount, farthest)
+        if amount > farthest:
+            raise UsageError(f"--tokens {amount:,}: {_far(farthest)}")
     rises = law.rise(np.array(asked)).tolist()
     rows = [[amount, rise, rise - error, rise + error] for amount, rise in zip(asked, rises, strict=True)]
     return Table("Foretold", ["tokens", "rise", "at least", "at most"], rows)
@@ -85,7 +93,8 @@ def _foretold(law: ReplayLaw, asked: list[int], error: float, farthest: float) -
 def _needed(found: PlanResult, law: ReplayLaw, tolerated: float, farthest: float) -> PlanResult:
     """With the replay that a tolerated rise needs."""
     least, needed, most = (law.tokens(tolerated + change) for change in (found.error, 0.0, -found.error))
-    _check_near(needed, farthest)
+    if needed > farthest:
+        raise UsageError(f"--rise {tolerated:g}: by the law it needs more replay than can be told; {_far(farthest)}")
     far = f"with its error the law may need more than {farthest:,.0f} tokens; train with more to know"
     return replace(
         found,
@@ -104,12 +113,8 @@ def _tokens_of(texts: tuple[str, ...]) -> list[int]:
         raise UsageError(f"--tokens: {error}") from None
 
 
-def _check_near(amount: float, farthest: float) -> None:
-    if amount > farthest:
-        what = f"{amount:,.0f} tokens" if math.isfinite(amount) else "no amount that was tried is near enough"
-        raise UsageError(
-            f"{what}: the law is not trusted beyond {farthest:,.0f} tokens, twice the largest replay; train with more"
-        )
+def _far(farthest: float) -> str:
+    return f"the law is not trusted beyond {farthest:,.0f} tokens, twice the largest replay; train with more"
 
 
 def _table_of_fit(law: ReplayLaw, tokens: np.ndarray, rise: np.ndarray, left_out: np.ndarray) -> Table:
@@ -137,9 +142,13 @@ def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: is no CSV file of trainings ({error}); save it as UTF-8 with commas") from None
     head = [name.strip() for name in lines[0]] if lines else []
+    if not head:
+        raise UsageError(f"{path}: is empty; it must have the columns {', '.join(TRAININGS.names)}")
     if missing := [name for name in TRAININGS.names if head.count(name) != 1]:
+        count = "stands there more than once" if missing[0] in head else "is not there"
         raise UsageError(
-            f"{path}: the first line must name each of {', '.join(TRAININGS.names)} once; see {missing[0]}"
+            f"{path}: the first line ({','.join(head)[:60]!r}) must name the columns {', '.join(TRAININGS.names)}, "
+            f"separated by commas, once each; {missing[0]} {count}"
         )
     places = [head.index(name) for name in TRAININGS.names]
     rows = [_numbers(path, number, row, places) for number, row in enumerate(lines[1:], 2) if any(map(str.strip, row))]
@@ -158,9 +167,9 @@ def _numbers(path: str, number: int, row: list[str], places: list[int]) -> list[
         values = [float(row[place]) for place in places]
     except (IndexError, ValueError):
         values = [math.nan]
-    if not all(abs(value) <= _LARGEST for value in values) or values[0] < 0:
+    if not (values[0] == 0 or 1 <= values[0] <= _MOST_TOKENS) or not abs(values[-1]) <= _MOST_RISE:
         raise BadInputError(
-            f"{path}: line {number} ({','.join(row)[:60]!r}): replay_tokens must be a number from 0 to {_LARGEST:g}, "
-            f"and rise one from -{_LARGEST:g} to {_LARGEST:g}; mend or delete the line"
+            f"{path}: line {number} ({','.join(row)[:60]!r}): replay_tokens must be a count of tokens in digits, such "
+            "as 20000, and rise a number, such as 0.12; mend or delete the line"
         )
     return values
