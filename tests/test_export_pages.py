@@ -174,3 +174,10 @@ def test_names_of_groups_can_not_mark_up_the_card(exported, tmp_path):
     reseal_export(out, lambda header: header["dataset"].update(groups=groups))
     (row,) = [line for line in (out / "README.md").read_text().splitlines() if line.startswith("| a")]
     assert row == r"| a\|b\]\(x\)\\n\-\-\-\\n\<b\> | 100.00% | 100.00% | 1 |"
+
+
+def test_the_training_page_names_all_data_sets_where_a_recipe_shows_one(built, exported, tmp_path):
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), epochs=2))
+    page = (make(tmp_path / "ordered", tmp_path / "export", to="hf") / "TRAINING.md").read_text()
+    assert "| data sets | `data/epoch-000`, `data/epoch-001`; what is pasted below names the first alone |\n\n" in page
+    assert "| data sets |" not in (exported("hf") / "TRAINING.md").read_text()

@@ -1,6 +1,7 @@
 """The pages of an export: ``TRAINING.md``, what a training team does with it, and those by which others find it."""
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
@@ -32,6 +33,13 @@ def pages(format: ExportFormat, header: ExportHeader) -> dict[str, bytes]:
     return found
 
 
+def _named(folders: Sequence[str]) -> str:
+    """A few by name, of many the first and the last."""
+    if len(folders) <= 4:
+        return ", ".join(f"`{folder}`" for folder in folders)
+    return f"{len(folders):,}, from `{folders[0]}` to `{folders[-1]}`"
+
+
 def training_page(format: ExportFormat, header: ExportHeader) -> str:
     """The page that belongs to ``export.json``."""
     folders, mixes = recipe_folders(format, header["files"]), mixes_of(header)
@@ -48,6 +56,9 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
         fidelity=_NEARNESS[header["fidelity"]],
         instructions=header["instructions"],
         lost="\n".join(f"- {sentence}" for sentence in header["loses"]),
+        others=f"| data sets | {_named(folders)}; what is pasted below names the first alone |\n"
+        if folders[1:]
+        else "",
         mixed=mixed,
         recipe=format.recipe(folders, mixes) if folders else "",
     )
