@@ -243,7 +243,7 @@ def _plan(call: _Call, taken: Inventory) -> _Plan:
     pool = recorded_pool(config, before) or plan_pool(config, call.model, files, sizes, before)
     model, steps, base = with_mixing(config, call.model, files), None, None
     if config.lookahead:
-        model, steps = ahead(config, model, here)
+        model, steps = ahead(config, model, here, call.progress)
     elif config.base:
         model, base = with_base(config, model, here)
     header = run_header(config, model, call.root, taken.shards, pool_header(config, pool), steps, base, call.ids)

@@ -64,7 +64,7 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Look
             outputs.write_config(out, "lookahead", to_yaml(config))
         # Made beside what is there, so that text that does not suffice costs no older checkpoint.
         made = io.join(out, outputs.WORK, "model")
-        facts = make_lookahead(made, steps, plan, files, read_options(here, plan), config.format)
+        facts = make_lookahead(made, steps, plan, files, read_options(here, plan), config.format, progress)
         output.begin(to_yaml(config))
         for name in sorted(os.listdir(made)):
             os.replace(io.join(made, name), io.join(out, name))

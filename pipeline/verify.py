@@ -1,5 +1,6 @@
 """``cptsel verify``: read a manifest again, with its corpus, a run or an export, and hold it to what it says."""
 
+import os
 from typing import Any
 
 from cptsel.pipeline import io
@@ -53,7 +54,8 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResu
     elif config.root is not None:
         raise UsageError("--root says where --sources finds the corpus; give --sources too")
     if not outputs.list_tree(directory):
-        what = "there is no such directory, or it is empty"
+        is_file = io.exists(directory) and not os.path.isdir(directory)
+        what = "is a file, not a directory" if is_file else "there is no such directory, or it is empty"
         raise UsageError(f"{directory}: {what}; name the output of cptsel embed, select, order or export")
     if io.exists(io.join(directory, "run.json")):
         return _verify_run(directory, config, progress)

@@ -63,7 +63,9 @@ def test_steps_are_those_of_plain_autograd(tiny_lm, optimizer):
     lr, windows = (0.1, 1e-3)[optimizer == "adamw"], [rows([9, 17, 5, 12]), rows([8, 8, 20], seed=1)]
     plan = plan_model(EmbedConfig(inputs=(), model=str(tiny_lm), out=""))
     ours = FrozenModel(plan.spec)
-    losses = take_steps(ours, [[windows[0][:3], windows[0][3:]], [windows[1]]], optimizer, lr)
+    told: list[int] = []
+    losses = take_steps(ours, [[windows[0][:3], windows[0][3:]], [windows[1]]], optimizer, lr, told.append)
+    assert told == [0, 1, 2]
     theirs = AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.float32).eval()
     stepper = torch.optim.AdamW(theirs.parameters(), lr, betas=(0.9, 0.95), weight_decay=0.0)
     expected = []

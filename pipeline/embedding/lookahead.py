@@ -26,6 +26,7 @@ from cptsel.pipeline.embedding.plan import (
 )
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import probe
+from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.frozen import FrozenModel
@@ -58,6 +59,7 @@ def make_lookahead(
     files: Files,
     read: ReadOptions,
     named: str | None,
+    progress: Progress | None = None,
 ) -> LookaheadHeader:
     """Take the steps and write the checkpoint, with what is to be known of it in ``lookahead.json``, which comes last.
 
@@ -68,6 +70,7 @@ def make_lookahead(
         files: (uri, path, bytes) of every shard of the new corpus.
         read: how its rows are read.
         named: format of all files, if it is known.
+        progress: told how many steps are taken.
 
     Returns:
         The facts.
@@ -83,7 +86,12 @@ def make_lookahead(
     parts = [
         [[np.concatenate([prefix, part[i].ids]) for i in batch] for batch in _batched(part, plan)] for part in windows
     ]
-    losses = take_steps(model, parts, steps.optimizer, steps.lr)
+
+    def taken(done: int) -> None:
+        if progress is not None:
+            progress(done, steps.steps, "steps along the new corpus")
+
+    losses = take_steps(model, parts, steps.optimizer, steps.lr, taken)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed call has left
     os.makedirs(folder)
     save(model, folder)
@@ -105,7 +113,9 @@ def steps_of(steps: int, optimizer: str, lr: float | None, tokens: int, seed: in
     return Steps(steps, optimizer, DEFAULT_LR[optimizer] if lr is None else lr, tokens, seed)
 
 
-def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, dict[str, Any]]:
+def ahead(
+    config: EmbedConfig, base: ModelPlan, here: bool, progress: Progress | None = None
+) -> tuple[ModelPlan, dict[str, Any]]:
     """The model of ``embed --lookahead``, made in ``.work`` where RUN does not have it, and what decides it.
 
     Raises:
@@ -128,7 +138,7 @@ def ahead(config: EmbedConfig, base: ModelPlan, here: bool) -> tuple[ModelPlan, 
     found = next((folder for folder in (place, work) if not config.overwrite and _holds(folder, asked)), None)
     if found is None:
         _refuse_other(config, asked)
-        make_lookahead(work, steps, start, files, read, None)
+        make_lookahead(work, steps, start, files, read, None, progress)
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here, base.has_tokenizer)
     facts: Any = {**moved.facts, "source": config.model, "revision": base.facts["revision"]}

@@ -29,8 +29,13 @@ def parse_device_map(text: str) -> DeviceMap:
     try:
         with open(text, encoding="utf-8") as handle:
             parts = json.load(handle)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{text} is neither auto nor a JSON file that can be read ({error})") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(
+            f"{text} is neither auto nor a JSON file that can be read ({reason}); check the path"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{text} is neither auto nor a JSON file that can be read ({error}); mend the file") from error
     if not isinstance(parts, dict) or not parts or not all(type(place) in (int, str) for place in parts.values()):
         raise ValueError(
             f'{text}: must be one JSON object of names of modules and their devices, such as {{"model.layers.0": 0}}'

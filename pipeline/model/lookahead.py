@@ -22,7 +22,13 @@ Batch = Sequence[np.ndarray]
 """Rows of token ids, each the prefix and a window's own ids."""
 
 
-def take_steps(model: FrozenModel, steps: Sequence[Sequence[Batch]], optimizer: str, lr: float) -> list[float]:
+def take_steps(
+    model: FrozenModel,
+    steps: Sequence[Sequence[Batch]],
+    optimizer: str,
+    lr: float,
+    taken: Callable[[int], None] = lambda done: None,
+) -> list[float]:
     """Train all parameters on the mean loss a token, one step a list of batches; the model is changed.
 
     Args:
@@ -30,6 +36,7 @@ def take_steps(model: FrozenModel, steps: Sequence[Sequence[Batch]], optimizer: 
         steps: of each step its batches, whose gradients are summed.
         optimizer: ``sgd`` (plain) or ``adamw`` (β .9 and .95, no decay).
         lr: learning rate, constant.
+        taken: told before each step how many are done, and at the end.
 
     Returns:
         Nats a token: before each step on that step's batches, and at the end on those of the first step again.
@@ -41,7 +48,8 @@ def take_steps(model: FrozenModel, steps: Sequence[Sequence[Batch]], optimizer: 
     stepper = OPTIMIZERS[optimizer](parameters, lr)
     losses = []
     try:
-        for batches in steps:
+        for done, batches in enumerate(steps):
+            taken(done)
             stepper.zero_grad()
             losses.append(_mean_loss(model, batches, backward=True))
             stepper.step()
@@ -49,6 +57,7 @@ def take_steps(model: FrozenModel, steps: Sequence[Sequence[Batch]], optimizer: 
         stepper.zero_grad()
         losses.append(_mean_loss(model, steps[0], backward=False))
         _check(losses, lr)
+        taken(len(steps))
     finally:
         model.model.requires_grad_(False)
     return losses
