@@ -95,6 +95,7 @@ def check_values(config: Any) -> None:
     Raises:
         UsageError: one is none of these.
     """
+    check_lists(config)
     for name, declared in options_of(config).items():
         value = getattr(config, name)
         if value is None:
@@ -108,6 +109,18 @@ def check_values(config: Any) -> None:
                 declared.parse(value)
         except ValueError as error:
             raise UsageError(f"{flag(name)}: {error}") from error
+
+
+def check_lists(config: Any) -> None:
+    """Refuse a text where Python wants several, whose letters would be taken for them.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, str) and str(field.type).startswith("tuple["):
+            raise UsageError(f"{field.name}={value!r}: must be a list or tuple of texts, such as [{value!r}]")
 
 
 def check_read(config: Any) -> None:

@@ -237,7 +237,8 @@ def _chosen(header: ManifestHeader) -> dict[str, Any]:
     """How the samples were chosen, as far as the manifest says."""
     selection, provenance = header["selection"], header["provenance"]
     budget, options, history = selection.get("budget"), selection["options"], provenance.get("history")
-    names = ["group_by", "mass", "seed", *(["history_mode"] if history else [])]
+    alpha = ["group_alpha"] if options.get("group_by") and not options.get("group_mass") else []
+    names = ["group_by", *alpha, "mass", "seed", *(["history_mode"] if history else [])]
     return {
         "method": selection["method"],
         **({"budget": f"{budget['requested']} ({budget['amount']:,} {budget['unit']})"} if budget else {}),

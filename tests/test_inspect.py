@@ -70,7 +70,12 @@ def test_what_is_told_of_a_manifest(directories):
 def test_how_a_manifest_was_made_is_told(copied):
     def made(header):
         header["selection"] |= {"budget": {"requested": "5%", "unit": "samples", "amount": 1234}, "scope": "global"}
-        header["selection"]["options"] |= {"group_by": None, "mass": "corpus", "history_mode": "cover"}
+        header["selection"]["options"] |= {
+            "group_by": None,
+            "group_alpha": 0.5,
+            "mass": "corpus",
+            "history_mode": "cover",
+        }
         header["provenance"] |= {"runs": [{"fingerprint": "a"}, {"fingerprint": "b"}]}
 
     reseal(copied, made)
@@ -78,7 +83,9 @@ def test_how_a_manifest_was_made_is_told(copied):
     said = {"method": "uniform", "budget": "5% (1,234 samples)", "scope": "global", "group by": None, "mass": "corpus"}
     said |= {"seed": 0, "phases": 1, "runs": 2}
     assert {name: totals[name] for name in said} == said
-    assert not {"history", "history mode"} & set(totals)
+    assert not {"history", "history mode", "group alpha"} & set(totals)
+    reseal(copied, lambda header: header["selection"]["options"].update(group_by="lang"))
+    assert inspect(str(copied)).totals["group alpha"] == 0.5
     reseal(copied, lambda header: header["provenance"].update(history=["1" * 64, "2" * 64]))
     totals = inspect(str(copied)).totals
     assert (totals["history"], totals["history mode"]) == ("1" * 16 + ", " + "2" * 16, "cover")

@@ -3,7 +3,13 @@
 import pytest
 from selection_builder import choose
 
+from cptsel.pipeline.config import PlanConfig
+from cptsel.pipeline.embed import embed
+from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.plan import plan
+from cptsel.pipeline.select import select
+from cptsel.pipeline.selection.config import SelectConfig
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,16 @@ def test_options_that_do_not_go_together(run, tmp_path, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         choose(run, tmp_path / "replay", **options)
     assert not (tmp_path / "replay").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: select(SelectConfig(runs="a/run", out="x")), "runs='a/run': must be a list or tuple of texts"),
+        (lambda: embed(EmbedConfig(inputs="a/*", model="m", out="x")), "inputs='a/.*': must be a list or tuple"),
+        (lambda: plan(PlanConfig(trainings="a.csv", tokens="20M")), r"tokens='20M': .*, such as \['20M'\]"),
+    ],
+)
+def test_a_text_is_not_taken_for_a_list_of_letters(call, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        call()
