@@ -176,7 +176,12 @@ class OrderConfig:
         least=0,
     )
     seed: int = option(0, "Seed of the order.", section="Schedule", metavar="N", least=0, most=2**31 - 1)
-    out: str = option(help="Directory to write; REPLAY stays as it is.", section="Running", metavar="ORDERED")
+    out: str = option(
+        help="Directory to write; REPLAY stays as it is. Samples files are hard links to its own where they can be: "
+        "delete either directory, but don't edit files in place.",
+        section="Running",
+        metavar="ORDERED",
+    )
     overwrite: bool = option(False, "Replace ORDERED if it is there.", section="Running")
     dry_run: bool = option(False, "Say what would be done and do nothing.", section="Running")
 
