@@ -22,20 +22,16 @@ import csv
 import json
 
 import numpy as np
-from forgetting_report import Results, read
+from forgetting_report import BUDGETS, Results, read
 
 from cptsel.pipeline.kernels.replay_law import LEAST_BUDGETS, fit_replay_law, foretell_left_out
 
-TIMES = {
-    "": 1.0,
-    **{f"-{name}": times for name, times in (("fifth", 0.2), ("half", 0.5), ("2", 2.0), ("4", 4.0), ("5", 5.0))},
-}
 METRICS = ("domains", "bytes")
 
 
 def trainings(results: Results, arm: str, metric: str) -> list[tuple[int, float, float]]:
     """Seed, budget and rise of every run of an arm at any budget, and of those without replay."""
-    names = {"none": 0.0} | {arm + tail + end: times for tail, times in TIMES.items() for end in ("", "x")}
+    names = {"none": 0.0} | {arm + tail + end: times for tail, times in BUDGETS.items() for end in ("", "x")}
     weights = results.weights(metric)
     return [
         (seed, times, float(rise @ weights))

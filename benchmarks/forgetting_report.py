@@ -31,6 +31,8 @@ from forgetting_arms import SAME_SPLIT
 
 LINE = {"random-half": 0.5, "random": 1.0, "random-2": 2.0, "random-4": 4.0}
 BOOTSTRAPS = 2_000
+#: Ends of arms by budget, with an x where they are not of random draws.
+BUDGETS = {"-fifth": 0.2, "-half": 0.5, "": 1.0, "-2": 2.0, "-4": 4.0, "-5": 5.0}
 
 
 @dataclass(frozen=True)
@@ -186,13 +188,8 @@ def figure(results: Results, arms: Sequence[str], path: str) -> None:
     for axis, metric in zip(axes, ("domains", "bytes"), strict=True):
         for arm in arms:
             budgets, means, errors = [], [], []
-            for suffixes, times in (
-                (("-half", "-halfx"), 0.5),
-                (("",), 1.0),
-                (("-2", "-2x"), 2.0),
-                (("-4", "-4x"), 4.0),
-            ):
-                name = next((arm + suffix for suffix in suffixes if arm + suffix in results.rise), None)
+            for suffix, times in BUDGETS.items():
+                name = next((arm + suffix + end for end in ("", "x") if arm + suffix + end in results.rise), None)
                 if name is not None and (seeds := results.seeds(name)):
                     values = results.matrix(name, seeds) @ results.weights(metric)
                     budgets.append(times * tokens)
@@ -200,7 +197,7 @@ def figure(results: Results, arms: Sequence[str], path: str) -> None:
                     errors.append(error(values))
             axis.errorbar(budgets, means, yerr=errors, marker="o", markersize=3, capsize=2, label=arm)
         axis.set(xscale="log", xlabel="replay, % of the new tokens", title=f"mean over {metric}")
-        axis.set_xticks([t * tokens for t in LINE.values()], [f"{t * tokens:g}" for t in LINE.values()])
+        axis.set_xticks([t * tokens for t in BUDGETS.values()], [f"{t * tokens:g}" for t in BUDGETS.values()])
         axis.minorticks_off()
     axes[0].set_ylabel("rise of old loss, bits per byte")
     axes[0].legend(frameon=False)
@@ -212,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("results", nargs="+", help="files of lines")
     parser.add_argument("--figure", help="SVG file to write, of the first setting (needs matplotlib)")
-    parser.add_argument("--arms", nargs="+", default=("random", "random-root", "cover", "demand"), help="of the figure")
+    parser.add_argument("--arms", nargs="+", default=("random", "demand", "demand-root"), help="of the figure")
     args = parser.parse_args()
     found = read(args.results)
     print("\n\n".join(table(results) + split_table(results) for results in found if set(LINE) <= set(results.rise)))
