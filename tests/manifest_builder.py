@@ -18,11 +18,12 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.artifacts.manifest import finish_manifest, load_manifest, manifest_id, samples_name
+from cptsel.pipeline.artifacts.visits import tally
 from cptsel.pipeline.hashing import content_hash, doc_key, sample_id, uniform
 from cptsel.pipeline.kernels.sampling.curriculum import curriculum_rank
 from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, GroupShare, realise
-from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
+from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, VISITS
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
 FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "jsonl", "arrow", "mds", "mds.zst", "tar", "tar.gz")
@@ -333,3 +334,17 @@ def change_samples(replay: Path, shard_id: int, change: Any) -> None:
     rows = pq.read_table(path).to_pylist()
     change(rows)
     io.write_parquet(str(path), pa.Table.from_pylist(rows, schema=SAMPLES))
+
+
+def with_visits(replay: Path, change: Any = lambda visits: None, kind: pa.Field = VISITS) -> None:
+    """Make the visits of all shards anew from the samples, after ``change`` has had its way with them, and all sums."""
+    manifest = load_manifest(str(replay))
+    files, table = manifest.sample_files(), manifest.shards()
+    visits = [
+        tally(manifest.table(files[shard]), manifest.realisation) if shard in files else []
+        for shard in table["shard_id"].to_pylist()
+    ]
+    change(visits)
+    table = table.select([name for name in table.column_names if name != kind.name])
+    io.write_parquet(str(replay / "shards.parquet"), table.append_column(kind, pa.array(visits, kind.type)))
+    reseal(replay)

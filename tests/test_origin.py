@@ -6,7 +6,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from manifest_builder import change_samples, reseal
+from manifest_builder import change_samples, reseal, with_visits
 from run_builder import build_run
 from selection_builder import choose
 
@@ -65,6 +65,7 @@ def test_a_value_that_only_the_run_knows(replay, run, column, value):
     name = sorted(path.name for path in (replay / "samples").iterdir())[0]
     change_samples(replay, int(name.split(".")[0]), lambda rows: rows[0].update({column: value}))
     reseal(replay)
+    with_visits(replay)
     assert (f"samples/{name}", 0, f"{column} is not that of the run") in found(replay, run=(str(run),))
 
 

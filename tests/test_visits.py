@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from manifest_builder import build_replay, reseal
+from manifest_builder import build_replay, reseal, with_visits
 from run_builder import ROWS, build_run
 from selection_builder import choose
 
@@ -17,20 +17,6 @@ from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
 from cptsel.schemas.arrow import SAMPLES, VISITS
-
-
-def with_visits(replay, change=lambda visits: None, kind=VISITS):
-    """Put the column into a manifest, after ``change`` has had its way with the visits of all shards."""
-    manifest = load_manifest(str(replay))
-    files = manifest.sample_files()
-    table = manifest.shards()
-    visits = [
-        tally(manifest.table(files[shard]), manifest.realisation) if shard in files else []
-        for shard in table["shard_id"].to_pylist()
-    ]
-    change(visits)
-    io.write_parquet(str(replay / "shards.parquet"), table.append_column(kind, pa.array(visits, kind.type)))
-    reseal(replay)
 
 
 def schedules(out):
