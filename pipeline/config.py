@@ -313,7 +313,8 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
             missing.
     """
     known = {field.name: field for field in dataclasses.fields(kind)}
-    values = {} if file is None else _read_file(file, known, kind.__name__.removesuffix("Config").lower())
+    command = kind.__name__.removesuffix("Config").lower()
+    values = {} if file is None else _read_file(file, known, command)
     for name, value in flags.items():
         if value is not None and value != ():
             values[name] = value
@@ -324,7 +325,7 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     ]
     if missing:
         names = [_called(kind, name) for name in missing]
-        raise UsageError(f"missing: {', '.join(names)}")
+        raise UsageError(f"missing: {', '.join(names)}; see cptsel {command} --help")
     for name, value in values.items():
         values[name] = _typed(known[name], value, file)
     return kind(**values)

@@ -6,7 +6,6 @@ import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from operator import itemgetter
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.lock import LOCK
@@ -19,9 +18,8 @@ WORK = ".work"  # below an output, while it is made: what steps hand to each oth
 UNSUMMED = frozenset({SUCCESS, CONFIG, SUMS, STATS})  # files that SHA256SUMS leaves out
 
 _CHUNK = 1 << 20
-_SIZES = (
-    100_000  # files whose sizes are looked at where only names are needed: of a million they take longer than all else
-)
+#: Files whose sizes are looked at where names alone are needed: those of a million take longer than all else.
+_SIZES = 100_000
 
 
 def write_config(out: str, command: str, config_yaml: str) -> None:
@@ -41,9 +39,7 @@ def made_by(directory: str) -> str | None:
 
 def list_tree(directory: str) -> list[str]:
     """Paths, relative to it, of all files below a directory but its lock, sorted; none where it does not exist."""
-    if io.is_remote(directory):
-        return sorted(tree_sizes(directory))
-    return sorted(name for name, _ in _files(directory))
+    return sorted(Listing(directory).paths())
 
 
 class Listing:
@@ -60,7 +56,7 @@ class Listing:
         self.folders: dict[str, list[str]] = {}
         self._sizes = tree_sizes(directory) if io.is_remote(directory) else None
         if self._sizes is None:
-            self.folders = _local_folders(directory)
+            self.folders = {below: [entry.name for entry in files] for below, files in _folders(directory) if files}
             return
         for path in self._sizes:
             folder, _, name = path.rpartition("/")
@@ -95,9 +91,25 @@ class Listing:
         return self._sizes
 
 
-def _local_folders(directory: str) -> dict[str, list[str]]:
-    """Names of the files of a local directory and of all folders below it, by folder; as ``_files`` finds them."""
-    found: dict[str, list[str]] = {}
+def tree_sizes(directory: str) -> dict[str, int]:
+    """Bytes of all files below a directory, by their paths relative to it."""
+    if io.is_remote(directory):
+        head = directory.rstrip("/") + "/"
+        return {entry.path[len(head) :]: int(entry.size_in_bytes) for entry in io.match(head + "**")}
+    sizes: dict[str, int] = {}
+    for below, files in _folders(directory):
+        for entry in files:
+            with suppress(FileNotFoundError):  # a link to nothing, or deleted meanwhile: it is not there
+                sizes[f"{below}/{entry.name}" if below else entry.name] = entry.stat().st_size
+    return dict(sorted(sizes.items()))
+
+
+def _folders(directory: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Every folder of a local directory, by its path relative to it, and its files but the lock; "" is the directory.
+
+    Links to directories are left out. By entries, which know without asking again what they are: a run may have
+    millions.
+    """
     folders = [("", directory)]
     while folders:
         below, folder = folders.pop()
@@ -105,50 +117,10 @@ def _local_folders(directory: str) -> dict[str, list[str]]:
             entries = list(os.scandir(folder))
         except OSError:  # it does not exist, or was deleted meanwhile
             continue
-        inner = [entry for entry in entries if entry.is_dir()]
-        if not inner:
-            found[below] = [entry.name for entry in entries]
-            continue
-        names = {entry.name for entry in inner}
-        found[below] = [entry.name for entry in entries if entry.name not in names]
-        for entry in inner:
-            if not entry.is_symlink():
-                folders.append((f"{below}/{entry.name}".lstrip("/"), entry.path))
-    found[""] = [name for name in found.get("", ()) if name != LOCK]
-    return found
-
-
-def tree_sizes(directory: str) -> dict[str, int]:
-    """Bytes of all files below a directory, by their paths relative to it."""
-    if io.is_remote(directory):
-        head = directory.rstrip("/") + "/"
-        return {entry.path[len(head) :]: int(entry.size_in_bytes) for entry in io.match(head + "**")}
-    sizes: dict[str, int] = {}
-    for name, entry in sorted(_files(directory), key=itemgetter(0)):
-        with suppress(FileNotFoundError):  # a link to nothing, or deleted meanwhile: it is not there
-            sizes[name] = entry.stat().st_size
-    return sizes
-
-
-def _files(directory: str) -> list[tuple[str, os.DirEntry[str]]]:
-    """Path relative to a directory, and entry, of every file below it but its lock; links to directories are left out.
-
-    By entries, which know without asking again what they are: a run may have millions.
-    """
-    found, folders = [], [("", directory)]
-    while folders:
-        below, folder = folders.pop()
-        try:
-            entries = list(os.scandir(folder))
-        except OSError:  # it does not exist, or was deleted meanwhile
-            continue
         for entry in entries:
-            name = below + entry.name
-            if not entry.is_dir():
-                found.append((name, entry))
-            elif not entry.is_symlink():
-                folders.append((f"{name}/", entry.path))
-    return [(name, entry) for name, entry in found if name != LOCK]
+            if entry.is_dir() and not entry.is_symlink():
+                folders.append((f"{below}/{entry.name}" if below else entry.name, entry.path))
+        yield below, [entry for entry in entries if not entry.is_dir() and (below or entry.name != LOCK)]
 
 
 def temporary_of(path: str) -> str | None:
