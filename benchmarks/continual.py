@@ -33,8 +33,10 @@ class Recipe:
     rows: int = 16
     length: int = 256  # tokens of a row
     lr: float = 3e-4
-    warm_up: float = 0.1  # share of the steps; then the rate is constant
+    warm_up: float = 0.1  # share of the steps
     mixed: bool = False  # bfloat16 where torch's autocast takes it; weights and the optimiser stay in float32
+    late: float = 1.0  # after a share p of the steps a share p ** late of the replay has been played; 1 is evenly
+    cosine: bool = False  # after warming up the rate falls to a tenth along half a cosine; else it is constant
 
     @property
     def new_tokens(self) -> int:
@@ -113,7 +115,7 @@ def pack(documents: Sequence[np.ndarray], end: int, length: int) -> np.ndarray:
 
 
 def train(model: Any, new: np.ndarray, replay: Replay, prefix: int, recipe: Recipe, seed: int) -> list[float]:
-    """Train ``model`` in place; the replay's windows are shuffled and dealt out evenly over the steps.
+    """Train ``model`` in place; the replay's windows are shuffled and dealt out over the steps.
 
     Args:
         model: causal language model, in float32.
@@ -132,11 +134,10 @@ def train(model: Any, new: np.ndarray, replay: Replay, prefix: int, recipe: Reci
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=BETAS, weight_decay=0.0, fused=device.type == "cuda"
     )
-    warm = max(1, round(recipe.warm_up * recipe.steps))
-    losses = []
+    losses, played = [], played_before(len(turns), recipe)
     model.train()
     for step, rows in enumerate(order):
-        mine = turns[step * len(turns) // recipe.steps : (step + 1) * len(turns) // recipe.steps]
+        mine = turns[played[step] : played[step + 1]]
         batch = [*new[rows], *(np.concatenate([[prefix], replay.windows[i]]) for i in mine)]
         weight = np.array([1.0] * len(rows) + [replay.loss_weight[i] for i in mine], np.float32)
         ids, labels = (x.to(device) for x in padded(batch))
@@ -145,11 +146,24 @@ def train(model: Any, new: np.ndarray, replay: Replay, prefix: int, recipe: Reci
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.lr * min(1.0, (step + 1) / warm)
+            group["lr"] = recipe.lr * rate(recipe, step)
         optimiser.step()
         optimiser.zero_grad()
         losses.append(loss.detach())
     return torch.stack(losses).tolist() if losses else []
+
+
+def played_before(windows: int, recipe: Recipe) -> list[int]:
+    """How much of a replay has been played before each step, and at the end: steps + 1 numbers."""
+    return [int(windows * (step / recipe.steps) ** recipe.late + 1e-9) for step in range(recipe.steps + 1)]
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """Learning rate of a step, as a share of the recipe's."""
+    warm = max(1, round(recipe.warm_up * recipe.steps))
+    if step < warm or not recipe.cosine:
+        return min(1.0, (step + 1) / warm)
+    return 0.55 + 0.45 * math.cos(math.pi * (step + 1 - warm) / (recipe.steps - warm))
 
 
 def losses_of(model: Any, ids: torch.Tensor, labels: torch.Tensor, mixed: bool) -> torch.Tensor:

@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="tokens of the replay, as a share of the new ones")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--lr", type=float, default=Recipe.lr)
+    parser.add_argument("--late", type=float, default=Recipe.late, help="above 1, more of the replay is played late")
+    parser.add_argument("--cosine", action="store_true", help="the learning rate falls to a tenth along half a cosine")
     parser.add_argument("--held-out-bytes", type=int, default=40_000, help="of each domain that are measured")
     parser.add_argument("--arms", nargs="*", help=f"of: none, {', '.join(ARMS)}, {ONLY}DOMAIN")
     parser.add_argument("--skip", nargs="*", default=(), help="arms to leave out")
@@ -116,7 +118,7 @@ def main() -> None:
         shares=args.shares,
         pool=args.pool,
         share=args.share,
-        recipe=Recipe(steps=args.steps, lr=args.lr, mixed=args.mixed),
+        recipe=Recipe(steps=args.steps, lr=args.lr, mixed=args.mixed, late=args.late, cosine=args.cosine),
         held_out_bytes=args.held_out_bytes,
         device=args.device,
         threads=max(1, (os.cpu_count() or 1) // args.jobs),
@@ -187,9 +189,13 @@ def read_results(setting: Setting) -> set[tuple[int, str]]:
     return {(line["seed"], line["arm"]) for line in lines}
 
 
+#: Settings that lines of earlier runs lack, and what they were then.
+SINCE = {"late": Recipe.late, "cosine": Recipe.cosine}
+
+
 def facts(setting: Setting) -> dict[str, Any]:
     """What decides the figures."""
-    return {
+    found = {
         "model": Path(setting.model).name,
         "new": setting.name,
         "related": setting.related and Path(setting.related).name.partition(".")[0],
@@ -198,6 +204,7 @@ def facts(setting: Setting) -> dict[str, Any]:
         "held_out_bytes": setting.held_out_bytes,
         **asdict(setting.recipe),
     }
+    return {name: value for name, value in found.items() if value != SINCE.get(name, ...)}
 
 
 def runs_of(name: str) -> tuple[str, ...]:

@@ -120,7 +120,8 @@ def table(results: Results) -> str:
     setting = results.setting
     head = (
         f"**New domain {setting['new']}**, {setting['model']}, replay of {setting['share']:.0%} of "
-        f"{setting['steps'] * setting['rows'] * setting['length']:,} new tokens\n\n"
+        f"{setting['steps'] * setting['rows'] * setting['length']:,} new tokens"
+        f"{''.join(f', {name} {setting[name]}' for name in ('late', 'cosine') if name in setting)}\n\n"
         "| arm | seeds | over domains | over bytes | worst domain | new | efficiency, domains | efficiency, bytes | "
         "against random | spread |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )

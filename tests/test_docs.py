@@ -38,7 +38,11 @@ PAGES = [
     "docs/engines.md",
     "docs/evidence.md",
     "docs/methods.md",
+    "docs/performance.md",
     "docs/python.md",
+    "docs/reliability.md",
+    "docs/rounds.md",
+    "docs/scale.md",
     "docs/trainers.md",
 ]
 COMMAND_LIST = [cli.get_command(click.Context(cli), name) for name in COMMANDS]

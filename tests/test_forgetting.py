@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -67,6 +68,23 @@ def test_bits_per_byte_against_one_window_at_a_time(tiny_lm, sample_data):
                 ids = torch.from_numpy(row)[None]
                 nats += model(input_ids=ids, labels=ids).loss.item() * (len(row) - 1)
         assert found[name] == pytest.approx(nats / math.log(2) / held.bytes[number], rel=1e-4)
+
+
+def test_replay_is_dealt_out_evenly_or_more_of_it_late():
+    continual = load("continual")
+    even, late = (continual.played_before(94, continual.Recipe(steps=100, late=power)) for power in (1.0, 2.0))
+    assert even == [94 * step // 100 for step in range(101)]
+    assert late == [94 * step * step // 10_000 for step in range(101)]
+
+
+def test_the_rate_warms_up_and_falls_where_it_is_to():
+    continual = load("continual")
+    constant = [continual.rate(continual.Recipe(steps=20), step) for step in range(20)]
+    cosine = [continual.rate(continual.Recipe(steps=20, cosine=True), step) for step in range(20)]
+    assert constant == [0.5] + [1.0] * 19
+    assert cosine[:2] == constant[:2]
+    assert all(before > after for before, after in pairwise(cosine[1:]))
+    assert cosine[-1] == pytest.approx(0.1)
 
 
 def test_training_is_the_same_again_and_learns(tiny_lm):
