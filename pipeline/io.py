@@ -121,8 +121,11 @@ def read_json(path: str) -> Any:
 
 
 @contextmanager
-def atomic_writer(path: str) -> Iterator[BinaryIO]:
-    """A binary file object whose bytes appear at ``path`` all at once when the block ends, or not at all."""
+def atomic_writer(path: str, durable: bool = True) -> Iterator[BinaryIO]:
+    """A binary file object whose bytes appear at ``path`` all at once when the block ends, or not at all.
+
+    ``durable``: on a local filesystem, wait until they are on the disk, so that a crash of the machine can't take them.
+    """
     directory, name = posixpath.split(path)
     temporary = join(directory, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
     if is_remote(path):
@@ -134,7 +137,8 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as handle:
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                os.fsync(handle.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         if os.path.exists(temporary):
@@ -154,6 +158,12 @@ def write_bytes(path: str, data: bytes) -> None:
     """Write a whole file atomically."""
     with atomic_writer(path) as handle:
         handle.write(data)
+
+
+def write_scratch(path: str, data: bytes | pa.Table) -> None:
+    """Write bytes, or a table as Parquet, that only this call of the command reads: atomically, but not durably."""
+    with atomic_writer(path, durable=False) as handle:
+        handle.write(parquet_bytes(data) if isinstance(data, pa.Table) else data)
 
 
 def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:

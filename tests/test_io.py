@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 
+import pyarrow as pa
 import pytest
 
 from cptsel.pipeline import io
@@ -53,3 +54,16 @@ def test_links_on_a_full_disk_ask_for_room_as_files_do(tmp_path, monkeypatch, co
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(PartialError, match=r"/to/x: can't be written \(.*\); make room and run the command again"):
         io.link_files(str(tmp_path / "from"), str(tmp_path / "to"), ["x"])
+
+
+def test_only_what_a_later_command_reads_waits_for_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    table = pa.table({"a": [1, 2]})
+    io.write_scratch(str(tmp_path / "scratch.parquet"), table)
+    io.write_scratch(str(tmp_path / "scratch"), b"x")
+    assert not synced
+    io.write_parquet(str(tmp_path / "kept.parquet"), table)
+    assert len(synced) == 1
+    assert (tmp_path / "scratch.parquet").read_bytes() == (tmp_path / "kept.parquet").read_bytes()
+    assert (tmp_path / "scratch").read_bytes() == b"x"

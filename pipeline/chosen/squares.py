@@ -42,7 +42,7 @@ class WriteSquares:
         found = _stored(path, self.plan, unit)
         if found is None:
             found = self._write(path, unit)
-        io.write_bytes(io.join(self.work, STEP, unit.name), b"")
+        io.write_scratch(io.join(self.work, STEP, unit.name), b"")
         return found
 
     def _write(self, path: str, unit: Unit) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class WriteTargets:
                 table = self._table(unit, windows, self._targets(model, unit, windows))
             rows = max(1, _ROW_GROUP_TOKENS // self.row_tokens)
             io.write_bytes(path, io.parquet_bytes(table, stamp, rows))
-        io.write_bytes(io.join(self.work, STEP, unit.name), b"")
+        io.write_scratch(io.join(self.work, STEP, unit.name), b"")
         digest, size = outputs.hash_file(path)
         return {"name": name, "sha256": digest, "bytes": size, "samples": unit.count, "tokens": unit.tokens}
 

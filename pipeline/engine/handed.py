@@ -21,7 +21,7 @@ class Handed(Generic[T]):
         """Write the value, which is picklable, to ``path``."""
         self.path = path
         self._values = [value]
-        io.write_bytes(path, pickler.dumps(value))
+        io.write_scratch(path, pickler.dumps(value))
 
     @property
     def value(self) -> T:

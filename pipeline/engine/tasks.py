@@ -81,14 +81,14 @@ def write_tasks(folder: str, tasks: Iterable[Any]) -> TaskFiles:
     """
     io.delete_tree(folder)
     files, starts, end = TaskFiles(folder, 0), array("Q"), 0
-    with io.atomic_writer(files.tasks) as handle:
+    with io.atomic_writer(files.tasks, durable=False) as handle:
         for task in tasks:
             record = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
             handle.write(record)
             starts.append(end)
             end += len(record)
     bounds = [*starts[:: max(1, len(starts) // PARTS)], end]
-    io.write_bytes(files.bounds, json.dumps(bounds).encode())
+    io.write_scratch(files.bounds, json.dumps(bounds).encode())
     return TaskFiles(folder, len(bounds) - 1)
 
 
@@ -156,7 +156,7 @@ class _AtSite(beam.DoFn):
         if not self.checked:
             check_versions(self.expected)
             if not io.exists(self.files.began):
-                io.write_bytes(self.files.began, socket.gethostname().encode())
+                io.write_scratch(self.files.began, socket.gethostname().encode())
             self.checked = True
 
     def tasks_of(self, part: Part) -> Iterator[Any]:
@@ -197,7 +197,7 @@ class _CallDoFn(_AtSite):
 
     def process(self, part: Part) -> None:
         lines = [json.dumps(self._call(task)) + "\n" for task in self.tasks_of(part)]
-        io.write_bytes(self.files.results(part[0]), "".join(lines).encode())
+        io.write_scratch(self.files.results(part[0]), "".join(lines).encode())
 
     def _call(self, task: Any) -> tuple[str | None, Any]:
         try:
@@ -301,7 +301,7 @@ class _WriteLinesDoFn(beam.DoFn):
 
     def _write(self) -> str:
         name = f"{uuid.uuid4().hex}.jsonl"
-        io.write_bytes(io.join(self.folder, name), "".join(f"{line}\n" for line in self.lines).encode())
+        io.write_scratch(io.join(self.folder, name), "".join(f"{line}\n" for line in self.lines).encode())
         self.lines = []
         return name
 
@@ -311,7 +311,7 @@ class _WriteNamesDoFn(beam.DoFn):
         self.folder = folder
 
     def process(self, names: list[str]) -> None:
-        io.write_bytes(io.join(self.folder, _NAMES), json.dumps(sorted(names)).encode())
+        io.write_scratch(io.join(self.folder, _NAMES), json.dumps(sorted(names)).encode())
 
 
 def read_lines(folder: str) -> Iterator[str]:

@@ -68,7 +68,7 @@ class ExpectShard:
             for key, count in extent(played(gone, visit)).items():
                 left_out[key] += count
             pieces += write_pieces(self.work, task, visit, played(kept, visit), partial(self._expected, task, visit))
-        io.write_bytes(io.join(self.work, EXPECT, str(task.shard["shard_id"])), b"")
+        io.write_scratch(io.join(self.work, EXPECT, str(task.shard["shard_id"])), b"")
         return {"pieces": pieces, "left_out": left_out}
 
     def _expected(self, task: ExportTask, visit: Visit, row: dict[str, Any]) -> Record:
@@ -108,7 +108,7 @@ class CompareFile:
                 problems.add(task.name, number, what, MEND)
                 break
             before = wanted
-        io.write_bytes(io.join(self.work, COMPARE, str(task.number)), b"")
+        io.write_scratch(io.join(self.work, COMPARE, str(task.number)), b"")
         return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
     def _told(self, play: Record, wanted: Record, before: Record | None, after: Record | None, differs: str) -> str:

@@ -92,7 +92,7 @@ class ReadFile:
             # Where nothing stands before a window, its first token is not predicted.
             elif ids and not self.format.refers and task.tokens not in (tokens, tokens - lines):
                 problems.add(task.name, None, f"holds {tokens:,} token ids, but {EXPORT} says {task.tokens:,}", MEND)
-        io.write_bytes(io.join(self.work, STEP, str(task.number)), bytes(names))
+        io.write_scratch(io.join(self.work, STEP, str(task.number)), bytes(names))
         return [problems.total, [astuple(problem) for problem in problems.listed()], ids]
 
 

@@ -24,7 +24,7 @@ class MergeFile:
 
     def __call__(self, task: MergeTask) -> list[dict[str, Any]]:
         written = self.format.write(io.join(self.out, task.name), read_pieces(task.parts), self.vocabulary)
-        io.write_bytes(io.join(self.work, STEP, str(task.number)), b"")
+        io.write_scratch(io.join(self.work, STEP, str(task.number)), b"")
         return described(self.out, written, task.lines, task.tokens)
 
 

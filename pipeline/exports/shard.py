@@ -63,7 +63,7 @@ class WriteShard:
                 files += write_pieces(self.work, task, visit, mine, partial(self._record, task, visit))
             elif mine:
                 files += self._write(task, visit, mine)
-        io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
+        io.write_scratch(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
         return {"files": files, "excluded": left_out}
 
     def _is_excluded(self, row: dict[str, Any]) -> bool:

@@ -33,7 +33,7 @@ def write_picks(work: str, shard_id: int, tables: Sequence[pa.Table]) -> None:
     table = pa.concat_tables([PICKS.empty_table(), *tables])
     if table.num_rows:
         table = table.sort_by([("row_index", "ascending"), ("window", "ascending")]).combine_chunks()
-        io.write_parquet(picks_path(work, shard_id), table)
+        io.write_scratch(picks_path(work, shard_id), table)
 
 
 def list_picks(work: str) -> dict[int, str]:

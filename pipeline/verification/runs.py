@@ -50,7 +50,7 @@ class CheckUnits:
                     problems.add(f"embeddings/{name}", None, what, MEND)
                 elif set(table["shard_id"].to_pylist()) - {unit["shard_id"]}:
                     problems.add(f"embeddings/{name}", None, "holds rows of another shard", MEND)
-        io.write_bytes(io.join(self.work, STEP, unit_name(units[0]["shard_id"], units[0]["block"])), b"")
+        io.write_scratch(io.join(self.work, STEP, unit_name(units[0]["shard_id"], units[0]["block"])), b"")
         return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
 

@@ -50,7 +50,7 @@ class CheckSource:
         there = [_check_file(*file, problems) for file in files]
         if all(there):
             self._check_texts(task, problems)
-        io.write_bytes(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
+        io.write_scratch(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
         return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
     def _check_texts(self, task: SourceTask, problems: Problems) -> None:

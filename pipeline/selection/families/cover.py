@@ -63,7 +63,7 @@ class MergeGroup:
             assert chosen.score is not None
             table = rows.take(chosen.index[order]).select(["sample_id", "x"])
             table = table.append_column("score", pa.array(chosen.score[order].astype(np.float32)))
-            io.write_parquet(_merged_path(self.work, task.number, chosen is not picks), table)
+            io.write_scratch(_merged_path(self.work, task.number, chosen is not picks), table)
         return offer(
             picks,
             n_tokens if self.chooser.settings.unit == "tokens" else samples,
@@ -107,8 +107,8 @@ class AssignShard:
             rows = picks_table(cell, Picks(index, np.ones(len(index)), np.ones(len(index)), score))
             of_row = own[index][cell.members(index)[0]]
             tables.append(rows.append_column(_ASSIGNED.field("place"), pa.array(of_row)))
-        io.write_parquet(_shard_path(self.work, MASSES, shard.shard_id), pa.concat_tables(masses))
-        io.write_parquet(_shard_path(self.work, ASSIGNED, shard.shard_id), pa.concat_tables(tables))
+        io.write_scratch(_shard_path(self.work, MASSES, shard.shard_id), pa.concat_tables(masses))
+        io.write_scratch(_shard_path(self.work, ASSIGNED, shard.shard_id), pa.concat_tables(tables))
         return distance
 
 

@@ -60,7 +60,7 @@ class SendLargestKeys:
         for cell in read_cells(task.shard, self.reader):
             table, left[cell.group] = _largest(cell, task.limits[cell.group], self.chooser)
             tables.append(table)
-        io.write_parquet(_path(self.work, task.shard.shard_id), pa.concat_tables([_SENT.empty_table(), *tables]))
+        io.write_scratch(_path(self.work, task.shard.shard_id), pa.concat_tables([_SENT.empty_table(), *tables]))
         return left
 
 

@@ -68,7 +68,7 @@ class MatchGroup:
                 "found_mass": chosen.found_mass[order],
                 "score": chosen.score[order].astype(np.float32),
             }
-            io.write_parquet(_matched_path(self.work, task.number, chosen is not picks), pa.table(columns))
+            io.write_scratch(_matched_path(self.work, task.number, chosen is not picks), pa.table(columns))
         return offer(
             picks,
             atoms.n_tokens if self.chooser.settings.unit == "tokens" else samples,

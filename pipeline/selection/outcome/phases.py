@@ -132,7 +132,7 @@ def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, 
             share = pi[part][kept[part]]
             rows = with_column(rows, "found_mass", mass[part][kept[part]] / share)
             rows = with_column(rows, "inclusion_prob", rows["inclusion_prob"].to_numpy() * share)
-            io.write_parquet(picks_path(work, shard), rows)
+            io.write_scratch(picks_path(work, shard), rows)
     return replace(plan, unit=unit, budget=total, groups=tuple(drawn_groups))
 
 
@@ -162,7 +162,7 @@ def join_picks(chosen: str, drawn: str, shares: dict[str, float], work: str) -> 
                 factor = np.array([of_group.get(name, 1.0) for name in rows["group"].to_pylist()])
                 tables.append(with_column(rows, "found_mass", rows["found_mass"].to_numpy() * factor))
         rows = pa.concat_tables(tables).sort_by([("row_index", "ascending"), ("window", "ascending")])
-        io.write_parquet(picks_path(work, shard), rows.combine_chunks())
+        io.write_scratch(picks_path(work, shard), rows.combine_chunks())
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         list(pool.map(join, sorted(set().union(*files))))

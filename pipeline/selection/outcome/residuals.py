@@ -66,7 +66,7 @@ class SumShard:
                 row[f"{sketch}_matched"] = weight[picked] @ x[picked].astype(np.float64)
                 row[f"{sketch}_squares"] = float(cell.weights**2 @ squares)
             rows.append(row)
-        io.write_parquet(io.join(self.work, STEP, f"{shard.shard_id:06d}.parquet"), pa.Table.from_pylist(rows))
+        io.write_scratch(io.join(self.work, STEP, f"{shard.shard_id:06d}.parquet"), pa.Table.from_pylist(rows))
 
 
 def measure(

@@ -66,7 +66,7 @@ class PickCandidates:
             picks = self.chooser.pick(cell, part.budgets[cell.group])
             number = self.groups.index(cell.group)
             for step, table in self.chooser.hand_on(cell, picks, part.client_rates[cell.group]).items():
-                io.write_parquet(part_path(self.work, step, number, part.number), table)
+                io.write_scratch(part_path(self.work, step, number, part.number), table)
 
     def _cells(self, part: Part) -> Iterator[Cell]:
         if isinstance(part.source, RoutedCell):

@@ -56,7 +56,7 @@ class SampleShard:
             if cell.group in self.groups:
                 number, rate = self.groups[cell.group]
                 taken = uniform(self.seed, "centroids", cell.names) <= rate
-                io.write_parquet(_path(self.work, SAMPLED, number, shard.shard_id), vectors_table(cell, taken))
+                io.write_scratch(_path(self.work, SAMPLED, number, shard.shard_id), vectors_table(cell, taken))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TrainGroup:
         rows = rows.sort_by("sample_id").combine_chunks()
         trained = train_centroids(matrix(rows), task.partitions, self.seed)
         table = pa.table({"centroid": as_lists(trained.centroids), "partition": trained.partition})
-        io.write_parquet(_path(self.work, CENTROIDS, task.number, 0), table)
+        io.write_scratch(_path(self.work, CENTROIDS, task.number, 0), table)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class RouteShard:
                 here = partition == target
                 columns = {name: values for name, values in cell.columns.items() if name in _SENT}
                 path = io.join(self.work, ROUTED, f"{number:05d}-{target:05d}-{shard.shard_id:06d}.parquet")
-                io.write_parquet(path, vectors_table(cell, here, weights=cell.weights, **columns))
+                io.write_scratch(path, vectors_table(cell, here, weights=cell.weights, **columns))
                 sent.append({"group": cell.group, "partition": target, "file": path} | _counts(cell, here, self.unit))
         return sent
 

@@ -51,7 +51,7 @@ class PickFromShard:
             offers.append(offer(picks, costs, budget, group=cell.group, mass=float(cell.mass.sum())))
         write_picks(self.work, task.shard.shard_id, tables)
         if crossing:
-            io.write_parquet(_crossing_path(self.work, task.shard.shard_id), pa.concat_tables(crossing))
+            io.write_scratch(_crossing_path(self.work, task.shard.shard_id), pa.concat_tables(crossing))
         return offers
 
 
