@@ -13,9 +13,10 @@ HEAD = """\
 This page is made from the help pages of the commands (`make docs`); don't edit it by hand.
 
 Options may also stand in a YAML file that is given with `--config`: the names without the leading dashes, a list
-where an option may be repeated, and `inputs`, `runs` or `replay` for the arguments. A flag wins over the file. An
-option is given once, on the command line and in the file, unless its help says that it may be repeated. The effective
-configuration is written beside every output, in the same form. What follows the first `--` goes to Apache Beam.
+where an option may be repeated, and `inputs`, `runs` or `replay` for the arguments; whole numbers need no quotes. A
+flag wins over the file. An option is given once, on the command line and in the file, unless its help says that it may
+be repeated. The effective configuration is written beside every output, in the same form. What follows the first `--`
+goes to Apache Beam.
 
 Progress and warnings go to stderr, the summary to stdout. Exit codes:
 

@@ -354,14 +354,17 @@ def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any
 
 
 def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any:
-    """Hold a value from YAML against the field's annotation: int widens to float, nothing else is converted."""
+    """Hold a value from YAML against the field's annotation.
+
+    Whole numbers widen to float, and are text where text is wanted, as in a list of texts; nothing else is converted.
+    """
     name, annotation = field.name, field.type
     text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
     allowed = {part.strip() for part in text.split("|")}
     if value is None and "None" in allowed:
         return None
     if "tuple[str, ...]" in allowed:
-        items = value if isinstance(value, list | tuple) else (value,)
+        items = [_as_text(item) for item in _items(value)]
         if all(isinstance(item, str) for item in items):
             return tuple(items)
     elif isinstance(value, bool):
@@ -369,8 +372,8 @@ def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any
             return value
     elif isinstance(value, int) and "float" in allowed:
         return float(value)
-    elif isinstance(value, int) and "str" in allowed:  # budget: 500
-        return str(value)
+    elif isinstance(value, int) and "str" in allowed:
+        return _as_text(value)
     elif type(value).__name__ in allowed:
         return value
     wanted = next(words for kind, words in _IN_WORDS.items() if kind in allowed)
@@ -378,11 +381,23 @@ def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any
     if value is None:
         raise UsageError(f"{place} has no value; give it {wanted}, or leave it out")
     written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
-    hint = "; it takes one value" if isinstance(value, tuple) else ""
-    declared = field.metadata.get("option")
-    if declared is not None and declared.parse is not None and isinstance(value, float):
+    declared, hint = field.metadata.get("option"), ""
+    if isinstance(value, tuple) and wanted != _IN_WORDS["tuple[str, ...]"]:
+        hint = "; it takes one value"
+    elif isinstance(value, float) and declared is not None and declared.parse is not None:
         hint = '; a share is written "5%"'
+    elif "text" in wanted and any(isinstance(item, float) for item in _items(value)):
+        hint = "; write it in quotes"
     raise UsageError(f"{place}: {written[:60]} is not {wanted}{hint}")
+
+
+def _items(value: Any) -> Collection[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number of YAML as text, as in "budget: 500"; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from cptsel.cli import _output
 from cptsel.cli.main import COMMANDS, main
-from cptsel.pipeline.config import resolve
+from cptsel.pipeline.config import PlanConfig, resolve
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError, VerificationError
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.summary import Summary, Table
@@ -161,6 +161,18 @@ def test_a_file_may_merge_keys(tmp_path):
     assert (config.budget, config.seed) == ("7%", 1)
 
 
+def test_whole_numbers_in_the_file_are_texts_where_texts_are_wanted(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("trainings: 1\nrise: 2\ntokens: [30, 5M, 20_000]\n")
+    planned = resolve(PlanConfig, str(file), {})
+    assert planned == PlanConfig(trainings="1", rise=2.0, tokens=("30", "5M", "20000"))
+    file.write_text("trainings: t.csv\ntokens: 20000\n")
+    assert resolve(PlanConfig, str(file), {}).tokens == ("20000",)
+    counts = dict.fromkeys(("budget", "replay_tokens", "group_floor", "group_cap", "phase_budget"), "500")
+    file.write_text("runs: 7\nout: 8\n" + "".join(f"{name}: 500\n" for name in counts))
+    assert resolve(SelectConfig, str(file), {}) == SelectConfig(runs=("7",), out="8", **counts)
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -174,7 +186,9 @@ def test_a_file_may_merge_keys(tmp_path):
         ("tolerance: small", "tolerance: small is not a number"),
         ("overwrite: 1", "overwrite: 1 is not true or false"),
         ("new: true", "new: true is not text"),
-        ("history: [1, 2]", "history: [1, 2] is not a list of texts"),
+        ("history: [a, true]", "history: [a, true] is not a list of texts\n"),
+        ("history: [a, 1.50]", "history: [a, 1.5] is not a list of texts; write it in quotes"),
+        ("group-by: 1.50", "group_by: 1.5 is not text; write it in quotes"),
         ("buget: 5%", "unknown option buget; did you mean budget?"),
         ("group-bye: x", "unknown option group-bye; did you mean group_by?"),
         ("learning-rate: 1", "unknown option learning-rate; see cptsel select --help for those there are"),
