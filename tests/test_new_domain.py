@@ -49,7 +49,12 @@ def test_coverage_picks_nothing_that_counts_for_nothing(run, later, tmp_path, sc
 )
 def test_coverage_of_what_is_forgotten_shares_by_the_root(run, later, tmp_path, options, alpha):
     common = {"combine": "difference", "mass": "interference", "group_by": "language"}
-    choose((run, later), tmp_path / "replay", **{**common, **options})
+    options = {**common, **options}
+    planned = choose((run, later), tmp_path / "replay", **options, dry_run=True)
+    done = choose((run, later), tmp_path / "replay", **options)
+    told = (options["mass"], alpha if alpha != 1 else None)
+    assert (planned.mass, planned.exponent_of_group_shares) == (done.mass, done.exponent_of_group_shares)
+    assert (done.mass or "corpus", done.exponent_of_group_shares) == told
     header = header_of(tmp_path / "replay")
     assert header["selection"]["options"]["group_alpha"] == alpha
     if "group_mass" not in options:

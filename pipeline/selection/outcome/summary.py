@@ -37,7 +37,6 @@ def select_summary(
     totals, report, first = header["totals"], header["selection"]["report"], header["phases"][0]
     asked = header["weighting"]["replay_tokens"]["requested"]
     repeats = config.realisation == "repeat"
-    by_exponent = config.group_by is not None and config.group_mass is None and config.group_alpha != 1.0
     ridges = ", ".join(f"{ridge} in {cells}" for ridge, cells in report.get("ridges", {}).items())
     return SelectResult(
         out=config.out,
@@ -49,8 +48,7 @@ def select_summary(
         selected_samples=totals["selected_samples"],
         selected_tokens=totals["selected_tokens"],
         effective_tokens=totals["effective_tokens"],
-        mass=None if config.mass == "corpus" else config.mass,
-        exponent_of_group_shares=config.group_alpha if by_exponent else None,
+        **_stands_for(config),
         replay_tokens_to_be_drawn=asked if config.realisation == "sampling" else None,
         replay_tokens=totals["replay_tokens"] if repeats else None,
         replay_tokens_asked_for=asked if repeats else None,
@@ -65,6 +63,15 @@ def select_summary(
         tables=[_groups_table(header), *_reports_table(header), *_phases_table(header)],
         warnings=manifest_warnings(header) + _warnings(config, header, plan) + _unmatched_warning(unmatched),
     )
+
+
+def _stands_for(config: SelectConfig) -> dict[str, Any]:
+    """What samples and groups stand for, where that is not their part of the corpus."""
+    by_exponent = config.group_by is not None and config.group_mass is None and config.group_alpha != 1.0
+    return {
+        "mass": None if config.mass == "corpus" else config.mass,
+        "exponent_of_group_shares": config.group_alpha if by_exponent else None,
+    }
 
 
 def _coverage(report: dict[str, Any]) -> Coverage:
@@ -234,6 +241,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
         shards=len(runs.shards),
         samples=samples,
         tokens=tokens,
+        **_stands_for(config),
         cells=len(plan.cells),
         phases=len(phases) if len(phases) > 1 else None,
         budget_samples=plan.budget if plan.unit == "samples" else None,
