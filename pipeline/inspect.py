@@ -171,7 +171,8 @@ def _check_manifest(names: Listing, header: ManifestHeader, problems: Problems) 
         sizes = names.sizes()
         for name, entry in sorted(header["files"].items()):
             if name in sizes and sizes[name] != entry["bytes"]:
-                problems.add(name, None, f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written")
+                what = f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written"
+                problems.add_damaged(names.directory, name, what)
 
 
 def _check_run(names: Listing, header: RunHeader, problems: Problems) -> None:

@@ -195,6 +195,14 @@ def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:
     return left
 
 
+def is_linked(path: str) -> bool:
+    """Whether a local file has another name somewhere, as ``link_files`` gives it; False where that can't be told."""
+    try:
+        return not is_remote(path) and os.stat(path).st_nlink > 1
+    except OSError:
+        return False
+
+
 @contextmanager
 def _opened(directory: str) -> Iterator[int]:
     """The descriptor of a local directory."""

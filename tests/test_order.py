@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch
 from cptsel.pipeline.order import order
 from cptsel.pipeline.verify import verify
@@ -243,6 +245,24 @@ def test_what_is_wrong_with_samples_is_told_when_they_are_copied_and_by_verify_w
     with pytest.raises(VerificationError, match=r"000001\.parquet is not the file that was written"):
         order(replace(config, out=str(tmp_path / "p")))
     assert not (tmp_path / "p" / "_SUCCESS").exists()
+
+
+def test_who_verifies_either_name_of_a_damaged_file_is_told_that_there_is_another(tmp_path):
+    built = build_replay(tmp_path, shards=2)
+    order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o")))
+    name = "samples/000001.parquet"
+    path = tmp_path / "o" / name
+    path.write_bytes(path.read_bytes() + b"x")
+    both = ", and the same file, by a hard link, is in another directory; .* restore both, or select and order again"
+    for directory in (tmp_path / "o", built.replay):
+        with pytest.raises(VerificationError, match=f"{name}: was changed .* in manifest.json{both}"):
+            verify(VerifyConfig(directory=str(directory)))
+        with pytest.raises(VerificationError, match=f"{name}: has .* bytes, but .* were written{both}"):
+            inspect(str(directory))
+    shutil.copy(path, tmp_path / "copy")
+    os.replace(tmp_path / "copy", path)  # now damaged alone
+    with pytest.raises(VerificationError, match=r"in manifest\.json; restore the directory or make it again"):
+        verify(VerifyConfig(directory=str(tmp_path / "o")))
 
 
 def test_what_is_drawn_has_no_schedule(tmp_path):

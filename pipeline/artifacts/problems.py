@@ -4,11 +4,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cptsel.pipeline import io
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.summary import Summary, Table
 
 KEPT = 20  # of one kind in one file, and in the list that is shown
 RESTORE = "restore the directory or make it again"
+RESTORE_BOTH = (
+    "order links samples files, so the manifest that it read or wrote is damaged as well: restore both, or select and "
+    "order again"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,13 @@ class Problems:
         """One problem."""
         self.total += 1
         self.kept.append(Problem(file, row, what, mend))
+
+    def add_damaged(self, directory: str, file: str, what: str) -> None:
+        """One problem of a file whose bytes are wrong; they are wrong wherever else it has a name."""
+        if io.is_linked(io.join(directory, file)):
+            self.add(file, None, f"{what}, and the same file, by a hard link, is in another directory", RESTORE_BOTH)
+        else:
+            self.add(file, None, what)
 
     def add_rows(self, file: str, wrong: np.ndarray, what: str, values: np.ndarray | None = None) -> None:
         """One problem for each row where ``wrong`` (n,) holds; ``{}`` in ``what`` is filled from ``values`` (n,)."""

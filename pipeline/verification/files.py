@@ -48,7 +48,7 @@ def check_tree(tree: Tree, problems: Problems) -> str:
     for name, entry in sorted(tree.files.items()):
         if name in actual and actual[name] != (entry["sha256"], entry["bytes"]):
             what = f"was changed after it was written: its SHA-256 or size is not that in {tree.header}"
-            problems.add(name, None, what)
+            problems.add_damaged(tree.directory, name, what)
     if outputs.SUMS in present:
         _check_sums(tree, actual, expected, problems)
     if outputs.STATS in present:
