@@ -5,12 +5,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -23,6 +24,7 @@ from cptsel.pipeline.summary import Summary, Table
 
 LOG_INTERVAL = 30.0  # seconds between lines of progress where stderr is no terminal
 _PLAIN_WIDTH = 10_000  # characters of a line where stdout is no terminal: tables are as wide as they need to be
+_PLAIN_CELL = 100  # characters of a line of a cell there, beyond which texts go on in the next one; words stay whole
 
 _log = logging.getLogger("cptsel")
 
@@ -137,20 +139,36 @@ def print_summary(summary: Summary, as_json: bool) -> None:
         console.print(Text(f"  {name:<{width}}  ").append_text(_cell(value)), soft_wrap=True)
     for table in summary.tables:
         console.print()
-        console.print(_table(table))
+        console.print(_table(table, console.is_terminal))
 
 
-def _table(spec: Table) -> RichTable:
-    """One of a summary's tables; columns of numbers stand to the right."""
+def _table(spec: Table, fits: bool) -> RichTable:
+    """One of a summary's tables; columns of numbers stand to the right.
+
+    Args:
+        spec: the table.
+        fits: it is fitted into a terminal; else texts are folded between words alone, so that paths stay whole.
+    """
     table = RichTable(
         title=Text(visible(spec.title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False
     )
     for index, name in enumerate(spec.columns):
         numbers = all(isinstance(row[index], int | float) or row[index] is None for row in spec.rows)
-        table.add_column(Text(visible(name)), justify="right" if numbers and spec.rows else "left", overflow="fold")
+        justify: JustifyMethod = "right" if numbers and spec.rows else "left"
+        most = None if fits else _width(row[index] for row in spec.rows)
+        table.add_column(Text(visible(name)), justify=justify, overflow="fold", max_width=most)
     for row in spec.rows:
         table.add_row(*[_cell(value) for value in row])
     return table
+
+
+def _width(values: Iterable[Any]) -> int:
+    """Characters of the widest line of a column where stdout is no terminal.
+
+    Scripts that have no spaces between words, whose characters are two columns wide, are folded anywhere.
+    """
+    words = (word for value in values if isinstance(value, str) for word in visible(value).split())
+    return max([_PLAIN_CELL, *(len(word) for word in words if cell_len(word) == len(word))])
 
 
 def _cell(value: Any) -> Text:

@@ -8,6 +8,7 @@ import types
 from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 
 from cptsel.cli import _output
 from cptsel.cli.main import COMMANDS, main
@@ -294,6 +295,19 @@ def test_long_paths_are_not_cut_where_stdout_is_no_terminal(stub, capsys):
     stub("order", replace(SUMMARY, tables=[Table("t", ["path"], [[path]])], out=path))
     assert main(["order", "replay", "--out", "x"]) == 0
     assert capsys.readouterr().out.count("directory") == 60
+
+
+@pytest.mark.parametrize("text", ["two words " * 30, "字" * 300], ids=["words", "no spaces"])
+def test_long_texts_are_folded_where_stdout_is_no_terminal(stub, capsys, text):
+    path = "/".join(["directory"] * 30)
+    stub("order", replace(SUMMARY, tables=[Table("t", ["what", "value"], [["text", text], ["n", 1]])]))
+    assert main(["order", "replay", "--out", "x"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(cell_len, out.splitlines())) < 120
+    assert "".join(out.split()).count("".join(text.split())) == 1
+    stub("order", replace(SUMMARY, tables=[Table("t", ["value"], [[text], [path]])]))
+    assert main(["order", "replay", "--out", "x"]) == 0
+    assert path in capsys.readouterr().out
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(caplog):
