@@ -204,7 +204,8 @@ def _run(directory: str, names: Listing, header: RunHeader) -> Described:
         units = io.read_parquet(io.join(directory, "units.parquet"), COUNT_COLUMNS)
         for column in COUNT_COLUMNS:
             if column in units.schema.names:
-                totals[column.replace("_", " ")] = pc.sum(units[column]).as_py() or 0
+                name = "tokens predicted" if column == "n_tokens" else column.replace("_", " ")
+                totals[name] = pc.sum(units[column]).as_py() or 0
     if "shards.parquet" in names:
         columns = ["path", "format", "compression", "bytes", "rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))

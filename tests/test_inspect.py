@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from manifest_builder import build_replay, reseal
 from run_builder import HEADER as RUN
@@ -65,6 +67,18 @@ def test_what_is_told_of_a_manifest(directories):
     groups, shards = inspect(str(base / "replay")).tables
     assert [row[0] for row in groups.rows] == ["even", "odd"]
     assert sum(row[2] for row in shards.rows) == len(built.samples)
+
+
+def test_tokens_of_a_run_and_those_that_are_predicted_are_told_apart(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "_SUCCESS").unlink()  # its checks are of other tests
+    units = pq.read_table(copied / "units.parquet")
+    tokens = pa.array([1000 + n for n in units["n_tokens"].to_pylist()])
+    pq.write_table(units.set_column(units.schema.get_field_index("tokens"), "tokens", tokens), copied / "units.parquet")
+    predicted = sum(units["n_tokens"].to_pylist())
+    totals = inspect(str(copied)).totals
+    assert (totals["tokens"], totals["tokens predicted"]) == (predicted + 1000 * len(units), predicted)
+    assert "n tokens" not in totals
 
 
 def test_how_a_manifest_was_made_is_told(copied):
