@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -122,6 +123,19 @@ def test_a_file_that_breaks_off_is_named(tiny_lm, corpus, tmp_path):
     summary, _ = run(tiny_lm, corpus, tmp_path / "run", "b.jsonl.gz", max_bad_fraction=1.0)
     assert "b.jsonl.gz: truncated_stream at row" in summary.warnings[0]
     assert summary.totals["rows read"] == summary.totals["rows kept"] + summary.totals["rows rejected"]
+
+
+def test_why_a_file_can_not_be_read_is_told(tiny_lm, tmp_path):
+    for name, lines in {"a": b"0,40\n", "b": b"no places\n"}.items():
+        np.save(tmp_path / f"{name}.npy", np.arange(40, dtype="<u2"))
+        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(lines))
+    summary, _ = run(tiny_lm, tmp_path, tmp_path / "run", "*.npy", group_by=(), max_bad_fraction=1.0)
+    why = r"\(?the \.csv\.gz does not say where documents lie \(.*\); restore it, or move it away, so that"
+    assert re.search(rf"b\.npy: unreadable_index at row 0; .* is lost: {why}", summary.warnings[0])
+    with pytest.raises(
+        BadInputError, match=rf"1 of 2 rows .*; .*b\.npy can't be read from row 0 on {why} .*; see .*rejects"
+    ):
+        run(tiny_lm, tmp_path, tmp_path / "few", "*.npy", group_by=(), max_bad_fraction=0.1)
 
 
 def test_bytes_that_were_not_read_count_as_bad_and_are_told_ever_after(tiny_lm, corpus, tmp_path):

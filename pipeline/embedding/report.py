@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import run_warnings
 from cptsel.pipeline.artifacts.run import pool_totals
@@ -27,6 +30,7 @@ BREAKS = frozenset(
         "trailing_garbage",
         "wrong_format",
         "unreadable_arrow",
+        "unreadable_index",
         "unreadable_mds",
         "unreadable_parquet",
         "unreadable_tar",
@@ -41,11 +45,11 @@ class Rejects:
 
     Attributes:
         reasons: how many for each reason, sorted by reason.
-        breaks: (uri, row, reason) of those behind which more may be lost.
+        breaks: (uri, row, reason, detail or None) of those behind which more may be lost.
     """
 
     reasons: dict[str, int]
-    breaks: list[tuple[str, int, str]]
+    breaks: list[tuple[str, int, str, str | None]]
 
     def listed(self) -> str:
         """The reasons in a phrase, the most frequent first."""
@@ -55,11 +59,18 @@ class Rejects:
         """Rejected rows that are damage."""
         return rows_rejected - sum(self.reasons.get(reason, 0) for reason in BENIGN)
 
+    def remedy(self, out: str) -> str:
+        """Where to look, and what to do, as the end of an error's sentence; the first broken file is named."""
+        first = [one for one in self.breaks[:1] if one[-1]]
+        named = [f"{uri} can't be read from row {row} on ({detail})" for uri, row, _, detail in first]
+        see = f"see {io.join(out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
+        return "; ".join([*named, see])
+
     def warnings(self) -> list[str]:
         """A sentence about each broken file, up to a few, and one about everything that was rejected."""
         found = [
-            f"{uri}: {reason} at row {row}; what comes after it in this file is lost"
-            for uri, row, reason in self.breaks[:SHOWN]
+            f"{uri}: {reason} at row {row}; what comes after it in this file is lost{f': {detail}' if detail else ''}"
+            for uri, row, reason, detail in self.breaks[:SHOWN]
         ]
         if len(self.breaks) > SHOWN:
             found.append(f"and {len(self.breaks) - SHOWN} more files that break off")
@@ -71,13 +82,10 @@ def read_rejects(out: str, shards: list[Shard], units: Iterable[tuple[int, int]]
     reasons: Counter[str] = Counter()
     breaks = []
     for shard_id, block in units:
-        table = io.read_parquet(unit_path(out, "rejects", shard_id, block), ["row_index", "reason"])
+        table = io.read_parquet(unit_path(out, "rejects", shard_id, block), ["row_index", "reason", "detail"])
         reasons.update(table["reason"].to_pylist())
-        breaks += [
-            (shards[shard_id].uri, row, reason)
-            for row, reason in zip(table["row_index"].to_pylist(), table["reason"].to_pylist(), strict=True)
-            if reason in BREAKS
-        ]
+        broken = table.filter(pc.is_in(table["reason"], pa.array(sorted(BREAKS))))
+        breaks += [(shards[shard_id].uri, *row.values()) for row in broken.to_pylist()]
     return Rejects(dict(sorted(reasons.items())), breaks)
 
 
@@ -102,7 +110,7 @@ def check_damage(
     """
     allowed = config.max_bad_fraction
     bad = rejects.damaged(totals["rows_rejected"])
-    remedy = f"see {io.join(config.out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
+    remedy = rejects.remedy(config.out)
     drawn = totals["rows_read"] - totals["rows_not_drawn"]
     if bad > allowed * drawn:
         raise BadInputError(
