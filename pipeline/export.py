@@ -194,6 +194,8 @@ def _header(
     }
     if mixed is not None:
         header["mix"] = {folder: {"new_corpus": mix.new, "fraction": mix.fraction} for folder, mix in mixed.items()}
+    if format.code:
+        header["code"] = list(format.code)
     if told is not None:
         header["dataset"] = told
     return validate(header, "export")

@@ -362,7 +362,7 @@ class ExportDataset(TypedDict):
 
 
 class ExportHeader(TypedDict):
-    """``export.json``; ``dataset`` is there where the format holds records."""
+    """``export.json``; ``dataset`` is there where the format holds records, ``code`` where files read it."""
 
     format: str
     spec_version: int
@@ -377,6 +377,7 @@ class ExportHeader(TypedDict):
     totals: dict[str, int]
     excluded: Excluded
     mix: NotRequired[dict[str, ExportMix]]
+    code: NotRequired[list[str]]
     dataset: NotRequired[ExportDataset]
 
 

@@ -127,7 +127,26 @@ def test_shares_of_groups_stand_in_the_card(exported, built):
         assert f"| {name} | {share / sum(mass.values()):.2%} |" in card
 
 
-@pytest.mark.parametrize("name", ["README.md", "croissant.json"])
+def test_code_beside_the_data_is_no_loader_of_the_data_set(exported, tmp_path):
+    out = shutil.copytree(exported("parquet"), tmp_path / "replay_dataset")
+    assert load(out, None, tmp_path / "cache").num_rows == header_of(out)["totals"]["lines"]
+
+
+def test_code_is_of_the_export_and_no_other_is(exported, tmp_path):
+    out = shutil.copytree(exported("parquet"), tmp_path / "out")
+    assert header_of(out)["code"] == ["replay_dataset.py"]
+    (out / "code/replay_dataset.py").unlink()
+    with pytest.raises(VerificationError, match=r"code/replay_dataset\.py: is missing"):
+        verify(VerifyConfig(directory=str(out)))
+    reseal_export(out, lambda header: header["code"].append("ewc.py"))
+    with pytest.raises(
+        VerificationError, match=r"export\.json: lists code/ewc\.py, which is no file of a parquet export"
+    ):
+        verify(VerifyConfig(directory=str(out)))
+    assert "code" not in header_of(exported("jsonl"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "croissant.json", "code/replay_dataset.py"])
 def test_another_page_is_named(exported, tmp_path, name):
     out = shutil.copytree(exported("parquet"), tmp_path / "out")
     (out / name).write_bytes((out / name).read_bytes() + b" ")

@@ -1,6 +1,7 @@
 """The datasets for PyTorch give the plays of an export, in their order, for any number of workers, and resume."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import pytest
 import torch
 from manifest_builder import build_replay
 from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cptsel.pipeline.config import OrderConfig
+from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.order import order
@@ -141,11 +144,46 @@ def test_what_can_not_be_played_is_named(ordered, built, tmp_path):
         ReplayDataset(str(tmp_path / "changed"), check=True)
 
 
-def test_the_file_works_alone(ordered, repository, tmp_path):
-    shutil.copy(repository / "src" / "cptsel" / "replay_dataset.py", tmp_path)
+def test_the_file_lies_beside_the_data_and_works_alone(ordered, repository, tmp_path):
     code = (
-        "import sys, replay_dataset as r\n"
+        f"import sys\nsys.path.insert(0, {str(ordered / 'code')!r})\nimport replay_dataset as r\n"
         f"print(len(r.ReplayDataset({str(ordered)!r})), 'cptsel' in sys.modules, 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(ReplayDataset(str(ordered)))), "False", "False"]
+    (beside,) = (ordered / "code").glob("*.py")
+    assert beside.read_bytes() == (repository / "src" / "cptsel" / "replay_dataset.py").read_bytes()
+
+
+def recipe(directory, trainer, monkeypatch, **names):
+    """The names that a recipe of TRAINING.md defines when it is run; ``names`` are those that it takes as given."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "replay_dataset", raising=False)
+    section = (directory / "TRAINING.md").read_text().partition(f"\n## {trainer}")[2]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1].replace("EXPORT", str(directory))
+    exec(compile(code, "TRAINING.md", "exec"), names)
+    assert sys.modules["replay_dataset"].__file__ == str(directory / "code/replay_dataset.py")
+    return names
+
+
+def test_the_recipe_for_pytorch_runs(ordered, monkeypatch):
+    found = recipe(ordered, "PyTorch, with", monkeypatch, new_batches=["new"] * 40, replay_batches=["old"] * 9)
+    assert list(found["replay"]) == plays(ordered, "data/epoch-000/rank-00000") == list(found["stream"])
+    assert list(found["batches"])[:40].count("old") == 2
+
+
+def test_the_recipe_for_the_hugging_face_trainer_runs(embedded, tiny_lm, tmp_path, monkeypatch):
+    out = tmp_path / "export"
+    export(ExportConfig(replay=str(embedded.replay), out=str(out), to="parquet", ids=True), make_steps=InlineSteps)
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_lm), AutoModelForCausalLM.from_pretrained(tiny_lm)
+    seen = []
+    monkeypatch.setattr(model, "forward", lambda forward=model.forward, **batch: seen.append(batch) or forward(**batch))
+    monkeypatch.chdir(tmp_path)
+    new = [{"input_ids": [5, 6, 7]}] * 19
+    found = recipe(out, "Hugging Face Trainer", monkeypatch, tokenizer=tokenizer, model=model, new=new)
+    first = plays(out)[0]["input_ids"]
+    assert len(found["mixed"]) == 20
+    assert [len(batch["labels"]) for batch in seen] == [8, 8, 4] * 3
+    last = seen[2]["labels"][-1].tolist()
+    assert [id for id in last if id >= 0] == [tokenizer.bos_token_id, *first]
+    assert seen[0]["labels"].tolist() == [[tokenizer.bos_token_id, 5, 6, 7]] * 8

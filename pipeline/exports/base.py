@@ -72,6 +72,7 @@ class ExportFormat(ABC):
         shuffles: whether its trainers put plays into an order of their own.
         mixes: whether its files are mixed with a new corpus as they are.
         trainers: who reads it, and how.
+        code: files of the package by which its trainers read it, put beside the data.
         media: what its files are to other readers; None where they hold no records, only numbers of plays.
     """
 
@@ -90,6 +91,7 @@ class ExportFormat(ABC):
     shuffles: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = ()
+    code: ClassVar[tuple[str, ...]] = ()
     media: ClassVar[Media | None] = None
 
     @abstractmethod

@@ -198,6 +198,8 @@ def _check_files(format: ExportFormat, header: ExportHeader, problems: Problems)
             problems.add(EXPORT, None, f"lists {name}, which is no file of a {format.name} export")
         elif not plays and (entry["lines"] or entry["tokens"]):
             problems.add(EXPORT, None, f"says that {name} holds plays")
+    for name in sorted(set(header.get("code", ())) - set(format.code)):
+        problems.add(EXPORT, None, f"lists {page.CODE}/{name}, which is no file of a {format.name} export")
     if wrong := wrong_mix(format, header):
         problems.add(EXPORT, None, wrong, MEND)
     fields = set(header["dataset"]["fields"]) if "dataset" in header else set(format.keeps)

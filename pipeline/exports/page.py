@@ -1,4 +1,6 @@
-"""The pages of an export: ``TRAINING.md``, what a training team does with it, and those by which others find it."""
+"""The pages of an export: ``TRAINING.md``, what a training team does with it, code by which it reads the export, and
+those by which others find it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -12,6 +14,9 @@ from cptsel.pipeline.exports.mixing import mixes_of
 from cptsel.schemas.headers import ExportHeader
 
 NAME = "TRAINING.md"
+CODE = (
+    "code"  # folder of files of the package; beside the data datasets would take one of the folder's name for a loader
+)
 
 _NEARNESS = {
     "exact": "exact: the same samples, as often, in the same order",
@@ -24,6 +29,9 @@ _NEARNESS = {
 def pages(format: ExportFormat, header: ExportHeader) -> dict[str, bytes]:
     """All that belong to ``export.json``, by name; those of a data set where it says what it is as one."""
     found = {NAME: training_page(format, header).encode()}
+    for name in format.code:
+        if name in header.get("code", ()):
+            found[f"{CODE}/{name}"] = files("cptsel").joinpath(name).read_bytes()
     if "dataset" in header and format.media is not None:
         metadata = json.dumps(croissant.croissant(format, header), indent=2, ensure_ascii=False, allow_nan=False)
         found |= {

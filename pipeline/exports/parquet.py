@@ -14,9 +14,13 @@ from cptsel.pipeline.model.vocabulary import Vocabulary
 _PYTORCH = Trainer(
     name="PyTorch, with replay_dataset.py",
     recipe="""
-[`replay_dataset.py`](https://pypi.org/project/cptsel/) is one file that needs pyarrow and torch alone:
+`code/replay_dataset.py` of the export is one file that needs pyarrow and torch alone:
 
 ```python
+import sys
+
+sys.path.insert(0, "EXPORT/code")  # or copy the file
+
 from replay_dataset import Mixed, ReplayDataset, ReplayStream
 
 replay = ReplayDataset("EXPORT", epoch=0, rank=0)      # plays by index, in their order
@@ -34,8 +38,38 @@ It is a source of grain (`MapDataset.source(replay)`) and of torchdata (`MapStyl
 _EXAMPLE = Trainer(
     name="Hugging Face Trainer, from Parquet",
     recipe="""
-`examples/hf_trainer.py` of cptsel trains on an export with `--ids`, mixes by index, and resumes where it was killed:
-`--replay EXPORT --fraction {share}`.
+Of an export with `--ids` of what was ordered for one rank, as the Trainer deals batches out to its processes. `new` is
+a dataset of `{"input_ids": [...]}` by index.
+
+```python
+import sys
+
+sys.path.insert(0, "EXPORT/code")  # or copy the file
+
+import torch
+from replay_dataset import MixedDataset, ReplayDataset
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Trainer, TrainingArguments
+
+
+def collate(plays):  # BOS before each window, as where it was embedded; padding is no label
+    rows = [torch.tensor([tokenizer.bos_token_id, *play["input_ids"]]) for play in plays]
+    ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.eos_token_id)
+    there = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return {"input_ids": ids, "attention_mask": there, "labels": ids.masked_fill(there == 0, -100)}
+
+
+settings = TrainingArguments(
+    output_dir="OUT",
+    train_sampling_strategy="sequential",  # else the Trainer shuffles
+    remove_unused_columns=False,  # keeps loss_weight and all else of a play
+)
+mixed = MixedDataset(new, ReplayDataset("EXPORT"), fraction={share})
+Trainer(model, settings, data_collator=collate, train_dataset=mixed).train()
+```
+
+`resume_from_checkpoint` goes on where it was killed. Where losses are to be multiplied, a `compute_loss` takes
+`weighted_loss` of the same file and each play's `loss_weight`.
 """,
     order="kept, through a kill and resumption",
     weights="columns, for a loss of your own",
@@ -108,6 +142,7 @@ class Parquet(ExportFormat):
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
     writes_ids: ClassVar[bool] = True
+    code: ClassVar[tuple[str, ...]] = ("replay_dataset.py",)
     trainers: ClassVar[tuple[Trainer, ...]] = (_PYTORCH, _EXAMPLE, _LITDATA, _TORCHTITAN, _FILES)
     media: ClassVar[Media | None] = Media(types=("application/x-parquet",))
 

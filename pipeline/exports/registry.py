@@ -39,5 +39,6 @@ EXPORTS: dict[str, ExportFormat] = {format.name: format for format in _FORMATS}
 
 def data_pattern() -> str:
     """Regular expression of the files that exports write below their directory, but for those of all commands."""
-    ends = [end for format in EXPORTS.values() for end in format.ends()]
-    return rf"TRAINING\.md|README\.md|croissant\.json|data(/.+)?({'|'.join(re.escape(end) for end in ends)})"
+    ends = "|".join(re.escape(end) for format in EXPORTS.values() for end in format.ends())
+    code = "|".join(re.escape(name) for format in EXPORTS.values() for name in format.code)
+    return rf"TRAINING\.md|README\.md|croissant\.json|code/({code})|data(/.+)?({ends})"
