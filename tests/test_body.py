@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_model import EXPERTS, GPT2, KINDS, save, spec
+from model_builder import EXPERTS, GPT2, KINDS, save, spec
 
 from cptsel.pipeline.artifacts.embeddings import read_rows
 from cptsel.pipeline.artifacts.run import open_runs

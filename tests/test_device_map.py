@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from model_builder import spec
 from safetensors.torch import load_file, save_file
 
 from cptsel.pipeline.embed import embed
@@ -17,7 +18,7 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model import device_map
 from cptsel.pipeline.model.device_map import device_of_map, parse_device_map
-from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
 
 pytest.importorskip("accelerate")
@@ -59,22 +60,10 @@ def parts_of(model, **places):
     return parts
 
 
-def spec(source, parts, gradient="head"):
-    return ModelSpec(
-        source=source,
-        revision=None,
-        device="cpu",
-        dtype="float32",
-        trust_remote_code=False,
-        threads=1,
-        max_positions=33,
-        sketch_dim=64,
-        validation_dim=32,
-        exact_norm=True,
-        gradient=gradient,
-        mixing=(0.5, 2.0),
-        device_map=parts if parts is None or parts == "auto" else tuple(sorted(parts.items())),
-    )
+def spread(source, parts, gradient="head"):
+    """A model whose parts lie where ``parts`` say; on one device where that is None."""
+    places = tuple(sorted(parts.items())) if isinstance(parts, dict) else parts
+    return spec(source, gradient=gradient, mixing=(0.5, 2.0), device_map=places)
 
 
 def gradients(made):
@@ -85,13 +74,13 @@ def gradients(made):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_one_device_to_the_byte(kind, tmp_path):
     source, model = saved(kind, tmp_path)
-    assert gradients(spec(source, parts_of(model, _0="disk", _2="disk"))) == gradients(spec(source, None))
-    assert gradients(spec(source, "auto", "head+body")) == gradients(spec(source, None, "head+body"))
+    assert gradients(spread(source, parts_of(model, _0="disk", _2="disk"))) == gradients(spread(source, None))
+    assert gradients(spread(source, "auto", "head+body")) == gradients(spread(source, None, "head+body"))
 
 
 def test_a_layer_on_disk_is_not_held_and_its_weights_are_looked_at(tmp_path):
     source, model = saved("untied", tmp_path)
-    made = spec(source, parts_of(model, _1="disk"))
+    made = spread(source, parts_of(model, _1="disk"))
     frozen = FrozenModel(made)
     assert [p.is_meta for p in frozen.model.model.layers[1].parameters()].count(False) == 0
     weights = load_file(tmp_path / "model.safetensors")
@@ -108,12 +97,12 @@ def test_a_head_that_lies_outside_is_refused(kind, tmp_path):
     if kind == "tied":
         parts["model.embed_tokens"] = "disk"
     with pytest.raises(UsageError, match=r"^--device-map: the LM head of LlamaForCausalLM.*puts lm_head on a device$"):
-        FrozenModel(spec(source, parts))
+        FrozenModel(spread(source, parts))
 
 
 def test_a_layer_of_the_body_that_lies_outside_is_refused_by_name(tmp_path):
     source, model = saved("untied", tmp_path)
-    made = spec(source, parts_of(model, _1="disk"), "body")
+    made = spread(source, parts_of(model, _1="disk"), "body")
     with pytest.raises(UsageError, match=r"^--device-map: layers\.1\.self_attn\.q_proj of .* or use --gradient head$"):
         GRADIENTS["body"](FrozenModel(made))
     narrowed = replace(made, modules="layers.0.*")
@@ -127,7 +116,7 @@ def test_a_map_that_leaves_out_a_part_is_refused(tmp_path):
     with pytest.raises(
         UsageError, match=r"^--model .*: can't be loaded as a causal LM \(.*device_map.*model\.layers\.1"
     ):
-        FrozenModel(spec(source, parts))
+        FrozenModel(spread(source, parts))
 
 
 def test_a_run_has_the_rows_of_one_without_a_map(tiny_lm, tmp_path):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from test_model import SMALL
+from model_builder import SMALL
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from model_builder import spec
 from scipy.stats import spearmanr
 
 from cptsel.pipeline.kernels.gradients import head as head_gradient
 from cptsel.pipeline.kernels.gradients.head import LogitMap, head_gradients, head_losses
 from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch
-from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.tokenizer import load_tokenizer
 
@@ -71,21 +72,7 @@ def windows(sample_data, tiny_lm) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model(tiny_lm) -> FrozenModel:
-    return FrozenModel(
-        ModelSpec(
-            source=str(tiny_lm),
-            revision=None,
-            device="cpu",
-            dtype="float32",
-            trust_remote_code=False,
-            threads=1,
-            seed=0,
-            sketch_dim=1024,
-            validation_dim=256,
-            exact_norm=True,
-            max_positions=257,
-        )
-    )
+    return FrozenModel(spec(str(tiny_lm), sketch_dim=1024, validation_dim=256, max_positions=257))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_model import EXPERTS, KINDS, save, spec
+from model_builder import EXPERTS, KINDS, save, spec
 
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import fisher as kernel
