@@ -79,7 +79,7 @@ from cptsel.pipeline.model.tokenizer import load_tokenizer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 PERCENTILES = (1, 25, 50, 75, 99)
-TARGETS = {"kernel": 1.15, "command": 1.30, "blocks": 1.10}
+TARGETS = {"kernel": 1.12, "command": 1.10, "blocks": 1.10}
 Batch = list[np.ndarray]  # the prefix and the ids of each window, int32
 Padded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # input ids, labels (-100 at padding), lengths
 
