@@ -309,8 +309,8 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
     """Build a config from a YAML file (or None) and flags; a flag that is not None wins.
 
     Raises:
-        UsageError: the file can't be read, is not a mapping, has an unknown key or one twice, or a required option is
-            missing.
+        UsageError: the file can't be read, is not a mapping, has an unknown key or one twice, a required option is
+            missing, or a text is empty.
     """
     known = {field.name: field for field in dataclasses.fields(kind)}
     command = kind.__name__.removesuffix("Config").lower()
@@ -328,7 +328,19 @@ def resolve(kind: type[Config], file: str | None, flags: dict[str, Any]) -> Conf
         raise UsageError(f"missing: {', '.join(names)}; see cptsel {command} --help")
     for name, value in values.items():
         values[name] = _typed(known[name], value, file)
+        _refuse_empty(kind, known[name], values[name])
     return kind(**values)
+
+
+def _refuse_empty(kind: Any, field: "dataclasses.Field[Any]", value: Any) -> None:
+    """Refuse an empty text, such as that of a shell's variable without a value: as a path it is the current directory.
+
+    What has a form of its own is held against that.
+    """
+    declared = options_of(kind).get(field.name)
+    if declared is not None and declared.parse is None and (value == "" or (isinstance(value, tuple) and "" in value)):
+        rest = "" if field.default is dataclasses.MISSING else ", or leave it out"
+        raise UsageError(f"{_called(kind, field.name)} is empty; give it a value{rest}")
 
 
 def _called(kind: Any, name: str) -> str:

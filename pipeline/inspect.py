@@ -51,6 +51,8 @@ def inspect(directory: str) -> Summary:
         UsageError: there is no such directory, or cptsel did not write it.
         VerificationError: it is damaged; the error's ``summary`` has what could be read.
     """
+    if not directory:
+        raise UsageError("DIR is empty; give it a value")
     directory = io.absolute(directory)
     names = outputs.Listing(directory)
     if not names and io.exists(directory) and not os.path.isdir(directory):

@@ -162,6 +162,26 @@ def test_a_file_may_merge_keys(tmp_path):
     assert (config.budget, config.seed) == ("7%", 1)
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["select", "run", "--out", ""], "--out is empty; give it a value"),
+        (["select", "", "--out", "x"], "RUN is empty; give it a value"),
+        (["select", "run", "", "--out", "x"], "RUN is empty; give it a value"),
+        (["select", "run", "--out", "x", "--exclude", ""], "--exclude is empty; give it a value, or leave it out"),
+        (["select", "run", "--out", "x", "--history", "a", "--history", ""], "--history is empty; give it a value, or"),
+        (["verify", ""], "DIRECTORY is empty; give it a value"),
+        (["inspect", ""], "DIR is empty; give it a value"),
+    ],
+)
+def test_an_empty_text_is_no_path(tmp_path, monkeypatch, capsys, command, sentence):
+    """As one it would be the current directory, and an empty --exclude would leave out nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith(f"cptsel: error: {sentence}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_whole_numbers_in_the_file_are_texts_where_texts_are_wanted(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("trainings: 1\nrise: 2\ntokens: [30, 5M, 20_000]\n")
