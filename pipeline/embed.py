@@ -30,7 +30,7 @@ from cptsel.pipeline.embedding.estimate import estimate
 from cptsel.pipeline.embedding.finish import check_failures, finish
 from cptsel.pipeline.embedding.inventory import Inventory, share_inventory, take_inventory, units_of
 from cptsel.pipeline.embedding.lookahead import ahead
-from cptsel.pipeline.embedding.mixing import with_mixing
+from cptsel.pipeline.embedding.mixing import named_factors, with_mixing
 from cptsel.pipeline.embedding.plan import (
     ModelPlan,
     check_config,
@@ -63,6 +63,7 @@ from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, awaiting, read_lines, write_tasks
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.model.naming import local_path
 from cptsel.pipeline.results import EmbedResult
 from cptsel.pipeline.selection.reading.kept import keep_cells
 from cptsel.schemas.headers import RunHeader
@@ -90,6 +91,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> EmbedResult:
     ids = holds_ids(files, config.format)
     model = plan_model(config, config.dry_run or bool(config.time_budget) or is_local(options), text=not ids)
     earlier = open_earlier(config)
+    _check_named(config)
     if config.dry_run:
         return estimate(config, model, files, earlier and earlier[1])
     call = _Call(config, model, ids, root, files, earlier, options, progress, began)
@@ -249,6 +251,19 @@ def _plan(call: _Call, taken: Inventory) -> _Plan:
         model, base = with_base(config, model, here)
     header = run_header(config, model, call.root, taken.shards, pool_header(config, pool), steps, base, call.ids)
     return _Plan(model, pool, header, check_earlier(config, call.earlier, header))
+
+
+def _check_named(config: EmbedConfig) -> None:
+    """Refuse a model, a new corpus or a run that can't be used later on, before the old corpus is read.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if config.base is not None:
+        local_path(config.base, None, "--base")
+    if config.lookahead:
+        list_inputs(config.lookahead, None)
+    named_factors(config)
 
 
 def _check_out_is_apart(config: EmbedConfig, files: list[tuple[str, str, int]]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
+from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.run import open_runs
@@ -127,6 +128,8 @@ def _verify_export(directory: str, config: VerifyConfig, progress: Progress | No
         option = "--sources" if config.sources else "--run"
         raise UsageError(f"{option} checks a replay manifest, and {directory} is an export; leave it out")
     manifest = load_manifest(config.replay) if config.replay is not None else None
+    if config.exclude is not None:
+        read_exclusions(config.exclude)  # a list that can't be read is no fault of the export
     problems = Problems()
     checks: list[list[Any]] = []
     header = read_header(directory, problems)

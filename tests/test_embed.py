@@ -329,6 +329,25 @@ def test_a_finished_run_that_lost_a_file_makes_it_again(tiny_lm, corpus, tmp_pat
     assert after.equals(before)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"base": "nowhere"}, "--base nowhere: not a local folder"),
+        ({"lookahead": ("nowhere/*",)}, "nowhere/.*: no file matches"),
+        ({"gradient": "head+body", "mixing": "nowhere"}, "nowhere is not an embedding run"),
+    ],
+)
+def test_what_is_used_later_is_looked_for_before_the_corpus_is_read(
+    tiny_lm, corpus, tmp_path, monkeypatch, options, words, dry_run
+):
+    monkeypatch.setattr("cptsel.pipeline.embed.take_inventory", None)
+    monkeypatch.setattr("cptsel.pipeline.embed.estimate", None)
+    with pytest.raises(UsageError, match=words):
+        run(tiny_lm, corpus, tmp_path / "run", dry_run=dry_run, **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_version_of_torch_is_not_mixed_in(tiny_lm, corpus, tmp_path):
     run(tiny_lm, corpus, tmp_path / "run")
     path = tmp_path / "run" / "run.json"

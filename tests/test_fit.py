@@ -107,7 +107,7 @@ def test_a_tokenizer_that_is_not_there_or_damaged(model, text):
         path.unlink()
     if text is not None:
         (model / "tokenizer.json").write_text(text)
-    with pytest.raises(UsageError, match="its tokenizer can't be loaded"):
+    with pytest.raises(UsageError, match=r"its tokenizer can't be loaded .*; point at a folder"):
         load(model)
 
 

@@ -514,6 +514,8 @@ def test_what_was_left_out_is_allowed(embedded, shortened, tmp_path, name):
     (tmp_path / "other").write_text("somebody\n")
     (found,) = problems(out, embedded.replay, exclude=str(tmp_path / "other"))
     assert found[2] == "excluded.entries_sha256 is not that of the list"
+    with pytest.raises(UsageError, match=r"--exclude .*nowhere: can't be read"):
+        check(out, embedded.replay, exclude=str(tmp_path / "nowhere"))
 
 
 def test_plays_without_names_are_checked_by_the_list_and_it_is_said_where_they_are_not(embedded, shortened, tmp_path):

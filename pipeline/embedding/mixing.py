@@ -33,13 +33,25 @@ def with_mixing(config: EmbedConfig, plan: ModelPlan, files: Sequence[tuple[str,
     """
     if config.gradient != "head+body":
         return plan
-    source = config.mixing or config.grow or config.after
-    factors = _recorded(config.out) if source is None and not config.overwrite else None
-    if source is not None:
-        factors = _mixing_of(open_runs([source]).headers[0])
-        if factors is None:
-            raise UsageError(f"{source}: has no --gradient head+body, so it says nothing of how they are mixed")
+    factors = named_factors(config)
+    if factors is None and not config.overwrite:
+        factors = _recorded(config.out)
     return replace(plan, spec=replace(plan.spec, mixing=factors or _found(config, plan, files)))
+
+
+def named_factors(config: EmbedConfig) -> tuple[float, float] | None:
+    """The factors of the run that ``--mixing``, ``--grow`` or ``--after`` names; None where none does.
+
+    Raises:
+        UsageError: the run has none.
+    """
+    source = config.mixing or config.grow or config.after
+    if config.gradient != "head+body" or source is None:
+        return None
+    factors = _mixing_of(open_runs([source]).headers[0])
+    if factors is None:
+        raise UsageError(f"{source}: has no --gradient head+body, so it says nothing of how they are mixed")
+    return factors
 
 
 def _recorded(out: str) -> tuple[float, float] | None:

@@ -12,8 +12,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
-def local_path(model: str, revision: str | None) -> str:
+def local_path(model: str, revision: str | None, option: str = "--model") -> str:
     """The folder of a model: the path itself, or the hub snapshot of an id, safetensors and tokenizer files only.
+
+    ``option`` is what named it.
 
     Raises:
         UsageError: neither a folder nor a hub id that can be had, or a folder without config.json or safetensors.
@@ -28,14 +30,14 @@ def local_path(model: str, revision: str | None) -> str:
         except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0][:200]
             raise UsageError(
-                f"--model {model}: not a local folder, and the hub does not give it ({reason}); "
+                f"{option} {model}: not a local folder, and the hub does not give it ({reason}); "
                 "check the spelling or download it first"
             ) from error
     if not os.path.isfile(os.path.join(path, "config.json")):
-        raise UsageError(f"--model {model}: no config.json there; point at a folder that save_pretrained wrote")
+        raise UsageError(f"{option} {model}: no config.json there; point at a folder that save_pretrained wrote")
     if not weight_files(path):
         raise UsageError(
-            f"--model {model}: no model.safetensors (nor an index of several) there; weights load from safetensors "
+            f"{option} {model}: no model.safetensors (nor an index of several) there; weights load from safetensors "
             "only: convert them with save_pretrained(..., safe_serialization=True)"
         )
     return path

@@ -33,7 +33,10 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, option: str = "--
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # a foreign configuration and foreign code may raise anything
-        raise UsageError(f"{option} {path}: its tokenizer can't be loaded ({first_line(error)})") from error
+        raise UsageError(
+            f"{option} {path}: its tokenizer can't be loaded ({first_line(error)}); point at a folder that "
+            "save_pretrained wrote"
+        ) from error
     if not tokenizer.is_fast:
         raise UsageError(f"{option} {path}: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
     tokenizer.model_max_length = int(1e30)  # whole documents are tokenised; windows are cut by us
