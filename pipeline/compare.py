@@ -8,6 +8,7 @@ from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.config import CompareConfig, check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.lookup.apart import Far, apart, picks_of, rows_of_far
 from cptsel.pipeline.lookup.neighbours import open_origin
@@ -27,6 +28,7 @@ from cptsel.pipeline.results import CompareResult
 from cptsel.pipeline.summary import Table
 
 
+@one_blas_thread()
 def compare(config: CompareConfig, progress: Progress | None = None) -> CompareResult:
     """Lay selections from one corpus side by side.
 

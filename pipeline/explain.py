@@ -8,6 +8,7 @@ from cptsel.pipeline.artifacts.manifest import load_manifest, source_uri
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.lookup.config import ExplainConfig
 from cptsel.pipeline.lookup.facts import facts, finite, location
@@ -23,6 +24,7 @@ from cptsel.pipeline.summary import Table
 _NEIGHBOUR = ["neighbour", "cosine", "tokens", "row", "characters", "text"]
 
 
+@one_blas_thread()
 def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainResult:
     """Why a sample was chosen, or those of a document, or those whose text has a phrase, and when they are played.
 

@@ -12,6 +12,7 @@ from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.artifacts.writing import check_apart
 from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.reporting.config import ReportConfig
 from cptsel.pipeline.reporting.contents import (
@@ -62,6 +63,7 @@ _FIGURES = {  # of the table of compare, and what they are called on the page
 }
 
 
+@one_blas_thread()
 def report(config: ReportConfig, progress: Progress | None = None) -> ReportResult:
     """Write the report of a selection, or of two beside each other.
 

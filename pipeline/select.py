@@ -18,6 +18,7 @@ from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.config import check_lists, to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.results import SelectResult
 from cptsel.pipeline.selection.choose import choose, chooser_of
@@ -45,6 +46,7 @@ from cptsel.pipeline.selection.task import (
 from cptsel.pipeline.selection.tuning import DEFAULT, Tuning
 
 
+@one_blas_thread()
 def select(
     config: SelectConfig,
     progress: Progress | None = None,

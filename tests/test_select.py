@@ -11,8 +11,10 @@ import pytest
 from run_builder import ROWS, build_run
 from selection_builder import candidates, data_bytes, read_samples
 from selection_builder import choose_in_one_group as choose
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cptsel.pipeline import io
+from cptsel.pipeline import select as select_pass
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.steps import Steps
@@ -48,6 +50,24 @@ def test_every_manifest_holds_what_it_promises(run, tmp_path, method, scope, bud
     probability = rows["inclusion_prob"].to_numpy()
     assert (probability == 1).all() if method == "craig" else ((probability > 0) & (probability <= 1)).all()
     assert rows["score"].null_count == (0 if method == "craig" else len(ids))
+
+
+def test_the_driver_sums_on_one_thread(run, tmp_path, monkeypatch):
+    """Sums of more than 10,000 picks, such as those of loss weights, hang on the number of threads of BLAS."""
+
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def weigh(*arguments):
+        seen.append(threads())
+        return weigh_picks(*arguments)
+
+    seen, weigh_picks = [], select_pass.weigh
+    monkeypatch.setattr(select_pass, "weigh", weigh)
+    with threadpool_limits(2, user_api="blas"):
+        choose(run, tmp_path / "replay", method="uniform")
+        assert threads() == {2}
+    assert seen == [{1}]
 
 
 def check_weights(header, rows, population, alpha):

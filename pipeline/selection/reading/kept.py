@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from threadpoolctl import threadpool_limits
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, open_shards, rows_schema
 from cptsel.pipeline.artifacts.seal import CELLS_FILE
+from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import CptselError
 from cptsel.pipeline.selection.reading.cells import CellReader, CellStatistics, cell_statistics
 from cptsel.schemas.arrow import CELLS, check_schema
@@ -31,7 +31,7 @@ def keep_cells(directory: str, header: RunHeader) -> None:
     rises = "base_loss_sum" in schema.names
     tables = [CELLS.empty_table()]
     try:
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=8) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(max_workers=8) as pool:
             for group_by in (None, *(header["options"].get("group_by") or ())):
                 for beta in (None, KEPT_BETA) if rises else (None,):
                     reader = CellReader(schema, group_by, rise=rises, beta=beta)
