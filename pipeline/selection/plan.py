@@ -153,8 +153,9 @@ def set_aside(plan: Plan, share: float) -> tuple[Plan, Plan]:
     budgets = np.array([group.budget for group in plan.groups], np.int64)
     most = np.minimum(there, np.ceil(share * budgets).astype(np.int64))
     wanted = divide(round(share * int(budgets.sum())), budgets.astype(float), most)
+    of_group = _by_group(plan.cells)
     for group, total in zip(plan.groups, wanted.tolist(), strict=True):
-        mine = [cell for cell in plan.cells if cell.group == group.group]
+        mine = of_group[group.group]
         fresh = [cell.fresh_tokens if plan.unit == "tokens" else cell.fresh for cell in mine]
         caps = np.minimum(fresh, [cell.budget for cell in mine])
         given = divide(total, np.array([cell.budget for cell in mine], float), caps)
@@ -203,15 +204,20 @@ def _share(row: CellStatistics, unit: Unit) -> Share:
 
 def _sum_groups(cells: Sequence[Share]) -> list[Share]:
     """Cells added up by group, ascending by name."""
-    members: dict[str, list[Share]] = {}
-    for cell in cells:
-        members.setdefault(cell.group, []).append(cell)
     groups = []
-    for name in sorted(members):
-        known: dict[str, Any] = {field: sum(getattr(cell, field) for cell in members[name]) for field in _COUNTS}
-        known |= {field: math.fsum(getattr(cell, field) for cell in members[name]) for field in _AMOUNTS}
-        groups.append(Share(group=name, longest=max(cell.longest for cell in members[name]), **known))
+    for name, members in sorted(_by_group(cells).items()):
+        known: dict[str, Any] = {field: sum(getattr(cell, field) for cell in members) for field in _COUNTS}
+        known |= {field: math.fsum(getattr(cell, field) for cell in members) for field in _AMOUNTS}
+        groups.append(Share(group=name, longest=max(cell.longest for cell in members), **known))
     return groups
+
+
+def _by_group(cells: Sequence[Share]) -> dict[str, list[Share]]:
+    """The cells of each group, in their order: a plan may have a million."""
+    found: dict[str, list[Share]] = {}
+    for cell in cells:
+        found.setdefault(cell.group, []).append(cell)
+    return found
 
 
 def _targets(groups: Sequence[Share], mix: GroupMix) -> np.ndarray:
@@ -269,9 +275,9 @@ def _divide_cells(
     groups: Sequence[Share], cells: Sequence[Share], unit: Unit, cell_shares: Callable[[Share], float]
 ) -> list[Share]:
     """Give each cell its part of its group's budget; ties by shard."""
-    planned = []
+    planned, of_group = [], _by_group(cells)
     for group in groups:
-        mine = [cell for cell in cells if cell.group == group.group]
+        mine = of_group[group.group]
         shares, sizes = np.array([cell_shares(cell) for cell in mine]), np.array([cell.size(unit) for cell in mine])
         if group.budget and not (shares * sizes).sum() > 0:
             raise UsageError(

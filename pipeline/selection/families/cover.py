@@ -211,9 +211,9 @@ def _on_all_samples(report: dict[str, Any], mean_distance: float) -> dict[str, f
 def _add_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:
     """Add what the samples of one shard bring to the picks of each group."""
     rows = io.read_parquet(_shard_path(work, MASSES, shard_id))
-    for name, mass in masses.items():
+    for name in pc.unique(rows["group"]).to_pylist():
         mine = rows.filter(pc.equal(rows["group"], name))
-        mass[mine["place"].to_numpy()] += mine["mass"].to_numpy()
+        masses[name][mine["place"].to_numpy()] += mine["mass"].to_numpy()
 
 
 def _write_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:

@@ -18,7 +18,7 @@ from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.budget import carry
-from cptsel.pipeline.kernels.sampling.draws import PriorityDraw, crossing_room, priority_sample
+from cptsel.pipeline.kernels.sampling.draws import crossing_room, priority_sample
 from cptsel.pipeline.selection.families.base import Chooser, Picks, picks_table
 from cptsel.pipeline.selection.methods import Draw
 from cptsel.pipeline.selection.picks import PICKS, with_column, write_picks
@@ -99,8 +99,7 @@ class DrawChooser(Chooser[Draw]):
             for shard in shards
         ]
         left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
-        draws = _draw(plan, shards, steps.work)
-        thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
+        thresholds, drawn = _draw(plan, shards, steps.work)
         again = [
             KeysTask(shard, {name: cell.candidates for name, cell in cells[shard.shard_id].items()})
             for shard in shards
@@ -109,8 +108,8 @@ class DrawChooser(Chooser[Draw]):
         ]
         if again:
             steps.run(STEP, send, again)
-            draws = _draw(plan, shards, steps.work)
-        _write(draws, shards, steps.work)
+            thresholds, drawn = _draw(plan, shards, steps.work)
+        _write(thresholds, drawn, shards, steps.work)
         return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
 
 
@@ -132,34 +131,42 @@ def _largest(cell: Cell, limit: int, chooser: DrawChooser) -> tuple[pa.Table, fl
     return pa.Table.from_arrays(columns, schema=_SENT), draw.threshold
 
 
-def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> dict[str, tuple[set[str], PriorityDraw]]:
-    """Draw each group from what was sent: names of the atoms that are drawn, and the draw."""
+def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> tuple[dict[str, float], list[np.ndarray]]:
+    """Draw each group from what was sent.
+
+    Returns:
+        The threshold of every group with a budget, and for each shard which of the rows that it sent are drawn, (m,)
+        bool: all rows of an atom that is.
+    """
     columns = ["group", "draw_score", "draw_u", "atom", "cost"]
-    sent = pa.concat_tables([io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards])
-    drawn, left = {}, 0
+    tables = [io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards]
+    sent = pa.concat_tables(tables)
+    drawn = np.zeros(sent.num_rows, bool)
+    thresholds: dict[str, float] = {}
+    left = 0
     for group in plan.groups:
         if not group.budget:  # it is to stand for nothing
             continue
-        rows = sent.filter(pc.equal(sent["group"], group.group)).sort_by("atom")
-        rows = rows.take(np.unique(rows["atom"].to_numpy().astype(str), return_index=True)[1])  # one row an atom
-        costs = rows["cost"].to_numpy()
+        here = np.flatnonzero(pc.equal(sent["group"], group.group).to_numpy())
+        rows = sent.take(pa.array(here))
+        names, first, atom = np.unique(rows["atom"].to_numpy().astype(str), return_index=True, return_inverse=True)
+        scores, u, costs = (rows[name].to_numpy()[first] for name in ("draw_score", "draw_u", "cost"))
         counts = plan.unit == "samples" and (costs == 1).all()
-        draw = priority_sample(
-            rows["draw_score"].to_numpy(), rows["draw_u"].to_numpy(), group.budget + left, None if counts else costs
-        )
+        draw = priority_sample(scores, u, group.budget + left, None if counts else costs)
         if not counts:
             left = carry(left, group.budget, int(costs[draw.picked].sum()), draw.threshold > 0)
-        drawn[group.group] = (set(rows["atom"].take(pa.array(draw.picked)).to_pylist()), draw)
-    return drawn
+        picked = np.zeros(len(names), bool)
+        picked[draw.picked] = True
+        drawn[here] = picked[atom]
+        thresholds[group.group] = draw.threshold
+    ends = np.cumsum([table.num_rows for table in tables])
+    return thresholds, np.split(drawn, ends[:-1])
 
 
-def _write(draws: dict[str, tuple[set[str], PriorityDraw]], shards: Sequence[RunShard], work: str) -> None:
+def _write(thresholds: dict[str, float], drawn: Sequence[np.ndarray], shards: Sequence[RunShard], work: str) -> None:
     """Write the picks of each shard: what was drawn of the rows it sent, with π from the threshold of all."""
-    thresholds = {name: draw.threshold for name, (_, draw) in draws.items()}
-    drawn = pa.array(sorted(name for names, _ in draws.values() for name in names), pa.string())
-    for shard in shards:
-        rows = io.read_parquet(_path(work, shard.shard_id))
-        rows = rows.filter(pc.is_in(rows["atom"], value_set=drawn))
+    for shard, mine in zip(shards, drawn, strict=True):
+        rows = io.read_parquet(_path(work, shard.shard_id)).filter(pa.array(mine))
         threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()])
         score = rows["draw_score"].to_numpy()
         pi = np.minimum(1.0, np.divide(score, threshold, out=np.ones_like(score), where=threshold > 0))

@@ -6,6 +6,7 @@ See docs/design.md, Weights.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -108,9 +109,9 @@ class Weighted:
     groups: list[GroupResult]
     replay_requested: int
 
-    @property
+    @cached_property
     def n_tokens(self) -> np.ndarray:
-        """(m,) int64."""
+        """(m,) int64, predicted tokens of each pick."""
         return self.table["n_tokens"].to_numpy().astype(np.int64)
 
 
