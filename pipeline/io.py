@@ -313,5 +313,6 @@ def delete(path: str) -> None:
     """Delete a file; one that is not there is no error."""
     if is_remote(path):
         _stores().delete([path])
-    elif exists(path):
+        return
+    with suppress(FileNotFoundError):
         os.remove(path)

@@ -42,6 +42,11 @@ def test_folders_that_go_meanwhile_are_no_error(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_that_another_process_deletes_meanwhile_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "exists", lambda path: True)  # a moment ago
+    io.delete(str(tmp_path / "gone"))
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_links_on_a_full_disk_ask_for_room_as_files_do(tmp_path, monkeypatch, code):
     for folder in ("from", "to"):

@@ -20,7 +20,7 @@ def pool_rates(mass: Mapping[str | None, float], rate: float, alpha: float) -> d
     full: set[str | None] = set()  # groups that are in as a whole
     wanted = rate * sum(there.values())
     while True:
-        left = wanted - sum(there[group] for group in full)
+        left = wanted - sum(there[group] for group in there if group in full)  # a set has no order of its own
         rest = sum(raw[group] * there[group] for group in there if group not in full)
         c = left / rest if rest > 0 else 0.0
         more = {group for group in there if group not in full and c * raw[group] >= 1.0}
