@@ -7,7 +7,7 @@ import transformers
 from model_builder import EXPERTS, KINDS, save, spec
 
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.kernels.gradients import fisher as kernel
+from cptsel.pipeline.kernels.gradients import head as kernel
 from cptsel.pipeline.kernels.gradients.fisher import draw_labels, label_variates
 from cptsel.pipeline.kernels.gradients.head import LogitMap
 from cptsel.pipeline.model.fisher import SquaredGradients

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cptsel.pipeline.kernels import targets as kernel
+from cptsel.pipeline.kernels.gradients import head as kernel
 from cptsel.pipeline.kernels.gradients.head import LogitMap
 from cptsel.pipeline.kernels.targets import hidden_projection, top_targets
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cptsel.pipeline.kernels.gradients.head import CHUNK_ELEMENTS, LogitMap
+from cptsel.pipeline.kernels.gradients.head import LogitMap, token_slices
 from cptsel.pipeline.kernels.gradients.sketch import signs
 
 
@@ -48,9 +48,7 @@ def top_targets(
     ids = torch.empty(n, k, dtype=torch.int64, device=rows.device)
     log_probs = torch.empty(n, k, dtype=torch.float32, device=rows.device)
     rest = torch.empty(n, dtype=torch.float32, device=rows.device)
-    chunk = max(1, CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS["cuda"]) // vocab)
-    for start in range(0, n, chunk):
-        part = slice(start, min(start + chunk, n))
+    for part in token_slices(n, weight):
         z = logit_map.apply_(torch.nn.functional.linear(rows[part], weight, bias).float())
         log_z = z.logsumexp(dim=1)
         ids[part] = _top_ids(z, k)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cptsel.pipeline.kernels.gradients.head import CHUNK_ELEMENTS, LogitMap, softmax_errors, through_head
+from cptsel.pipeline.kernels.gradients.head import LogitMap, softmax_errors, through_head, token_slices
 from cptsel.pipeline.kernels.gradients.sketch import philox_words
 
 
@@ -49,7 +49,7 @@ def head_gradient(
     of_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
     of_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
     loss = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    for part in _slices(hidden, weight):
+    for part in token_slices(len(hidden), weight):
         errors, losses, slope = softmax_errors(hidden[part], labels[part], weight, bias, logit_map)
         below[part] = through_head(errors, labels[part], slope, weight)  # errors are whole from here on
         of_weight.addmm_(errors.T, hidden[part].float())
@@ -73,7 +73,7 @@ def draw_labels(
         u: (T,) float64 in (0, 1], a variate a position.
     """
     labels = torch.empty(hidden.shape[0], dtype=torch.int64, device=hidden.device)
-    for part in _slices(hidden, weight):
+    for part in token_slices(len(hidden), weight):
         z = logit_map.apply_(torch.nn.functional.linear(hidden[part], weight, bias).float())
         sums = z.double().sub_(z.amax(dim=1, keepdim=True)).exp_().cumsum(dim=1)
         drawn = torch.searchsorted(sums, u[part].unsqueeze(1) * sums[:, -1:])  # the first sum that reaches it
@@ -85,8 +85,3 @@ def label_variates(seed: int, sample_id: str, n: int) -> np.ndarray:
     """(n,) float64 in (0, 1] of a sample's positions: a function of (seed, sample_id) and nothing else."""
     words = philox_words(seed, f"fisher/{sample_id}", n)
     return ((words >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
-
-
-def _slices(hidden: torch.Tensor, weight: torch.Tensor) -> list[slice]:
-    chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
-    return [slice(start, min(start + chunk, len(hidden))) for start in range(0, len(hidden), chunk)]

@@ -74,19 +74,14 @@ def head_gradients(
     Returns:
         Sums over each sample's tokens, never means, accumulated in float32 whatever the model's dtype.
     """
-    batch, steps, width = hidden.shape
-    real = real_positions(lengths, steps, hidden.device)
-    rows = hidden[real]  # (N, d): padding is never multiplied
-    targets = labels[real]
-    n, vocab = rows.shape[0], weight.shape[0]
-    device = hidden.device
-    loss = torch.empty(n, dtype=torch.float32, device=device)
-    folded = torch.empty(n, sketch.k_v, dtype=torch.float32, device=device)
-    folded_validation = torch.empty(n, validation.k_v, dtype=torch.float32, device=device)
+    shape, device = hidden.shape[:2], hidden.device
+    real = real_positions(lengths, shape[1], device)
+    rows, targets = hidden[real], labels[real]  # (N, d) and (N,): padding is never multiplied
+    loss = torch.empty(len(rows), dtype=torch.float32, device=device)
+    folded = torch.empty(len(rows), sketch.k_v, dtype=torch.float32, device=device)
+    folded_validation = torch.empty(len(rows), validation.k_v, dtype=torch.float32, device=device)
     below_rows = None if below is None else torch.empty_like(rows)
-    chunk = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocab)
-    for start in range(0, n, chunk):
-        part = slice(start, min(start + chunk, n))
+    for part in token_slices(len(rows), weight):
         errors, loss[part], slope_at_target = softmax_errors(rows[part], targets[part], weight, bias, logit_map)
         for table, out in ((sketch, folded), (validation, folded_validation)):
             out[part] = table.fold_vocab(errors)
@@ -95,29 +90,12 @@ def head_gradients(
             below_rows[part] = through_head(errors, targets[part], slope_at_target, weight)
     if below is not None and below_rows is not None:
         below[real] = below_rows
-    padded = torch.zeros(batch, steps, width, dtype=torch.float32, device=device)
-    padded[real] = rows.float()
-
-    def unpack(values: torch.Tensor) -> torch.Tensor:
-        full = torch.zeros(batch, steps, values.shape[1], dtype=torch.float32, device=device)
-        full[real] = values
-        return full
-
-    loss_sum = torch.zeros(batch, steps, dtype=torch.float32, device=device)
-    loss_sum[real] = loss
-    norms = None
-    if exact_norm:
-        norms = torch.stack(
-            [
-                _frobenius(hidden[i, :length], labels[i, :length], weight, bias, logit_map)
-                for i, length in enumerate(lengths.tolist())
-            ]
-        )
+    states = _padded(rows.float(), real, shape)
     return BatchGradients(
-        sketch=sketch.fold_product(unpack(folded), padded),
-        validation=validation.fold_product(unpack(folded_validation), padded),
-        loss_sum=loss_sum.sum(dim=1),
-        exact_norm=norms,
+        sketch=sketch.fold_product(_padded(folded, real, shape), states),
+        validation=validation.fold_product(_padded(folded_validation, real, shape), states),
+        loss_sum=_padded(loss, real, shape).sum(dim=1),
+        exact_norm=_exact_norms(hidden, labels, lengths, weight, bias, logit_map) if exact_norm else None,
     )
 
 
@@ -130,24 +108,28 @@ def head_losses(
     logit_map: LogitMap,
 ) -> torch.Tensor:
     """Losses (B,) float32 in nats, summed over tokens, of a right-padded batch; arguments as of ``head_gradients``."""
-    steps = hidden.shape[1]
-    real = real_positions(lengths, steps, hidden.device)
+    real = real_positions(lengths, hidden.shape[1], hidden.device)
     rows, targets = hidden[real], labels[real]
-    losses = torch.empty(rows.shape[0], dtype=torch.float32, device=hidden.device)
-    chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
-    for start in range(0, rows.shape[0], chunk):
-        part = slice(start, min(start + chunk, rows.shape[0]))
+    losses = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+    for part in token_slices(len(rows), weight):
         z = logit_map.apply_(torch.nn.functional.linear(rows[part], weight, bias).float())
         losses[part] = torch.nn.functional.cross_entropy(z, targets[part], reduction="none")
-    loss_sum = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
-    loss_sum[real] = losses
-    return loss_sum.sum(dim=1)
+    return _padded(losses, real, hidden.shape[:2]).sum(dim=1)
 
 
 def softmax_errors(
     rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
-    """f′(a) ⊙ p (n, V), token losses (n,) in nats, and f′ at the targets (n,): all of e but the one-hot's part."""
+    """All of e but the one-hot's part, of n tokens.
+
+    Args:
+        rows: (n, d) inputs of the head.
+        targets: (n,) int64, the tokens that they predict.
+        weight, bias, logit_map: as of ``head_gradients``.
+
+    Returns:
+        f′(a) ⊙ p (n, V), losses (n,) in nats, both float32, and f′ at the targets: (n,), or one number for all.
+    """
     a = torch.nn.functional.linear(rows, weight, bias).float()
     z = logit_map.apply_(a)
     slope = logit_map.slope(z)
@@ -167,9 +149,38 @@ def softmax_errors(
 def through_head(
     errors: torch.Tensor, targets: torch.Tensor, slope: torch.Tensor | float, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Σ_v e_tv W_v (n, d) from f′ ⊙ p, which becomes e."""
+    """Σ_v e_tv W_v (n, d), in the dtype of W, from f′ ⊙ p (n, V), which becomes e in place."""
     errors[torch.arange(len(errors), device=errors.device), targets] -= slope
     return errors.to(weight.dtype) @ weight
+
+
+def token_slices(tokens: int, weight: torch.Tensor) -> list[slice]:
+    """Slices of so many tokens in order, each of which has ``CHUNK_ELEMENTS`` logits or less by a head (V, d)."""
+    chunk = max(1, CHUNK_ELEMENTS.get(weight.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
+    return [slice(start, min(start + chunk, tokens)) for start in range(0, tokens, chunk)]
+
+
+def _padded(values: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    """Values of the real positions (N, ...) at their places in a batch (B, T, ...), zero at padding."""
+    batch = torch.zeros(*shape, *values.shape[1:], dtype=values.dtype, device=values.device)
+    batch[real] = values
+    return batch
+
+
+def _exact_norms(
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    lengths: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    logit_map: LogitMap,
+) -> torch.Tensor:
+    """‖G‖_F (B,) float32 of every sample; arguments as of ``head_gradients``."""
+    norms = [
+        _frobenius(hidden[i, :length], labels[i, :length], weight, bias, logit_map)
+        for i, length in enumerate(lengths.tolist())
+    ]
+    return torch.stack(norms)
 
 
 def _frobenius(
@@ -213,18 +224,13 @@ def head_backward(
         Losses (B,) float32, summed over tokens; and their gradients by ``hidden`` (B, T, d), in its dtype, zero at
         padding: Σ_v e_tv W_v.
     """
-    steps = hidden.shape[1]
-    real = real_positions(lengths, steps, hidden.device)
+    real = real_positions(lengths, hidden.shape[1], hidden.device)
     rows, targets = hidden[real], labels[real]
-    losses = torch.empty(rows.shape[0], dtype=torch.float32, device=hidden.device)
+    losses = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
     below = torch.empty_like(rows)
-    chunk = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
-    for start in range(0, rows.shape[0], chunk):
-        part = slice(start, min(start + chunk, rows.shape[0]))
+    for part in token_slices(len(rows), weight):
         errors, losses[part], slope = softmax_errors(rows[part], targets[part], weight, bias, logit_map)
         below[part] = through_head(errors, targets[part], slope, weight)
-    loss_sum = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
-    loss_sum[real] = losses
     gradient = torch.zeros_like(hidden)
     gradient[real] = below
-    return loss_sum.sum(dim=1), gradient
+    return _padded(losses, real, hidden.shape[:2]).sum(dim=1), gradient
