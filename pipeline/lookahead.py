@@ -9,7 +9,7 @@ from cptsel.pipeline.artifacts.writing import check_apart, commit, writing
 from cptsel.pipeline.config import check_values, to_yaml
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
-from cptsel.pipeline.embedding.lookahead import make_lookahead, steps_of
+from cptsel.pipeline.embedding.lookahead import make_lookahead, new_corpus, training_of
 from cptsel.pipeline.embedding.plan import holds_ids, plan_model
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.engine.progress import Progress
@@ -54,17 +54,18 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Look
         out=out,
     )
     plan = plan_model(here, text=not holds_ids(files, config.format))
-    steps = steps_of(config.steps, config.optimizer, config.lr, config.tokens, config.seed)
+    training = training_of(config.steps, config.optimizer, config.lr, config.tokens, config.seed)
     with writing(out, "lookahead", overwrite=config.overwrite, dry_run=config.dry_run, data=_MODEL_FILES) as output:
         if config.dry_run:
             return LookaheadResult(
-                out=out, status="dry-run", files=len(files), steps=steps.steps, tokens_a_step=steps.tokens
+                out=out, status="dry-run", files=len(files), steps=training.steps, tokens_a_step=training.tokens
             )
         if output.is_new:  # mark it as ours before anything else is in it
             outputs.write_config(out, "lookahead", to_yaml(config))
         # Made beside what is there, so that text that does not suffice costs no older checkpoint.
         made = io.join(out, outputs.WORK, "model")
-        facts = make_lookahead(made, steps, plan, files, read_options(here, plan), config.format, progress)
+        corpus = new_corpus(files, read_options(here, plan), config.format)
+        facts = make_lookahead(made, training, plan, corpus, progress)
         output.begin(to_yaml(config))
         for name in sorted(os.listdir(made)):
             os.replace(io.join(made, name), io.join(out, name))

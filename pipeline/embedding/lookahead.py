@@ -42,7 +42,7 @@ _SPARE = 1.5  # documents are drawn for so many times the tokens that are wanted
 
 
 @dataclass(frozen=True)
-class Steps:
+class Training:
     """How θ' is reached from θ: ``tokens`` of the new corpus a step, at least one window."""
 
     steps: int
@@ -52,24 +52,53 @@ class Steps:
     seed: int
 
 
+def training_of(steps: int, optimizer: str, lr: float | None, tokens: int, seed: int) -> Training:
+    """With the optimiser's own learning rate where none is given."""
+    return Training(steps, optimizer, DEFAULT_LR[optimizer] if lr is None else lr, tokens, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class NewCorpus:
+    """The text that the steps go along.
+
+    Attributes:
+        files: (uri, path, bytes) of every shard.
+        shards: what the inventory found of them.
+        read: how rows are read.
+        named: format of all files, if it is known.
+    """
+
+    files: Files
+    shards: list[Shard]
+    read: ReadOptions
+    named: str | None
+
+
+def new_corpus(files: Files, read: ReadOptions, named: str | None) -> NewCorpus:
+    """Hash every file and find its blocks.
+
+    Raises:
+        UsageError: a file can't be read.
+    """
+    shards = []
+    for number, (uri, path, size) in enumerate(files):
+        try:
+            shards.append(inventory(number, uri, path, size, read.block_bytes, named, tokens=read.tokens))
+        except OSError as error:
+            raise UsageError(f"{uri}: {error}; mend or leave it out") from error
+    return NewCorpus(files, shards, read, named)
+
+
 def make_lookahead(
-    folder: str,
-    steps: Steps,
-    plan: ModelPlan,
-    files: Files,
-    read: ReadOptions,
-    named: str | None,
-    progress: Progress | None = None,
+    folder: str, training: Training, plan: ModelPlan, corpus: NewCorpus, progress: Progress | None = None
 ) -> LookaheadHeader:
     """Take the steps and write the checkpoint, with what is to be known of it in ``lookahead.json``, which comes last.
 
     Args:
         folder: to write; local.
-        steps: of the training.
+        training: the steps.
         plan: of the model, which is loaded in float32.
-        files: (uri, path, bytes) of every shard of the new corpus.
-        read: how its rows are read.
-        named: format of all files, if it is known.
+        corpus: along which they go.
         progress: told how many steps are taken.
 
     Returns:
@@ -78,24 +107,19 @@ def make_lookahead(
     Raises:
         UsageError: the corpus has not enough text, or the loss grows.
     """
-    shards = _shards(files, read, named)
-    tokenizer = tokenizer_of(plan)
-    windows = _draw(shards, steps, plan, tokenizer, files, read, named)
+    windows = _draw(corpus, training, plan)
     model = FrozenModel(plan.spec)
-    prefix = np.asarray(plan.prefix.ids, np.int32)
-    parts = [
-        [[np.concatenate([prefix, part[i].ids]) for i in batch] for batch in _batched(part, plan)] for part in windows
-    ]
 
     def taken(done: int) -> None:
         if progress is not None:
-            progress(done, steps.steps, "steps along the new corpus")
+            progress(done, training.steps, "steps along the new corpus")
 
-    losses = take_steps(model, parts, steps.optimizer, steps.lr, taken)
+    batched = [_batches(part, plan) for part in windows]
+    losses = take_steps(model, batched, training.optimizer, training.lr, taken)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed call has left
     os.makedirs(folder)
     save(model, folder)
-    facts = identity(steps, plan, shards) | {
+    facts = identity(training, plan, corpus) | {
         "format": "cptsel.lookahead",
         "spec_version": SPEC_VERSION,
         "model": plan.facts["source"],
@@ -106,11 +130,6 @@ def make_lookahead(
     header = validate(facts, "lookahead")
     io.write_json(io.join(folder, FACTS), header)
     return header
-
-
-def steps_of(steps: int, optimizer: str, lr: float | None, tokens: int, seed: int) -> Steps:
-    """With the optimiser's own learning rate where none is given."""
-    return Steps(steps, optimizer, DEFAULT_LR[optimizer] if lr is None else lr, tokens, seed)
 
 
 def ahead(
@@ -127,18 +146,19 @@ def ahead(
             "that they see, and give it as --model, and the model itself as --base"
         )
     _, files = list_inputs(config.lookahead, None)  # --format is of the old corpus
-    text = not holds_ids(files, None)
-    start = plan_model(replace(config, dtype="float32", gradient="head", modules=None), here, text)
-    steps = steps_of(
+    start = plan_model(
+        replace(config, dtype="float32", gradient="head", modules=None), here, text=not holds_ids(files, None)
+    )
+    training = training_of(
         config.lookahead_steps, config.lookahead_optimizer, config.lookahead_lr, config.lookahead_tokens, config.seed
     )
-    read = replace(read_options(config, start), limit=None, group_by=())
-    asked = identity(steps, start, _shards(files, read, None))
+    corpus = new_corpus(files, replace(read_options(config, start), limit=None, group_by=()), None)
+    asked = identity(training, start, corpus)
     place, work = io.join(config.out, FOLDER), io.join(config.out, outputs.WORK, FOLDER)
     found = next((folder for folder in (place, work) if not config.overwrite and _holds(folder, asked)), None)
     if found is None:
         _refuse_other(config, asked)
-        make_lookahead(work, steps, start, files, read, None, progress)
+        make_lookahead(work, training, start, corpus, progress)
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here, base.has_tokenizer)
     facts: Any = {**moved.facts, "source": config.model, "revision": base.facts["revision"]}
@@ -170,61 +190,43 @@ def _holds(folder: str, asked: dict[str, Any]) -> bool:
     return io.exists(path) and asked.items() <= io.read_json(path).items()
 
 
-def identity(steps: Steps, plan: ModelPlan, shards: Sequence[Shard]) -> dict[str, Any]:
+def identity(training: Training, plan: ModelPlan, corpus: NewCorpus) -> dict[str, Any]:
     """What decides θ': the steps, θ and the new corpus, by fingerprints."""
-    return asdict(steps) | {
+    return asdict(training) | {
         "weights": plan.weights,
         "max_tokens": plan.max_tokens,
-        "corpus": hashing.fingerprint([shard.identity for shard in shards]),
+        "corpus": hashing.fingerprint([shard.identity for shard in corpus.shards]),
     }
 
 
-def _shards(files: Files, read: ReadOptions, named: str | None) -> list[Shard]:
-    found = []
-    for number, (uri, path, size) in enumerate(files):
-        try:
-            found.append(inventory(number, uri, path, size, read.block_bytes, named, tokens=read.tokens))
-        except OSError as error:
-            raise UsageError(f"{uri}: {error}; mend or leave it out") from error
-    return found
-
-
-def _draw(
-    shards: Sequence[Shard],
-    steps: Steps,
-    plan: ModelPlan,
-    tokenizer: Any,
-    files: Files,
-    read: ReadOptions,
-    named: str | None,
-) -> list[list[Sample]]:
+def _draw(corpus: NewCorpus, training: Training, plan: ModelPlan) -> list[list[Sample]]:
     """Windows of each step: of documents in the order of variates of their names, until there are tokens enough."""
-    wanted = steps.steps * steps.tokens
-    there = probe(files, read, tokenizer, plan.prefix, plan.max_tokens, named).tokens
+    wanted, tokenizer = training.steps * training.tokens, tokenizer_of(plan)
+    there = probe(corpus.files, corpus.read, tokenizer, plan.prefix, plan.max_tokens, corpus.named).tokens
     for rate in dict.fromkeys((min(1.0, _SPARE * wanted / max(there, 1.0)), 1.0)):
-        pool = replace(read, pool=Pool(steps.seed, Range(0.0, rate)))
-        samples = [sample for shard in shards for sample in _samples(shard, pool, plan, tokenizer)]
+        read = replace(corpus.read, pool=Pool(training.seed, Range(0.0, rate)))
+        samples = [sample for shard in corpus.shards for sample in _samples(shard, read, plan, tokenizer)]
         samples.sort(key=lambda sample: (sample.document.pool_place, sample.doc_key, sample.window))
-        parts = _deal(samples, steps)
-        if len(parts) == steps.steps:
+        parts = _deal(samples, training)
+        if len(parts) == training.steps:
             return parts
     tokens = sum(len(sample.ids) for sample in samples)
     raise UsageError(
-        f"the new corpus has {tokens:,} tokens, and {steps.steps} steps of {steps.tokens:,} take {wanted:,}; ask for "
-        "fewer of either"
+        f"the new corpus has {tokens:,} tokens, and {training.steps} steps of {training.tokens:,} take {wanted:,}; ask "
+        "for fewer of either"
     )
 
 
-def _deal(samples: Sequence[Sample], steps: Steps) -> list[list[Sample]]:
+def _deal(samples: Sequence[Sample], training: Training) -> list[list[Sample]]:
     """The windows of each step; fewer steps where they run out."""
     parts: list[list[Sample]] = []
     room = 0
     for sample in samples:
         if room <= 0:
-            if len(parts) == steps.steps:
+            if len(parts) == training.steps:
                 return parts
             parts.append([])
-            room = steps.tokens
+            room = training.tokens
         parts[-1].append(sample)
         room -= len(sample.ids)
     return parts if room <= 0 else parts[:-1]
@@ -241,5 +243,10 @@ def _samples(shard: Shard, read: ReadOptions, plan: ModelPlan, tokenizer: Any) -
     return [sample for cut in cuts for sample in cut.samples]
 
 
-def _batched(samples: Sequence[Sample], plan: ModelPlan) -> list[list[int]]:
-    return list(batches([len(sample.ids) for sample in samples], plan.tokens_per_batch))
+def _batches(samples: Sequence[Sample], plan: ModelPlan) -> list[list[np.ndarray]]:
+    """The windows of a step in batches, each window behind the prefix: int32 arrays of ids."""
+    prefix = np.asarray(plan.prefix.ids, np.int32)
+    lengths = [len(sample.ids) for sample in samples]
+    return [
+        [np.concatenate([prefix, samples[i].ids]) for i in batch] for batch in batches(lengths, plan.tokens_per_batch)
+    ]
