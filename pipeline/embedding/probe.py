@@ -12,7 +12,7 @@ from cptsel.pipeline.corpus.documents import Document, DocumentBlock, ReadOption
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, inventory
 from cptsel.pipeline.embedding.block import BlockEmbedder
-from cptsel.pipeline.embedding.cutting import cut_block
+from cptsel.pipeline.embedding.cutting import Cut, cut_block
 from cptsel.pipeline.errors import CptselError
 from cptsel.pipeline.model.tokenizer import Prefix
 
@@ -48,13 +48,60 @@ class Probe:
 
 @dataclass
 class _Sums:
-    """Over the parts that were read, each scaled to its shard, and per byte of that."""
+    """What the parts that were read hold, each scaled to its shard and a byte of that, added up.
+
+    Attributes:
+        tokenizing: seconds of the tokenizer.
+    """
 
     documents: float = 0.0
     tokens: float = 0.0
     samples: float = 0.0
     blocks: float = 0.0
     tokenizing: float = 0.0
+
+    def add(self, blocks: Sequence[DocumentBlock], cut: Cut, seconds: float, max_tokens: int, scale: float) -> None:
+        """Add a part.
+
+        Args:
+            blocks: of the part.
+            cut: what became of a few of its documents.
+            seconds: that cutting these took.
+            max_tokens: of a window.
+            scale: of the part to a byte of its shard.
+        """
+        documents = _documents(blocks)
+        characters = sum(len(document.content) for document in _few(documents))
+        rate = sum(len(sample.ids) for sample in cut.samples) / max(1, characters)  # tokens a character
+        lengths = [len(document.content) * rate for document in documents]
+        self.documents += len(documents) * scale
+        self.tokens += sum(lengths) * scale
+        self.samples += sum(max(1.0, -(-length // max_tokens)) for length in lengths if length > 0) * scale
+        self.blocks += len(blocks) * scale
+        self.tokenizing += seconds * sum(lengths) / max(1.0, characters * rate) * scale
+
+
+class _Embedded:
+    """A few windows of every part through the model: their rows, and the seconds and tokens that these took."""
+
+    def __init__(self, embedder: BlockEmbedder) -> None:
+        self.embedder = embedder
+        self.tables: list[pa.Table] = []
+        self.seconds, self.tokens = 0.0, 0
+
+    def add(self, cut: Cut, shard_id: int) -> None:
+        """Embed some samples of a part; the others fall away from it."""
+        cut.samples = cut.samples[:: max(1, len(cut.samples) // WINDOWS)]
+        began = time.perf_counter()
+        self.tables.append(self.embedder.rows_of(cut, [[*range(len(cut.samples))]], shard_id)[0])
+        self.seconds += time.perf_counter() - began
+        self.tokens += sum(len(sample.ids) for sample in cut.samples)
+
+    def stored(self) -> tuple[float, float]:
+        """Bytes, as stored, of a sample, and of a file without any."""
+        table = pa.concat_tables(self.tables, promote_options="permissive")
+        empty = len(io.parquet_bytes(table.slice(0, 0)))
+        return (len(io.parquet_bytes(table)) - empty) / max(1, len(table)), float(empty)
 
 
 def probe(
@@ -80,47 +127,28 @@ def probe(
     Raises:
         CptselError: a file can't be read.
     """
-    total = sum(size for _, _, size in files)
     options = replace(options, pool=Pool())
-    sums, tables = _Sums(), []
-    model_seconds = model_tokens = 0.0
+    sums, embedded = _Sums(), None if embedder is None else _Embedded(embedder)
     picked = _spread([size for _, _, size in files])
     for index, points in picked.items():
         _, path, size = files[index]
         blocks, share = _read(files, index, options, named)
-        documents = [document for block in blocks for document in block.documents]
-        few = _few(documents)
+        few = _block(index, _few(_documents(blocks)))
         began = time.perf_counter()
-        cut = cut_block(path, _block(index, few), tokenizer, prefix, max_tokens)
-        seconds = time.perf_counter() - began
-        characters = sum(len(document.content) for document in few)
-        rate = sum(len(sample.ids) for sample in cut.samples) / max(1, characters)
-        lengths = [len(document.content) * rate for document in documents]
-        scale = points / max(share * size, 1e-9)
-        sums.documents += len(documents) * scale
-        sums.tokens += sum(lengths) * scale
-        sums.samples += sum(max(1.0, -(-length // max_tokens)) for length in lengths if length > 0) * scale
-        sums.blocks += len(blocks) * scale
-        sums.tokenizing += seconds * sum(lengths) / max(1.0, characters * rate) * scale
-        if embedder is not None:
-            cut.samples = cut.samples[:: max(1, len(cut.samples) // WINDOWS)]
-            began = time.perf_counter()
-            tables.append(embedder.rows_of(cut, [[*range(len(cut.samples))]], index)[0])
-            model_seconds += time.perf_counter() - began
-            model_tokens += sum(len(sample.ids) for sample in cut.samples)
-    per = total / sum(picked.values())
-    tokens, samples, blocks_there = sums.tokens * per, sums.samples * per, sums.blocks * per
-    found = Probe(sums.documents * per, tokens, samples, blocks_there)
-    if not tables:
+        cut = cut_block(path, few, tokenizer, prefix, max_tokens)
+        sums.add(blocks, cut, time.perf_counter() - began, max_tokens, points / max(share * size, 1e-9))
+        if embedded is not None:
+            embedded.add(cut, index)
+    per = sum(size for _, _, size in files) / sum(picked.values())  # bytes of the corpus that a point stands for
+    found = Probe(sums.documents * per, sums.tokens * per, sums.samples * per, sums.blocks * per)
+    if embedded is None:
         return found
-    table = pa.concat_tables(tables, promote_options="permissive")
-    empty = len(io.parquet_bytes(table.slice(0, 0)))
-    each = (len(io.parquet_bytes(table)) - empty) / max(1, len(table))
+    sample_bytes, block_bytes = embedded.stored()
     return replace(
         found,
-        seconds=sums.tokenizing * per + tokens * model_seconds / max(1.0, model_tokens),
-        sample_bytes=each,
-        block_bytes=float(empty),
+        seconds=sums.tokenizing * per + found.tokens * embedded.seconds / max(1.0, embedded.tokens),
+        sample_bytes=sample_bytes,
+        block_bytes=block_bytes,
     )
 
 
@@ -130,7 +158,11 @@ def few_documents(
     """Path, and a block of the documents that ``probe`` would tokenise, of each shard that it would read."""
     for index in _spread([size for _, _, size in files]):
         blocks, _ = _read(files, index, replace(options, pool=Pool()), named)
-        yield files[index][1], _block(index, _few([document for block in blocks for document in block.documents]))
+        yield files[index][1], _block(index, _few(_documents(blocks)))
+
+
+def _documents(blocks: Sequence[DocumentBlock]) -> list[Document]:
+    return [document for block in blocks for document in block.documents]
 
 
 def _few(documents: list[Document]) -> list[Document]:
