@@ -130,24 +130,17 @@ def plan_model(config: EmbedConfig, here: bool = True, text: bool = True) -> Mod
     Raises:
         UsageError: it can't be had, is not a causal LM with a linear head, or ``--max-tokens`` does not fit it.
     """
-    parts = None if config.device_map is None else parse_device_map(config.device_map)
-    device = resolve_device(config.device if parts is None else device_of_map(parts, here), here)
+    device_map = None if config.device_map is None else parse_device_map(config.device_map)
+    device = resolve_device(config.device if device_map is None else device_of_map(device_map, here), here)
     path = local_path(config.model, config.revision)
-    limit = max_positions(path, config.trust_remote_code)
+    positions = max_positions(path, config.trust_remote_code)
     tokenizer, prefix, eos = find_tokenizer(path, config.trust_remote_code, needed=text)
-    room = None if limit is None else limit - len(prefix.ids)
-    max_tokens = config.max_tokens or min(DEFAULT_MAX_TOKENS, room or DEFAULT_MAX_TOKENS)
-    if room is not None and max_tokens > room:
-        raise UsageError(
-            f"--max-tokens {max_tokens}: the model has {limit} positions, {len(prefix.ids)} taken by its prefix; "
-            f"at most {room}"
-        )
-    dtype = resolve_dtype(config.dtype, device, path)
+    max_tokens = _longest_window(config.max_tokens, positions, prefix)
     spec = ModelSpec(
         source=config.model,
         revision=pinned_revision(path, config.model),
         device=device,
-        dtype=dtype,
+        dtype=resolve_dtype(config.dtype, device, path),
         trust_remote_code=config.trust_remote_code,
         threads=config.threads,
         seed=config.seed,
@@ -157,14 +150,13 @@ def plan_model(config: EmbedConfig, here: bool = True, text: bool = True) -> Mod
         max_positions=max_tokens + len(prefix.ids),
         gradient=config.gradient,
         modules=config.modules,
-        device_map=parts,
+        device_map=device_map,
     )
-    facts = {"source": config.model, "revision": spec.revision, "dtype": dtype, "bos": prefix.kind}
     described = describe(path, config.trust_remote_code, here)
-    vocabulary = min(described.pop("embedding_rows"), described["vocab_size"])
+    vocabulary = min(described.pop("embedding_rows"), described["vocab_size"])  # ids that come in and go out
     if tokenizer is not None:
         check_tokenizer(config.model, tokenizer, vocabulary)
-    facts |= described
+    facts = {"source": config.model, "revision": spec.revision, "dtype": spec.dtype, "bos": prefix.kind} | described
     named = tokenizer_fingerprint(tokenizer) if tokenizer else hashing.fingerprint([vocabulary, prefix.ids])
     return ModelPlan(
         spec=spec,
@@ -177,6 +169,27 @@ def plan_model(config: EmbedConfig, here: bool = True, text: bool = True) -> Mod
         has_tokenizer=tokenizer is not None,
         tokens=TokenRule(eos if config.eod_token_id is None else config.eod_token_id, vocabulary),
     )
+
+
+def _longest_window(asked: int | None, positions: int | None, prefix: Prefix) -> int:
+    """Tokens of the longest window: as asked for, or by default as many as the model has room for, up to a limit.
+
+    Args:
+        asked: ``--max-tokens``.
+        positions: of the model; None where it does not say.
+        prefix: that takes some of them.
+
+    Raises:
+        UsageError: there is no room for it.
+    """
+    room = None if positions is None else positions - len(prefix.ids)
+    longest = asked or min(DEFAULT_MAX_TOKENS, room or DEFAULT_MAX_TOKENS)
+    if room is not None and longest > room:
+        raise UsageError(
+            f"--max-tokens {longest}: the model has {positions} positions, {len(prefix.ids)} taken by its prefix; "
+            f"at most {room}"
+        )
+    return longest
 
 
 def with_base(config: EmbedConfig, plan: ModelPlan, here: bool) -> tuple[ModelPlan, str]:
