@@ -49,6 +49,7 @@ from cptsel.pipeline.reporting.texts import Texts, read_sample_texts, shorten
 from cptsel.pipeline.results import ReportResult
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.summary import Table
+from cptsel.schemas.headers import PhaseEntry
 
 _FIGURES = {  # of the table of compare, and what they are called on the page
     "method": "method",
@@ -90,23 +91,13 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
     runs = open_origin(config.run, manifests[0], phases[0]) if config.run else None
     notes = _other_runs(manifests, runs, config) if runs else []
 
-    names = short_names([manifest.directory for manifest in manifests])
-    selections = [
-        facts_of(name, manifest, phase, _method_words(manifest), read_picks(manifest, phase, progress))
-        for name, manifest, phase in zip(names, manifests, phases, strict=True)
-    ]
-    population = None
-    if runs is not None:
-        picks = [facts.picks for facts in selections]
-        population = read_population(runs, selections[0].group_by, picks, config.points, config.seed, progress)
-        selections = [with_population(facts, population, number) for number, facts in enumerate(selections)]
+    selections, population = _read_selections(config, manifests, phases, runs, progress)
     chosen = [chosen_examples(facts, config.seed) for facts in selections]
     left_out = [left_out_examples(population, n, config.seed) for n in range(len(chosen))] if population else []
     shown = _shown_rows(population, config.points)
-    located = [examples.rows for examples in (*chosen, *left_out)]
-    if population is not None:
-        located.append(population.rows.take(pa.array(shown)))
-    texts = read_sample_texts(manifests[0], _distinct(located), config.root, progress)
+    on_map = None if population is None else population.rows.take(pa.array(shown))
+    told_of = [examples.rows for examples in (*chosen, *left_out)] + ([] if on_map is None else [on_map])
+    texts = read_sample_texts(manifests[0], _distinct(told_of), config.root, progress)
     drawn = _draw(population, selections, shown, texts, config.seed, progress) if population else None
     differences, said = _differences(selections, config.phase, progress)
     notes += said + texts.warnings()
@@ -114,9 +105,8 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
     sections = sections_of(selections, population, drawn, chosen, left_out, texts, differences, notes)
     data = _page(selections, sections, drawn)
     io.write_bytes(out, data)
-    if map_out is not None and population is not None and drawn is not None:
-        rows = population.rows.take(pa.array(shown))
-        write_points(map_out, points_table(rows, drawn.layout.xy, selections, texts.found))
+    if map_out is not None and on_map is not None and drawn is not None:
+        write_points(map_out, points_table(on_map, drawn.layout.xy, selections, texts.found))
     return ReportResult(
         out=out,
         status="done",
@@ -128,6 +118,26 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
         map=map_out,
         warnings=notes,
     )
+
+
+def _read_selections(
+    config: ReportConfig,
+    manifests: Sequence[Manifest],
+    phases: Sequence[PhaseEntry],
+    runs: EmbeddingRuns | None,
+    progress: Progress | None,
+) -> tuple[list[Facts], Population | None]:
+    """Facts of every selection, and with runs what they were selected from, of which the facts then tell too."""
+    names = short_names([manifest.directory for manifest in manifests])
+    selections = [
+        facts_of(name, manifest, phase, _method_words(manifest), read_picks(manifest, phase, progress))
+        for name, manifest, phase in zip(names, manifests, phases, strict=True)
+    ]
+    if runs is None:
+        return selections, None
+    picks = [facts.picks for facts in selections]
+    population = read_population(runs, selections[0].group_by, picks, config.points, config.seed, progress)
+    return [with_population(facts, population, number) for number, facts in enumerate(selections)], population
 
 
 def _outputs(config: ReportConfig, inputs: Sequence[str]) -> tuple[str, str | None]:
