@@ -118,8 +118,8 @@ def match(
         budget_kind: The unit of ``budget``.
         validation: The same gradients under an independent sketch (n, k'), float32; only ever used to compare results.
         ridge: λ in units of the mean ‖g‖² of a part; None to choose among ``RIDGES``, with the parts that do best under
-            ``DEFAULT_RIDGE``. 0 may leave budget unused, as
-            weights that fall to 0 are dropped, and picks nothing for a target of 0.
+            ``DEFAULT_RIDGE``. 0 may leave budget unused, as weights that fall to 0 are dropped, and picks nothing for a
+            target of 0.
         parts: Into how many clusters rows may be split; None to choose: one part up to m = k, and ``ATOMS_A_PART``.
         tolerance: Stop where the relative residual on ``g`` is at most this, and of the solutions that come so near
             take the one of the fewest picks; 0 for never.

@@ -37,38 +37,24 @@ TARGETS, MATCHED, CROSSING = "targets", "matched", "crossing"
 
 @dataclass(frozen=True)
 class MatchGroup:
-    """MergeTask → what the merge offers; what it chose goes to ``<work>/matched/<group>.parquet``, by sample_id."""
+    """MergeTask → what the merge offers.
+
+    What it chose goes to ``<work>/matched/<group>.parquet``, by sample_id, and with the crossing sample, where there is
+    one, to ``<work>/crossing``.
+    """
 
     chooser: "MatchChooser"
     work: str
 
     def __call__(self, task: MergeTask) -> Offer:
         rows = read_candidates(self.work, task)
-        targets = [io.read_parquet(part_path(self.work, TARGETS, task.number, part)) for part in task.parts]
-        atoms = Atoms(
-            vectors=(matrix(rows), matrix(rows, "validation")),
-            targets=tuple(
-                np.sum([table[name][0].values.to_numpy() for table in targets], axis=0)
-                for name in ("target0", "target1")
-            ),
-            n_tokens=rows["n_tokens"].to_numpy().astype(np.int64),
-            mass=rows["mass"].to_numpy(),
-            whole_mass=task.group.choice_mass,
-            free=rows["free"].to_numpy(),
-            rounds=rows["rounds"].to_numpy(),
-        )
+        atoms = self._atoms(task, rows)
         samples, budget = rows["samples"].to_numpy(), task.group.budget
         costs, kind = self.chooser.costs_of(atoms.n_tokens, samples)
         picks = self.chooser.solve(atoms, costs, budget, kind)
-        for chosen in filter(None, (picks, picks.crossing)):
-            order = np.argsort(chosen.index)
-            assert chosen.score is not None
-            columns = {
-                "sample_id": rows["sample_id"].take(pa.array(chosen.index[order])),
-                "found_mass": chosen.found_mass[order],
-                "score": chosen.score[order].astype(np.float32),
-            }
-            io.write_scratch(_matched_path(self.work, task.number, chosen is not picks), pa.table(columns))
+        self._write(task, rows, picks, crossing=False)
+        if picks.crossing is not None:
+            self._write(task, rows, picks.crossing, crossing=True)
         return offer(
             picks,
             atoms.n_tokens if self.chooser.settings.unit == "tokens" else samples,
@@ -77,6 +63,30 @@ class MatchGroup:
             mass=task.group.choice_mass,
             candidates=rows.num_rows,
         )
+
+    def _atoms(self, task: MergeTask, rows: pa.Table) -> "Atoms":
+        """What the parts have picked, and the sums of their targets."""
+        parts = [io.read_parquet(part_path(self.work, TARGETS, task.number, part)) for part in task.parts]
+        targets = [[table[name][0].values.to_numpy() for table in parts] for name in ("target0", "target1")]
+        return Atoms(
+            vectors=(matrix(rows), matrix(rows, "validation")),
+            targets=tuple(np.sum(of_parts, axis=0) for of_parts in targets),
+            n_tokens=rows["n_tokens"].to_numpy().astype(np.int64),
+            mass=rows["mass"].to_numpy(),
+            whole_mass=task.group.choice_mass,
+            free=rows["free"].to_numpy(),
+            rounds=rows["rounds"].to_numpy(),
+        )
+
+    def _write(self, task: MergeTask, rows: pa.Table, picks: Picks, crossing: bool) -> None:
+        order = np.argsort(picks.index)
+        assert picks.score is not None
+        columns = {
+            "sample_id": rows["sample_id"].take(pa.array(picks.index[order])),
+            "found_mass": picks.found_mass[order],
+            "score": picks.score[order].astype(np.float32),
+        }
+        io.write_scratch(_matched_path(self.work, task.number, crossing), pa.table(columns))
 
 
 @dataclass(frozen=True)
