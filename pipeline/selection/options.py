@@ -60,65 +60,8 @@ def _imply(config: SelectConfig) -> SelectConfig:
 
 def _check_together(config: SelectConfig) -> None:
     """Raise UsageError for options that don't go together."""
-    family = METHODS[config.method].family
-    for wrong, sentence in (
-        *_group_rules(config),
-        *_phase_rules(config),
-        (
-            config.combine is not None and config.new is not None and wants_rise(config),
-            "--combine and --new both tell how losses rise; give one of them",
-        ),
-        (
-            config.new is not None and not wants_rise(config) and config.mix_ratio is None,
-            "--new is read by interference (--method, --mass or --group-mass) and by --mix-ratio only; leave it out",
-        ),
-        (config.combine == "difference" and len(config.runs) != 2, "--combine difference takes two runs"),
-        (
-            config.unit == "batch" and config.partition == "cluster",
-            "--partition cluster routes samples, and --unit batch keeps those together that follow each other in a "
-            "shard; leave out one of them",
-        ),
-        (
-            config.partition == "cluster" and (config.scope != "global" or not family.needs_vectors),
-            "--partition cluster routes vectors of a global selection: it needs --scope global and a method that "
-            "chooses by vectors, such as craig",
-        ),
-        (
-            config.partitions is not None and config.partition != "cluster",
-            "--partitions counts those of --partition cluster; give that too",
-        ),
-        (
-            config.history_mode == "cover" and (not config.history or family != COVER),
-            "--history-mode cover starts coverage from what was replayed: it needs --history and craig or kmedoids",
-        ),
-        (
-            config.explore > 0 and config.curriculum == "gain",
-            "--explore draws at random, and what is drawn has no gain; use --curriculum loss or norm",
-        ),
-        (
-            bool(config.phase_run) and config.new is not None and wants_rise(config),
-            "--phase-run selects at later checkpoints, and --new is embedded at the first; tell the rise of losses by "
-            "--combine difference, in one selection a checkpoint",
-        ),
-        (config.tolerance == 1, "--tolerance 1 is reached without a pick; ask for less"),
-        (
-            config.history_mode == "discount" and family == EVERYTHING,
-            "--history-mode discount weighs choices, and --method full has none; leave it out",
-        ),
-        (
-            config.curriculum == "gain" and not family.has_gain,
-            f"--curriculum gain: --method {config.method} has no gain; use loss or norm",
-        ),
-        (
-            config.curriculum is not None and config.realisation == "sampling",
-            "--realisation sampling draws samples in no order; leave out --curriculum",
-        ),
-        (
-            config.realisation in ("loss", "none") and config.replay_tokens is not None,
-            f"--realisation {config.realisation} plays every chosen sample once; leave out --replay-tokens, or give "
-            "--realisation repeat",
-        ),
-    ):
+    rules = (_group_rules, _phase_rules, _rise_rules, _partition_rules, _choice_rules, _realisation_rules)
+    for wrong, sentence in (rule for rules_of in rules for rule in rules_of(config)):
         if wrong:
             raise UsageError(sentence)
 
@@ -183,6 +126,86 @@ def _phase_rules(config: SelectConfig) -> list[tuple[bool, str]]:
         (
             config.explore > 0 and method.family == EVERYTHING,
             "--explore sets a part of the budget aside, and --method full takes everything; leave it out",
+        ),
+    ]
+
+
+def _rise_rules(config: SelectConfig) -> list[tuple[bool, str]]:
+    """Of the runs beside the first: what tells how losses rise."""
+    rises = wants_rise(config)
+    return [
+        (
+            config.combine is not None and config.new is not None and rises,
+            "--combine and --new both tell how losses rise; give one of them",
+        ),
+        (
+            config.new is not None and not rises and config.mix_ratio is None,
+            "--new is read by interference (--method, --mass or --group-mass) and by --mix-ratio only; leave it out",
+        ),
+        (config.combine == "difference" and len(config.runs) != 2, "--combine difference takes two runs"),
+        (
+            bool(config.phase_run) and config.new is not None and rises,
+            "--phase-run selects at later checkpoints, and --new is embedded at the first; tell the rise of losses by "
+            "--combine difference, in one selection a checkpoint",
+        ),
+    ]
+
+
+def _partition_rules(config: SelectConfig) -> list[tuple[bool, str]]:
+    by_cluster = config.partition == "cluster"
+    return [
+        (
+            config.unit == "batch" and by_cluster,
+            "--partition cluster routes samples, and --unit batch keeps those together that follow each other in a "
+            "shard; leave out one of them",
+        ),
+        (
+            by_cluster and (config.scope != "global" or not METHODS[config.method].family.needs_vectors),
+            "--partition cluster routes vectors of a global selection: it needs --scope global and a method that "
+            "chooses by vectors, such as craig",
+        ),
+        (
+            config.partitions is not None and not by_cluster,
+            "--partitions counts those of --partition cluster; give that too",
+        ),
+    ]
+
+
+def _choice_rules(config: SelectConfig) -> list[tuple[bool, str]]:
+    """Of what the method makes its choice by."""
+    family = METHODS[config.method].family
+    return [
+        (
+            config.history_mode == "cover" and (not config.history or family != COVER),
+            "--history-mode cover starts coverage from what was replayed: it needs --history and craig or kmedoids",
+        ),
+        (
+            config.history_mode == "discount" and family == EVERYTHING,
+            "--history-mode discount weighs choices, and --method full has none; leave it out",
+        ),
+        (config.tolerance == 1, "--tolerance 1 is reached without a pick; ask for less"),
+    ]
+
+
+def _realisation_rules(config: SelectConfig) -> list[tuple[bool, str]]:
+    """Of how the choice is played: its order and repeats."""
+    return [
+        (
+            config.explore > 0 and config.curriculum == "gain",
+            "--explore draws at random, and what is drawn has no gain; use --curriculum loss or norm",
+        ),
+        (
+            config.curriculum == "gain" and not METHODS[config.method].family.has_gain,
+            f"--curriculum gain: --method {config.method} has no gain; use loss or norm",
+        ),
+        (
+            config.curriculum is not None and config.realisation == "sampling",
+            "--realisation sampling draws samples in no order; leave out --curriculum",
+        ),
+        (
+            config.realisation in ("loss", "none") and config.replay_tokens is not None,
+            f"--realisation {config.realisation} plays every chosen sample once; leave out --replay-tokens, or give "
+            "--realisation repeat",
         ),
     ]
 
