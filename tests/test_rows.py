@@ -57,6 +57,7 @@ def test_a_sample_twice_is_refused(tmp_path):
         ("n_tokens", 0, "its n_tokens is below 1"),
         ("pool_prob", 1.5, r"its pool_prob is not in \(0, 1\]"),
         ("sketch_norm", 0.0, "its sketch_norm is not a finite number above 0"),
+        ("validation_norm", float("inf"), "its validation_norm is not a finite number of at least 0"),
         ("grad_norm", float("nan"), "its grad_norm is not a finite number of at least 0"),
         ("loss_sum", float("inf"), "its loss_sum is not a finite number"),
     ],

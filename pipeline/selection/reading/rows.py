@@ -111,7 +111,9 @@ def _with_group(rows: pa.Table, group_by: str | None) -> pa.Table:
 def _check_rows(shard: RunShard, rows: pa.Table) -> None:
     """Refuse rows that would make a mass or a weight meaningless."""
     n_tokens, pool_prob = rows.column("n_tokens").to_numpy(), rows.column("pool_prob").to_numpy()
-    numbers = {name: rows.column(name).to_numpy() for name in ("sketch_norm", "grad_norm", "loss_sum")}
+    numbers = {
+        name: rows.column(name).to_numpy() for name in ("sketch_norm", "validation_norm", "grad_norm", "loss_sum")
+    }
     base_loss = rows.column("base_loss_sum").to_numpy() if "base_loss_sum" in rows.column_names else np.zeros(0)
     problems = {
         "its sample_id occurs twice": _repeated(rows.column("sample_id")),
@@ -120,9 +122,10 @@ def _check_rows(shard: RunShard, rows: pa.Table) -> None:
         "its sketch_norm is not a finite number above 0": ~(
             np.isfinite(numbers["sketch_norm"]) & (numbers["sketch_norm"] > 0)
         ),
-        "its grad_norm is not a finite number of at least 0": ~(
-            np.isfinite(numbers["grad_norm"]) & (numbers["grad_norm"] >= 0)
-        ),
+        **{
+            f"its {name} is not a finite number of at least 0": ~(np.isfinite(numbers[name]) & (numbers[name] >= 0))
+            for name in ("validation_norm", "grad_norm")
+        },
         "its loss_sum is not a finite number": ~np.isfinite(numbers["loss_sum"]),
         "its base_loss_sum is not a finite number": ~np.isfinite(base_loss),
     }
