@@ -5,7 +5,7 @@ from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import Manifest, source_uri
-from cptsel.pipeline.artifacts.texts import checked_window
+from cptsel.pipeline.artifacts.texts import checked_window, rows_by_document
 from cptsel.pipeline.corpus.contents import Content, shown
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.errors import CptselError, UsageError
@@ -28,10 +28,8 @@ def windows(uri: str, shard: dict[str, Any], text_field: str, rows: Sequence[Row
         BadInputError: the shard or a row of it can't be read.
         VerificationError: a text is not the one that was embedded.
     """
-    by_document: dict[int, list[Row]] = {}
-    for row in rows:
-        by_document.setdefault(row["row_index"], []).append(row)
-    first = [by_document[key][0] for key in sorted(by_document)]
+    by_document = rows_by_document(rows)
+    first = [of_document[0] for of_document in by_document.values()]
     wanted = [(row["row_index"], row["byte_offset"], row["byte_length"]) for row in first]
     for row_index, content in read_texts(uri, shard["format"], shard["compression"], text_field, wanted):
         for row in by_document[row_index]:
