@@ -4,7 +4,6 @@ Count the cells; for every phase divide the budget, choose in every shard (and m
 (docs/design.md, Structure).
 """
 
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import finish_manifest
 from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.config import check_lists, to_yaml
+from cptsel.pipeline.engine.memory import peak_memory_bytes
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.engine.threads import one_blas_thread
@@ -197,5 +197,4 @@ def _measured(config: SelectConfig, done: Selected, steps: Steps) -> Selected:
 
 def _stats(seconds: float) -> dict[str, Any]:
     """Time and memory of this call; of workers only where they are local processes."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {"seconds": round(seconds, 3), "peak_memory_bytes": peak * 1024}
+    return {"seconds": round(seconds, 3), "peak_memory_bytes": peak_memory_bytes()}

@@ -1,6 +1,5 @@
 """The end of a run: counts are checked, what speaks of the whole run is written, and then it is marked done."""
 
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ from cptsel.pipeline.embedding.block import check_counts
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import check_damage, lost_bytes, read_rejects, summary
 from cptsel.pipeline.embedding.results import Results
+from cptsel.pipeline.engine.memory import peak_memory_bytes
 from cptsel.pipeline.errors import PartialError
 from cptsel.pipeline.results import EmbedResult
 from cptsel.pipeline.summary import Summary, first_rows
@@ -118,14 +118,13 @@ def write_shards(
 
 def _stats(config: EmbedConfig, seconds: float, tokens: int) -> dict[str, Any]:
     """Time of this call and memory of its largest local process (remote workers report to their runner)."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "format": "cptsel.stats",
         "spec_version": arrow.SPEC_VERSION,
         "seconds": round(seconds, 3),
         "tokens": tokens,
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-        "peak_memory_bytes": peak * 1024,
+        "peak_memory_bytes": peak_memory_bytes(),
         "workers": config.workers,
         "threads": config.threads,
     }
