@@ -46,7 +46,7 @@ class EmbedGradients(beam.PTransform):
         blocks = units | "ReadBlocks" >> reading.with_outputs(DONE, main="blocks")
         written = (
             blocks.blocks
-            | "Embed" >> RunInference(HeadGradientHandler(self.spec, self.rows, self.keep_going))
+            | "Embed" >> RunInference(BlockHandler(self.spec, self.rows, self.keep_going))
             | "WriteBlocks" >> beam.ParDo(_WriteBlockDoFn(self.out, self.run))
         )
         return (written, blocks[DONE]) | "Results" >> beam.Flatten()
@@ -100,7 +100,7 @@ class LoadedModel:
     error: Exception | None = None
 
 
-class HeadGradientHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock | UnitResult, LoadedModel]):
+class BlockHandler(ModelHandler[tuple[str, DocumentBlock], EmbeddedBlock | UnitResult, LoadedModel]):
     """RunInference over whole blocks: shares one model a process and counts batches, bytes and latency."""
 
     def __init__(self, spec: ModelSpec, rows: Handed[RowOptions], keep_going: bool = False):
