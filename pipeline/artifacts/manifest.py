@@ -23,7 +23,7 @@ from cptsel.pipeline.artifacts.writing import commit
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
 from cptsel.schemas.arrow import SPEC_VERSION
-from cptsel.schemas.headers import DataFile, ManifestBody, ManifestHeader, PhaseEntry, ReplayTokens
+from cptsel.schemas.headers import DataFile, Group, ManifestBody, ManifestHeader, PhaseEntry, ReplayTokens
 from cptsel.schemas.validation import validate
 
 FORMAT = "cptsel.replay"
@@ -251,6 +251,11 @@ def replay_tokens(header: ManifestHeader, phase: PhaseEntry) -> ReplayTokens | N
     """
     whole = header["weighting"]["replay_tokens"] if len(header["phases"]) == 1 else None
     return phase.get("replay_tokens", whole)
+
+
+def groups_of(header: ManifestHeader, phase: int) -> list[Group]:
+    """What ``manifest.json`` says of the groups of a phase."""
+    return [group for group in header["groups"] if group.get("phase", 0) == phase]
 
 
 def check_readable(path: str, header: Any) -> None:

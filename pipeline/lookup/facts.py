@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from cptsel.pipeline.artifacts.manifest import Manifest
+from cptsel.pipeline.artifacts.manifest import Manifest, groups_of
 from cptsel.pipeline.lookup.reading import Row
 
 
@@ -63,8 +63,8 @@ def _names(row: Row) -> dict[str, Any]:
 def _budget(manifest: Manifest, row: Row) -> dict[str, Any]:
     """What the group was allowed, and got, in the sample's phase."""
     budget = manifest.header["selection"].get("budget")
-    for group in manifest.header["groups"]:
-        if group["group"] == row["group"] and group.get("phase", 0) == row["phase"]:
+    for group in groups_of(manifest.header, row["phase"]):
+        if group["group"] == row["group"]:
             unit = f" {budget['unit']}" if budget else ""
             return {
                 "budget of its group": f"{group['budget']:,.0f}{unit}",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.damage import manifest_warnings
-from cptsel.pipeline.artifacts.manifest import Manifest, replay_tokens
+from cptsel.pipeline.artifacts.manifest import Manifest, groups_of, replay_tokens
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.reporting.overlap import played_tokens
 from cptsel.pipeline.reporting.population import Population
@@ -70,7 +70,7 @@ class Facts:
     @property
     def groups(self) -> list[Group]:
         """What the manifest says of the groups of the phase."""
-        return groups_of(self.manifest, self.phase)
+        return groups_of(self.manifest.header, self.phase["phase"])
 
     @property
     def played(self) -> int | None:
@@ -87,11 +87,6 @@ class Facts:
     def column(self, name: str) -> np.ndarray | None:
         """A column of the picks as floats, None where it is not known."""
         return self.picks[name].to_numpy().astype(np.float64) if name in self.picks.schema.names else None
-
-
-def groups_of(manifest: Manifest, phase: PhaseEntry) -> list[Group]:
-    """What a manifest says of the groups of a phase."""
-    return [group for group in manifest.header["groups"] if group.get("phase", 0) == phase["phase"]]
 
 
 def read_picks(manifest: Manifest, phase: PhaseEntry, progress: Progress | None = None) -> pa.Table:
@@ -123,7 +118,7 @@ def facts_of(name: str, manifest: Manifest, phase: PhaseEntry, method: str, pick
         method: the method in words.
         picks: what ``read_picks`` gives.
     """
-    groups = groups_of(manifest, phase)
+    groups = groups_of(manifest.header, phase["phase"])
     draws = manifest.realisation == "sampling"
     mass, target = (math.fsum(group[key] for group in groups) for key in ("population_mass", "target_mass"))
     tokens = sum(group["selected_tokens"] for group in groups)

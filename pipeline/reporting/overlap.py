@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cptsel.pipeline.artifacts.manifest import Manifest, replay_tokens, samples_name
+from cptsel.pipeline.artifacts.manifest import Manifest, groups_of, replay_tokens, samples_name
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.summary import Table
@@ -218,7 +218,7 @@ def groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int
     played: list[dict[str, float]] = []
     mass: dict[str, float] = {}
     for manifest in manifests:
-        groups = [group for group in manifest.header["groups"] if group.get("phase", 0) == phase]
+        groups = groups_of(manifest.header, phase)
         drawn = manifest.realisation == "sampling"
         played.append({group["group"]: group["target_mass" if drawn else "replay_tokens"] for group in groups})
         for group in groups:
@@ -236,7 +236,7 @@ def groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int
 
 def _tokens_by_group(manifest: Manifest, phase: PhaseEntry) -> dict[str, float]:
     """Tokens of every group that a phase plays; of draws, as many as are expected of what was asked for."""
-    groups = [group for group in manifest.header["groups"] if group.get("phase", 0) == phase["phase"]]
+    groups = groups_of(manifest.header, phase["phase"])
     replay = replay_tokens(manifest.header, phase)
     if manifest.realisation != "sampling" or replay is None:
         return {group["group"]: group["replay_tokens"] for group in groups}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, replay_tokens
+from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, groups_of, replay_tokens
 from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
@@ -62,8 +62,8 @@ def _check_phase(
     if replay is None:
         return  # check_totals reports it
     shortfall = 0.0
-    for entry in header["groups"]:
-        parts = played.get((number, entry["group"]), []) if entry.get("phase", 0) == number else []
+    for entry in groups_of(header, number):
+        parts = played.get((number, entry["group"]), [])
         if parts:
             # The terms and their order are those of selection/outcome/weighting.py: counts may depend on the last bit.
             share = replay["requested"] * (entry["target_mass"] / header["totals"]["population_mass"])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest, replay_tokens, required_features
+from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest, groups_of, replay_tokens, required_features
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.verification.ranks import Ranked, check_ranks, ranked
 from cptsel.pipeline.verification.repeats import Played, check_repeats
@@ -161,7 +161,7 @@ def _check_population(header: ManifestHeader, problems: Problems) -> None:
     """The groups of every phase divide the whole population, and their target masses its mass T."""
     said = header["totals"]
     for phase in sorted({entry.get("phase", 0) for entry in header["groups"]}):
-        groups = [entry for entry in header["groups"] if entry.get("phase", 0) == phase]
+        groups = groups_of(header, phase)
         for key, whole in (
             ("population_samples", said["population_samples"]),
             ("population_tokens", said["population_tokens"]),
@@ -235,8 +235,8 @@ def _check_replay_tokens(manifest: Manifest, totals: Totals, problems: Problems)
 def _check_shares(header: ManifestHeader, phase: int, requested: int, problems: Problems) -> None:
     """The replay tokens of a phase are divided by target mass, where the groups say how."""
     mass = header["totals"]["population_mass"]
-    for entry in header["groups"]:
-        if entry.get("phase", 0) == phase and "replay_requested" in entry and mass > 0:
+    for entry in groups_of(header, phase):
+        if "replay_requested" in entry and mass > 0:
             said, share = entry["replay_requested"], requested * (entry["target_mass"] / mass)
             if not math.isclose(said, share, rel_tol=RELATIVE, abs_tol=RELATIVE):
                 what = (
