@@ -13,6 +13,11 @@ from cptsel.pipeline.hashing import content_hash
 Row = dict[str, Any]
 """A row of a manifest's samples."""
 
+WINDOW_COLUMNS = [
+    "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start", "token_count", "content_hash",
+]  # fmt: skip
+"""By which a window is found in its shard, and its text or ids are held against what was embedded."""
+
 
 def check_shards(uris: Iterable[str]) -> None:
     """``check_shard`` of all that will be read."""

@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 
 from cptsel.pipeline.artifacts.manifest import Manifest, parse_table, read_data_file, source_uri
-from cptsel.pipeline.artifacts.texts import Row, check_shard, checked_texts, rows_by_document
+from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS, Row, check_shard, checked_texts, rows_by_document
 from cptsel.pipeline.artifacts.token_ids import TokenIds
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.kernels.sampling.weights import played_weights
 
-_COLUMNS = [
-    "sample_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start", "token_count",
-    "n_tokens", "content_hash", "weight", "loss_weight", "repeat", "phase",
-]  # fmt: skip
+_COLUMNS = ["sample_id", *WINDOW_COLUMNS, "n_tokens", "weight", "loss_weight", "repeat", "phase"]
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,11 @@ import pyarrow.compute as pc
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
 from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP, Manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs, run_fingerprint
+from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.neighbours import equal_rows
 from cptsel.pipeline.lookup.reading import Reader, Row
 
-_LOCATORS = [
-    "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start", "token_count", "n_tokens",
-    "content_hash",
-]  # fmt: skip
 _CHOSEN = 512  # vectors that samples are held against at a time: most samples are out after the first
 
 
@@ -113,7 +110,7 @@ def surroundings(reader: Reader, runs: EmbeddingRuns, targets: Sequence[Row], mo
     shard = runs.shards[targets[0]["shard_id"]]
     cells = _cells(reader, runs, shard, targets)
     around = [Surroundings() for _ in targets]
-    for rows, directions in _files(shard, runs, reader.manifest, [*_LOCATORS, "pool_prob"]):
+    for rows, directions in _files(shard, runs, reader.manifest, [*WINDOW_COLUMNS, "n_tokens", "pool_prob"]):
         ids, groups = _names(rows["sample_id"]), _names(rows["group"])
         mass = rows["n_tokens"].to_numpy() / rows["pool_prob"].to_numpy()
         unit = _unit(directions)

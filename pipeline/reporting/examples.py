@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.reporting.facts import Facts
 from cptsel.pipeline.reporting.html import figure
 from cptsel.pipeline.reporting.population import Population
 
-LOCATOR = [
-    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start",
-    "token_count", "content_hash",
-]  # fmt: skip
+LOCATOR = ["sample_id", "shard_id", *WINDOW_COLUMNS]
 _GROUPS, _EACH, _HEAVY = 6, 2, 3
 
 

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import Manifest, groups_of, replay_tokens
+from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.reporting.overlap import played_tokens
 from cptsel.pipeline.reporting.population import Population
 from cptsel.schemas.headers import Group, PhaseEntry
 
 _COLUMNS = [
-    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start",
-    "token_count", "n_tokens", "content_hash", "weight", "repeat", "phase", "group", "grad_norm",
+    "sample_id", "shard_id", *WINDOW_COLUMNS, "n_tokens", "weight", "repeat", "phase", "group", "grad_norm",
 ]  # fmt: skip
 _EFFECTIVE, _CUT, _NOISE = 0.5, 0.05, 2.0  # as select warns by
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
 from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP, Manifest
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_checkpoints, open_runs, run_fingerprint
+from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
@@ -22,10 +23,7 @@ from cptsel.schemas.headers import PhaseEntry, RunHeader
 
 SAMPLE = 100_000  # rows by which the distributions of the corpus are told; all of a smaller run
 
-_LOCATOR = [
-    "sample_id", "shard_id", "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start",
-    "token_count", "n_tokens", "content_hash",
-]  # fmt: skip
+_LOCATOR = ["sample_id", "shard_id", *WINDOW_COLUMNS, "n_tokens"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import Manifest, samples_name, source_uri
 from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
+from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.corpus.contents import Content, content_bytes, window_of
 from cptsel.pipeline.corpus.documents import read_texts
@@ -19,9 +20,6 @@ from cptsel.pipeline.verification.scratch import scratch_steps
 
 STEP = "corpus"
 _FIND = "restore the file, or pass --root where the corpus lies now"
-_COLUMNS = [
-    "row_index", "byte_offset", "byte_length", "char_start", "char_end", "token_start", "token_count", "content_hash",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class CheckSource:
     def _check_texts(self, task: SourceTask, problems: Problems) -> None:
         """Every window has its content hash, found by its row and, where it has one, by its offset."""
         name = samples_name(task.shard["shard_id"])
-        table = io.read_parquet(io.join(self.directory, name), _COLUMNS)
+        table = io.read_parquet(io.join(self.directory, name), WINDOW_COLUMNS)
         rows: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         for place, row in enumerate(table.to_pylist()):
             rows.setdefault(row["row_index"], []).append((place, row))
