@@ -39,21 +39,8 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Look
     if os.path.isdir(model):
         check_apart(out, model)
     _, files = list_inputs(config.inputs, config.root, config.format)
-    here = EmbedConfig(
-        inputs=config.inputs,
-        format=config.format,
-        text_field=config.text_field,
-        model=model,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-        max_tokens=config.max_tokens,
-        dtype="float32",
-        device=config.device,
-        threads=config.threads,
-        seed=config.seed,
-        out=out,
-    )
-    plan = plan_model(here, text=not holds_ids(files, config.format))
+    as_embed = _as_embed(config, model, out)
+    plan = plan_model(as_embed, text=not holds_ids(files, config.format))
     training = training_of(config.steps, config.optimizer, config.lr, config.tokens, config.seed)
     with writing(out, "lookahead", overwrite=config.overwrite, dry_run=config.dry_run, data=_MODEL_FILES) as output:
         if config.dry_run:
@@ -64,7 +51,7 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Look
             outputs.write_config(out, "lookahead", to_yaml(config))
         # Made beside what is there, so that text that does not suffice costs no older checkpoint.
         made = io.join(out, outputs.WORK, "model")
-        corpus = new_corpus(files, read_options(here, plan), config.format)
+        corpus = new_corpus(files, read_options(as_embed, plan), config.format)
         facts = make_lookahead(made, training, plan, corpus, progress)
         output.begin(to_yaml(config))
         for name in sorted(os.listdir(made)):
@@ -84,4 +71,22 @@ def lookahead(config: LookaheadConfig, progress: Progress | None = None) -> Look
         loss_before=facts["losses"][0],
         loss_after=facts["losses"][-1],
         seconds=stats["seconds"],
+    )
+
+
+def _as_embed(config: LookaheadConfig, model: str, out: str) -> EmbedConfig:
+    """The options of an ``embed`` that reads the new corpus with the model, which is trained in float32."""
+    return EmbedConfig(
+        inputs=config.inputs,
+        format=config.format,
+        text_field=config.text_field,
+        model=model,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        max_tokens=config.max_tokens,
+        dtype="float32",
+        device=config.device,
+        threads=config.threads,
+        seed=config.seed,
+        out=out,
     )
