@@ -57,21 +57,9 @@ def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
     tokens = token_ids(manifest, path, "--model", config.trust_remote_code)
     tokenizer, prefix, _ = find_tokenizer(path, config.trust_remote_code, needed=not manifest.of_ids)
     weights = weights_fingerprint(path, config.trust_remote_code)
-    named = manifest.header["provenance"]["model"]
-    of_manifest = weights in (named.get("weights"), named.get("before_lookahead"))
-    if not of_manifest and not config.any_model:
-        source = f" ({named['source']})" if "source" in named else ""
-        raise UsageError(
-            f"--model {config.model}: is not the model that {manifest.directory} names{source}, as the fingerprint of "
-            "its weights differs; give that one, or --any-model to take another checkpoint"
-        )
+    of_manifest = _is_of_manifest(manifest, config, weights)
     positions = manifest.header["corpus"]["max_tokens"] + len(prefix.ids)
-    limit = max_positions(path, config.trust_remote_code)
-    if limit is not None and positions > limit:
-        raise UsageError(
-            f"--model {config.model}: has {limit} positions, and windows of this corpus need {positions}; give a model "
-            "with as many"
-        )
+    _check_positions(config, positions, max_positions(path, config.trust_remote_code))
     spec = ModelSpec(
         source=model,
         revision=pinned_revision(path, model),
@@ -102,6 +90,28 @@ def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
         "of_manifest": of_manifest,
     }
     return ModelPlan(spec, cast(ModelAt, facts), tokens)
+
+
+def _is_of_manifest(manifest: Manifest, config: AtModel, weights: str) -> bool:
+    """Whether a fingerprint of weights is one that the manifest names. Raises UsageError where it must be."""
+    named = manifest.header["provenance"]["model"]
+    found = weights in (named.get("weights"), named.get("before_lookahead"))
+    if not found and not config.any_model:
+        source = f" ({named['source']})" if "source" in named else ""
+        raise UsageError(
+            f"--model {config.model}: is not the model that {manifest.directory} names{source}, as the fingerprint of "
+            "its weights differs; give that one, or --any-model to take another checkpoint"
+        )
+    return found
+
+
+def _check_positions(config: AtModel, needed: int, there: int | None) -> None:
+    """Raise UsageError where the model has fewer positions than the longest window needs; None is any number."""
+    if there is not None and needed > there:
+        raise UsageError(
+            f"--model {config.model}: has {there} positions, and windows of this corpus need {needed}; give a model "
+            "with as many"
+        )
 
 
 def packages() -> dict[str, str]:
