@@ -245,6 +245,10 @@ def test_what_a_glob_can_not_see_is_named(corpus, tmp_path, pattern):
     with pytest.raises(UsageError, match=r"far: is a link to a directory, which globs do not follow"):
         list_inputs([pattern], None)
     assert list_inputs([f"{corpus}/far/*"], None)[1] == [(f"{corpus}/far/x.jsonl", "x.jsonl", 3)]
+    beside = list_inputs([pattern, f"{corpus}/far/*"], None)[1]  # the mends that the sentence names
+    assert {uri for uri, _, _ in beside} == {uri for uri, _, _ in whole[1]} | {f"{corpus}/far/x.jsonl"}
+    without = pattern.replace("*", "[!f]*", 1) if "**" not in pattern else pattern.replace("**", "[!f]*/**")
+    assert list_inputs([without], str(corpus))[1] == list_inputs([f"{corpus}/[!f]*/*.jsonl*"], str(corpus))[1]
     (corpus / "far").unlink()
     (corpus / "en" / "gone.jsonl").symlink_to(corpus / "nowhere.jsonl")
     with pytest.raises(UsageError, match=r"gone\.jsonl: is a link to a file that is not there"):

@@ -45,7 +45,7 @@ def list_inputs(
         raise UsageError("no input files: give a path, a glob or @LIST")
     sizes: dict[str, int] = {}
     for pattern in expanded:
-        sizes.update(_match(pattern))
+        sizes.update(_match(pattern, [other for other in expanded if other != pattern]))
     base = io.absolute(root) if root is not None else _common_directory(expanded)
     base = base.rstrip("/") or "/"
     prefix = base if base.endswith("/") else base + "/"
@@ -100,14 +100,14 @@ def _expand(pattern: str) -> list[str]:
     return entries
 
 
-def _match(pattern: str) -> dict[str, int]:
-    """Sizes of the files that match, by uri."""
+def _match(pattern: str, others: Sequence[str] = ()) -> dict[str, int]:
+    """Sizes of the files that match, by uri, where ``others`` are listed beside the pattern."""
     if not io.is_remote(pattern):
         if os.path.isdir(pattern):
             raise UsageError(f"{pattern}: is a directory; to take its files, give {io.join(pattern, '*')}")
         if os.path.isfile(pattern):
             return {pattern: os.path.getsize(pattern)}
-        _check_regular(pattern)
+        _check_regular(pattern, others)
     hidden = pattern.rpartition("/")[2].startswith((".", "_"))
     found = {}
     for form in _forms(pattern):
@@ -123,8 +123,10 @@ def _match(pattern: str) -> dict[str, int]:
     return found
 
 
-def _check_regular(pattern: str) -> None:
+def _check_regular(pattern: str, others: Sequence[str]) -> None:
     """Name what a local pattern would take and can't see: Beam would pass over it without a word.
+
+    A link to a directory is left to the ``others`` where one of them begins below it.
 
     Raises:
         UsageError: a directory that can't be listed, or is a link; a directory, a link to nothing, or what is no
@@ -133,18 +135,22 @@ def _check_regular(pattern: str) -> None:
     parts = pattern.split("/")
     first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), len(parts) - 1)
     levels = parts[first:]
-    deep = any("**" in level for level in levels)
+    shallow = next((number for number, level in enumerate(levels) if "**" in level), None)
     forms = _forms(pattern)
     for folder, folders, names in os.walk("/".join(parts[:first]) or "/", onerror=_refuse_unlisted):
         below = folder[len("/".join(parts[:first])) :].strip("/")
-        level = levels[below.count("/") + 1 if below else 0 :]
+        depth = below.count("/") + 1 if below else 0
+        level = levels[depth:]
+        deep = shallow is not None and depth >= shallow  # any directory may lead to a match
         here = [name for name in folders if deep or (level and fnmatch.fnmatchcase(name, level[0]))]
         for name in sorted(here):
             path = io.join(folder, name)
-            if os.path.islink(path) and (deep or len(level) > 1) and not _HIDDEN.match(name):
+            if not os.path.islink(path) or not (deep or len(level) > 1) or _HIDDEN.match(name):
+                continue
+            if not any(other.startswith(path + "/") for other in others):
                 raise UsageError(
-                    f"{path}: is a link to a directory, which globs do not follow; give its files by a pattern of "
-                    "their own, or leave it out"
+                    f"{path}: is a link to a directory, which globs do not follow; add a pattern that begins with "
+                    f"{path}/, or take patterns that leave it out"
                 )
         # What lies straight where a file is wanted is no place to look for more.
         folders[:] = [] if not deep and len(level) <= 1 else here
