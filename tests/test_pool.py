@@ -152,6 +152,14 @@ def test_a_stream_that_breaks_off_is_met_by_any_pool(tmp_path):
     assert sum(b.rows_not_drawn for b in found) > 1000
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.tar.gz", "a.mds.zst", "a.parquet", "a.arrow"])
+def test_a_file_of_no_bytes_is_met_by_any_pool(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    for pool in (Pool(), Pool(0, Range(0.0, 1e-9))):
+        found = list(blocks(tmp_path, pool, names=[name]))
+        assert len([r for b in found for r in b.rejects]) == 1, pool
+
+
 def test_row_groups_without_a_drawn_row_are_not_read(corpus, tmp_path):
     name = "c.parquet"
     pool = Pool(5, Range(0.0, 0.02))

@@ -59,7 +59,7 @@ def _parse_json(data: bytes, row_index: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise Damage("bad_json", f"{error.msg} at character {error.pos} of the line") from error
+        raise Damage("bad_json", f"{error.msg.removesuffix(' at')} at character {error.pos} of the line") from error
     except ValueError as error:
         raise Damage("bad_json", "a number with too many digits") from error
     except RecursionError as error:

@@ -12,7 +12,7 @@ from cptsel.pipeline.artifacts.writing import commit
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.embedding.block import check_counts
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.embedding.report import check_damage, lost_bytes, read_rejects, summary
+from cptsel.pipeline.embedding.report import check_damage, is_useless, lost_bytes, read_rejects, summary
 from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.engine.memory import peak_memory_bytes
 from cptsel.pipeline.errors import PartialError
@@ -66,7 +66,8 @@ def finish(
     io.write_json(io.join(config.out, "run.json"), header)
     io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, results.fresh_tokens))
     commit(config.out, keep_work=bool(config.shard_range))
-    return summary(config, status, header, rejects.warnings())
+    useless = [shard.uri for shard in shards if is_useless(by_shard[shard.shard_id])]
+    return summary(config, status, header, rejects.warnings(useless))
 
 
 def check_failures(config: EmbedConfig, shards: Sequence[Shard], results: Results) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,17 +39,28 @@ BREAKS = frozenset(
 SHOWN = 5
 
 
+class Reject(NamedTuple):
+    """Where a row, or the rest of a file, was rejected, and why."""
+
+    uri: str
+    row: int
+    reason: str
+    detail: str | None = None
+
+
 @dataclass(frozen=True)
 class Rejects:
     """Rejects of a run, rows and windows together.
 
     Attributes:
         reasons: how many for each reason, sorted by reason.
-        breaks: (uri, row, reason, detail or None) of those behind which more may be lost.
+        breaks: those behind which more may be lost.
+        first: the first that is damage; None where there is none.
     """
 
     reasons: dict[str, int]
-    breaks: list[tuple[str, int, str, str | None]]
+    breaks: list[Reject]
+    first: Reject | None = None
 
     def listed(self) -> str:
         """The reasons in a phrase, the most frequent first."""
@@ -60,33 +71,50 @@ class Rejects:
         return rows_rejected - sum(self.reasons.get(reason, 0) for reason in BENIGN)
 
     def remedy(self, out: str) -> str:
-        """Where to look, and what to do, as the end of an error's sentence; the first broken file is named."""
-        first = [one for one in self.breaks[:1] if one[-1]]
-        named = [f"{uri} can't be read from row {row} on ({detail})" for uri, row, _, detail in first]
+        """Where they begin, where to look, and what to do, as the end of an error's sentence."""
         see = f"see {io.join(out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
-        return "; ".join([*named, see])
+        if self.first is None:
+            return see
+        uri, row, reason, detail = self.first
+        if reason in BREAKS and detail:
+            return f"{uri} can't be read from row {row} on ({detail}); {see}"
+        return f"the first is row {row} of {uri} ({reason}); {see}"
 
-    def warnings(self) -> list[str]:
-        """A sentence about each broken file, up to a few, and one about everything that was rejected."""
+    def warnings(self, useless: Iterable[str] = ()) -> list[str]:
+        """A sentence about each broken file, up to a few, and one about everything that was rejected.
+
+        Args:
+            useless: uris of files of which no row could be used, in order.
+        """
+        breaks = list(dict.fromkeys(broken.uri for broken in self.breaks))
         found = [
             f"{uri}: {reason} at row {row}; what comes after it in this file is lost{f': {detail}' if detail else ''}"
             for uri, row, reason, detail in self.breaks[:SHOWN]
         ]
         if len(self.breaks) > SHOWN:
             found.append(f"and {len(self.breaks) - SHOWN} more files that break off")
+        whole = [uri for uri in useless if uri not in breaks]
+        found += [f"{uri}: none of its rows could be used" for uri in whole[:SHOWN]]
+        if len(whole) > SHOWN:
+            found.append(f"and {len(whole) - SHOWN} more files of which no row could be used")
         return [*found, f"rejected: {self.listed()}"] if set(self.reasons) - BENIGN else found
 
 
 def read_rejects(out: str, shards: list[Shard], units: Iterable[tuple[int, int]]) -> Rejects:
     """Gather the rejects of units, named by shard_id and block."""
     reasons: Counter[str] = Counter()
-    breaks = []
+    breaks: list[Reject] = []
+    first: Reject | None = None
     for shard_id, block in units:
         table = io.read_parquet(unit_path(out, "rejects", shard_id, block), ["row_index", "reason", "detail"])
         reasons.update(table["reason"].to_pylist())
-        broken = table.filter(pc.is_in(table["reason"], pa.array(sorted(BREAKS))))
-        breaks += [(shards[shard_id].uri, *row.values()) for row in broken.to_pylist()]
-    return Rejects(dict(sorted(reasons.items())), breaks)
+        damage = table.filter(pc.invert(pc.is_in(table["reason"], pa.array(sorted(BENIGN)))))
+        broken = damage.filter(pc.is_in(damage["reason"], pa.array(sorted(BREAKS))))
+        uri = shards[shard_id].uri
+        breaks += [Reject(uri, *row.values()) for row in broken.to_pylist()]
+        if first is None and damage.num_rows:
+            first = Reject(uri, *damage.slice(0, 1).to_pylist()[0].values())
+    return Rejects(dict(sorted(reasons.items())), breaks, first)
 
 
 def check_damage(
@@ -147,11 +175,16 @@ def lost_bytes(shards: list[Shard], by_shard: dict[int, dict[str, int]]) -> dict
     found = {}
     for shard in shards:
         counts = by_shard[shard.shard_id]
-        usable = counts["rows_kept"] + counts["rows_excluded"] + counts["rows_not_drawn"]
-        nothing = counts["rows_rejected"] > 0 and usable == 0
+        nothing = is_useless(counts)
         if nothing or counts["bytes_lost"]:
             found[shard.shard_id] = shard.bytes if nothing else min(shard.bytes, counts["bytes_lost"])
     return found
+
+
+def is_useless(counts: dict[str, int]) -> bool:
+    """Whether a shard, by its counts, has rows of which none could be used."""
+    usable = counts["rows_kept"] + counts["rows_excluded"] + counts["rows_not_drawn"]
+    return counts["rows_rejected"] > 0 and usable == 0
 
 
 def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[str]) -> EmbedResult:

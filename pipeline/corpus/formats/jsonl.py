@@ -139,8 +139,8 @@ def read_stream_blocks(handle: BinaryIO, shard: Shard, options: ReadOptions) -> 
 
 
 def _take(builder: BlockBuilder, line: Line, row_index: int, options: ReadOptions) -> None:
-    """Decode a line that is wanted. One that stands for lost bytes always is: it tells of more than one row."""
-    if builder.wants(row_index) or (line.damage is not None and line.damage.bytes_lost):
+    """Decode a line that is wanted. One that stands for a broken stream always is: it tells of more than one row."""
+    if builder.wants(row_index) or (line.damage is not None and line.damage.reason != "line_too_long"):
         builder.add(parse_line(line, row_index, options))
     else:
         builder.skip()

@@ -1,0 +1,24 @@
+"""What embed says of rows and files that it could not use."""
+
+from cptsel.pipeline.embedding.report import SHOWN, Reject, Rejects
+
+
+def test_a_file_of_which_no_row_could_be_used_is_named_once():
+    rejects = Rejects({"missing_text": 5, "truncated_stream": 1}, [Reject("/c/b.gz", 4, "truncated_stream")])
+    said = rejects.warnings(["/c/a.parquet", "/c/b.gz"])
+    assert said[:2] == [
+        "/c/b.gz: truncated_stream at row 4; what comes after it in this file is lost",
+        "/c/a.parquet: none of its rows could be used",
+    ]
+    assert [sentence for sentence in said[2:] if "/c/" in sentence] == []
+    many = Rejects({"missing_text": 9}, []).warnings([f"/c/{number}" for number in range(SHOWN + 3)])
+    assert [sentence.partition(" more")[0] for sentence in many if "more files" in sentence] == ["and 3"]
+
+
+def test_errors_say_where_the_rejects_begin():
+    see = "see /run/rejects, mend the corpus, or allow more with --max-bad-fraction"
+    assert Rejects({"blank_line": 1}, []).remedy("/run") == see
+    bad = Reject("/c/a", 7, "bad_json")
+    assert Rejects({"bad_json": 2}, [], bad).remedy("/run") == f"the first is row 7 of /c/a (bad_json); {see}"
+    broken = Reject("/c/b.gz", 3, "truncated_stream", "it ends early")
+    assert Rejects({}, [broken], broken).remedy("/run") == f"/c/b.gz can't be read from row 3 on (it ends early); {see}"
