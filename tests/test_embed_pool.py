@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from killing import tree
-from selection_builder import choose, read_samples
+from selection_builder import choose, ids, read_samples
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.embeddings import read_rows
@@ -87,6 +87,10 @@ def test_pools_side_by_side_are_one_sample_of_the_corpus(run, tmp_path):
     probs = np.concatenate([read_rows(s, both.schema, ["pool_prob"])["pool_prob"].to_numpy() for s in both.shards])
     assert set(probs) == {0.25 + 0.3}
     choose((first, second), tmp_path / "replay", group_by="path[0]", method="uniform")
+    history = (str(tmp_path / "replay"),)
+    choose((first, second), tmp_path / "again", group_by="path[0]", method="uniform", history=history)
+    assert documents(first).keys() & set(read_samples(tmp_path / "replay")["doc_key"].to_pylist())
+    assert not ids(tmp_path / "again") & ids(tmp_path / "replay")  # of the first pool either
     large = run("large", pool="55%")
     assert {**documents(first), **documents(second)}.keys() == documents(large).keys()
     with pytest.raises(UsageError, match="may hold the same documents"):

@@ -34,7 +34,9 @@ def open_history(directories: Sequence[str], runs: EmbeddingRuns, mode: str, dis
     Raises:
         UsageError: a directory is not a finished manifest, or has nothing to do with the corpus of the runs.
     """
-    number = {shard.source["path"]: shard.shard_id for shard in runs.shards}
+    numbers: dict[str, list[int]] = {}  # pools of one corpus hold a shard each
+    for shard in runs.shards:
+        numbers.setdefault(shard.source["path"], []).append(shard.shard_id)
     files: dict[int, tuple[tuple[str, str], ...]] = {}
     rounds: set[str] = set()
     for directory in directories:
@@ -45,7 +47,7 @@ def open_history(directories: Sequence[str], runs: EmbeddingRuns, mode: str, dis
         rounds.add(chosen)
         shards = manifest.shards().select(["shard_id", "path"]).to_pylist()
         paths = {shard["shard_id"]: shard["path"] for shard in shards}
-        mine = [(paths[key], name) for key, name in manifest.sample_files().items() if paths[key] in number]
+        mine = [(paths[key], name) for key, name in manifest.sample_files().items() if paths[key] in numbers]
         if not mine and manifest.sample_files():
             raise UsageError(
                 f"--history {directory}: none of the shards that it replays is in these runs; a round must have been "
@@ -53,7 +55,8 @@ def open_history(directories: Sequence[str], runs: EmbeddingRuns, mode: str, dis
             )
         for path, name in mine:
             entry = (manifest.path(name), manifest.header["files"][name]["sha256"])
-            files[number[path]] = (*files.get(number[path], ()), entry)
+            for shard_id in numbers[path]:
+                files[shard_id] = (*files.get(shard_id, ()), entry)
     return History(mode, discount, files)
 
 
