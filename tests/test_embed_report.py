@@ -1,5 +1,6 @@
 """What embed says of rows and files that it could not use."""
 
+from cptsel.pipeline.artifacts.damage import damage_of
 from cptsel.pipeline.embedding.report import SHOWN, Reject, Rejects
 
 
@@ -22,3 +23,14 @@ def test_errors_say_where_the_rejects_begin():
     assert Rejects({"bad_json": 2}, [], bad).remedy("/run") == f"the first is row 7 of /c/a (bad_json); {see}"
     broken = Reject("/c/b.gz", 3, "truncated_stream", "it ends early")
     assert Rejects({}, [broken], broken).remedy("/run") == f"/c/b.gz can't be read from row 3 on (it ends early); {see}"
+
+
+def test_damage_of_pools_of_one_corpus_counts_once():
+    def header(corpus, shards, lost):
+        totals = {"shards_damaged": shards, "bytes_lost": lost}
+        return {"fingerprints": {"corpus": corpus}, "corpus": {"bytes": 1000}, "totals": totals}
+
+    pools = [header("a", 2, 30), header("a", 3, 40)]
+    assert damage_of(pools) == {"shards": 3, "bytes_lost": 40, "bytes": 1000}
+    assert damage_of([*pools, header("b", 1, 5)]) == {"shards": 4, "bytes_lost": 45, "bytes": 2000}
+    assert damage_of([header("a", 0, 0), header("b", 0, 0)]) is None

@@ -6,15 +6,27 @@ from cptsel.schemas.headers import Damage, ManifestHeader, RunHeader
 
 
 def damage_of(headers: Sequence[RunHeader]) -> Damage | None:
-    """What runs lost of their corpus when they were made; None where nothing was lost."""
-    totals = [header.get("totals", {}) for header in headers]
-    shards = sum(of_run.get("shards_damaged", 0) for of_run in totals)
+    """What runs lost of their corpus when they were made; None where nothing was lost.
+
+    Pools of one corpus meet the same broken files, which count once: of such runs the one that lost most tells.
+    """
+    worst: dict[str, Damage] = {}
+    for header in headers:
+        totals = header.get("totals", {})
+        damage: Damage = {
+            "shards": totals.get("shards_damaged", 0),
+            "bytes_lost": totals.get("bytes_lost", 0),
+            "bytes": header["corpus"]["bytes"],
+        }
+        corpus = header["fingerprints"]["corpus"]
+        worst[corpus] = max(worst.get(corpus, damage), damage, key=lambda one: (one["bytes_lost"], one["shards"]))
+    shards = sum(damage["shards"] for damage in worst.values())
     if not shards:
         return None
     return {
         "shards": shards,
-        "bytes_lost": sum(of_run.get("bytes_lost", 0) for of_run in totals),
-        "bytes": sum(header["corpus"]["bytes"] for header in headers),
+        "bytes_lost": sum(damage["bytes_lost"] for damage in worst.values()),
+        "bytes": sum(damage["bytes"] for damage in worst.values()),
     }
 
 

@@ -305,7 +305,7 @@ class SelectConfig:
     )
     replay_tokens: str | None = option(
         None,
-        "Tokens that the replay plays, such as 20M; by default those of the chosen samples.",
+        "Tokens that the replay plays in each phase, such as 20M; by default those of the chosen samples.",
         section=_REPLAY,
         metavar="TOKENS",
         parse=parse_tokens,

@@ -95,7 +95,7 @@ def _residuals(phase: PhaseEntry) -> Residuals:
 def _groups_table(header: ManifestHeader) -> Table:
     mass = header["totals"]["population_mass"]
     return Table(
-        title="Groups",
+        title=_groups_title(len(header["phases"])),
         columns=[
             "group", "samples", "tokens", "share of mass", "target share", "selected samples", "selected tokens",
             "replay tokens", "mean weight", "effective tokens",
@@ -117,6 +117,11 @@ def _groups_table(header: ManifestHeader) -> Table:
             if group["phase"] == 0
         ],
     )  # fmt: skip
+
+
+def _groups_title(phases: int) -> str:
+    """The table of groups is of the first phase: those of the others stand in the manifest."""
+    return "Groups" if phases == 1 else f"Groups in phase 0 of {phases}"
 
 
 def _phases_table(header: ManifestHeader) -> list[Table]:
@@ -200,7 +205,7 @@ def _unmatched_warning(unmatched: int) -> list[str]:
     if not unmatched:
         return []
     return [
-        f"--exclude: {unmatched:,} entries name nothing in the runs; "
+        f"--exclude: {unmatched:,} {'entry names' if unmatched == 1 else 'entries name'} nothing in the runs; "
         "hashes of whole documents hold in cptsel embed and export only, where their text is at hand"
     ]
 
@@ -224,7 +229,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
         [g.group, g.samples, g.tokens, g.mass / plan.mass, g.target_mass / plan.mass, g.budget] for g in plan.groups
     ]
     groups = Table(
-        title="Groups",
+        title=_groups_title(len(phases)),
         columns=["group", "samples", "tokens", "share of mass", "target share", f"budget ({plan.unit})"],
         rows=rows,
     )
