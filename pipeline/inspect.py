@@ -102,7 +102,9 @@ def _inspect(
     warnings: list[str] = []
     problems = Problems()
     described: Described = (schema, {}, [])
-    finished = outputs.SUCCESS in names
+    maker = outputs.made_by(directory)
+    # A checkpoint that embed keeps in its run has no mark of its own: its header comes last.
+    finished = outputs.SUCCESS in names or (schema == "lookahead" and maker is None)
     try:
         validate(header, schema)
         if finished and file == MANIFEST:
@@ -122,10 +124,8 @@ def _inspect(
         seen = "names and sizes" if names.may_ask_sizes else "names"
         totals |= {"files": f"{len(names):,}, looked at by {seen}"}
     if not finished:
-        again = outputs.made_by(directory) or "the same command"
-        warnings.append(
-            f"{directory} is unfinished (no {outputs.SUCCESS}); run cptsel {again} again{_again(directory)}"
-        )
+        again = "the same command" if maker is None else f"cptsel {maker}"
+        warnings.append(f"{directory} is unfinished (no {outputs.SUCCESS}); run {again} again{_again(directory)}")
         totals |= _ranges(directory)
     state = "damaged" if problems.total else "finished" if finished else "unfinished"
     summary = Summary(

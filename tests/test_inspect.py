@@ -241,3 +241,17 @@ def test_a_listing_is_what_other_listings_say(tmp_path):
     assert "b/d/e" in files
     assert not {"b/d", "f/000000-00000.parquet", "link", "link/c", "empty", ".lock"} & set(files.paths())
     assert not len(outputs.Listing(str(tmp_path / "absent")))
+
+
+def test_the_checkpoint_in_a_run_is_whole_without_a_mark_of_its_own(tmp_path):
+    facts = {
+        "format": "cptsel.lookahead", "spec_version": 1, "model": "m", "weights": "ab" * 32, "corpus": "cd" * 32,
+        "steps": 1, "optimizer": "adamw", "lr": 0.1, "tokens": 5, "max_tokens": 8, "seed": 0, "documents": 1,
+        "windows": 1, "losses": [1.0, 0.9],
+    }  # fmt: skip
+    (tmp_path / "lookahead.json").write_text(json.dumps(facts))
+    assert (inspect(str(tmp_path)).status, inspect(str(tmp_path)).warnings) == ("lookahead checkpoint, finished", [])
+    (tmp_path / "config.yaml").write_text("# cptsel lookahead: its configuration\nsteps: 1\n")
+    told = inspect(str(tmp_path))
+    assert told.status == "lookahead checkpoint, unfinished"
+    assert "run cptsel lookahead again" in told.warnings[0]

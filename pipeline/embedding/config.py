@@ -124,7 +124,8 @@ class EmbedConfig:
     )
     grow: str | None = option(
         None,
-        "Finished run of a smaller pool of this corpus: take over what it has, embed what is new.",
+        "Finished run of a smaller pool of this corpus: take over what it has, embed what is new, and of every "
+        "block the last windows again, up to four batches; small blocks gain nothing.",
         section=_POOL,
         metavar="RUN",
         read=_DRAWN,
