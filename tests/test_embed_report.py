@@ -1,7 +1,11 @@
 """What embed says of rows and files that it could not use."""
 
+import pytest
+
 from cptsel.pipeline.artifacts.damage import damage_of
-from cptsel.pipeline.embedding.report import SHOWN, Reject, Rejects
+from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.report import SHOWN, Reject, Rejects, check_damage
+from cptsel.pipeline.errors import BadInputError
 
 
 def test_a_file_of_which_no_row_could_be_used_is_named_once():
@@ -34,3 +38,12 @@ def test_damage_of_pools_of_one_corpus_counts_once():
     assert damage_of(pools) == {"shards": 3, "bytes_lost": 40, "bytes": 1000}
     assert damage_of([*pools, header("b", 1, 5)]) == {"shards": 4, "bytes_lost": 45, "bytes": 2000}
     assert damage_of([header("a", 0, 0), header("b", 0, 0)]) is None
+
+
+@pytest.mark.parametrize("allowed", [0.01, 1.0])
+def test_a_wrong_text_field_is_named(allowed):
+    config = EmbedConfig(inputs=("/c/a",), model="m", out="/run", text_field="body", max_bad_fraction=allowed)
+    totals = {"rows_rejected": 4, "rows_read": 4, "rows_not_drawn": 0, "windows_embedded": 0, "windows": 0}
+    rejects = Rejects({"missing_text": 4}, [], Reject("/c/a", 0, "missing_text"))
+    with pytest.raises(BadInputError, match=r"none of 4 rows has a text in body; .* row 0 of /c/a .* by --text-field"):
+        check_damage(config, [], {}, totals | {"windows_rejected": 0}, rejects)

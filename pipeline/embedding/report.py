@@ -70,15 +70,19 @@ class Rejects:
         """Rejected rows that are damage."""
         return rows_rejected - sum(self.reasons.get(reason, 0) for reason in BENIGN)
 
+    def begin(self) -> str:
+        """Where they begin, as a clause of an error; empty where there is no damage."""
+        if self.first is None:
+            return ""
+        uri, row, reason, detail = self.first
+        if reason in BREAKS and detail:
+            return f"{uri} can't be read from row {row} on ({detail}); "
+        return f"the first is row {row} of {uri} ({reason}); "
+
     def remedy(self, out: str) -> str:
         """Where they begin, where to look, and what to do, as the end of an error's sentence."""
         see = f"see {io.join(out, 'rejects')}, mend the corpus, or allow more with --max-bad-fraction"
-        if self.first is None:
-            return see
-        uri, row, reason, detail = self.first
-        if reason in BREAKS and detail:
-            return f"{uri} can't be read from row {row} on ({detail}); {see}"
-        return f"the first is row {row} of {uri} ({reason}); {see}"
+        return self.begin() + see
 
     def warnings(self, useless: Iterable[str] = ()) -> list[str]:
         """A sentence about each broken file, up to a few, and one about everything that was rejected.
@@ -138,6 +142,11 @@ def check_damage(
     """
     allowed = config.max_bad_fraction
     bad = rejects.damaged(totals["rows_rejected"])
+    if not totals["windows_embedded"] and set(rejects.reasons) == {"missing_text"}:
+        raise BadInputError(
+            f"none of {bad} rows has a text in {config.text_field}; {rejects.begin()}name the field or column that "
+            "holds it by --text-field"
+        )
     remedy = rejects.remedy(config.out)
     drawn = totals["rows_read"] - totals["rows_not_drawn"]
     if bad > allowed * drawn:
