@@ -117,11 +117,8 @@ def interval(results: Results, arm: str, metric: str) -> tuple[float, float, flo
 
 def table(results: Results) -> str:
     """One row an arm, those that forget least first."""
-    setting = results.setting
     head = (
-        f"**New domain {setting['new']}**, {setting['model']}, replay of {setting['share']:.0%} of "
-        f"{setting['steps'] * setting['rows'] * setting['length']:,} new tokens"
-        f"{''.join(f', {name} {setting[name]}' for name in ('late', 'cosine') if name in setting)}\n\n"
+        f"{heading(results.setting)}\n\n"
         "| arm | seeds | over domains | over bytes | worst domain | new | efficiency, domains | efficiency, bytes | "
         "against random | spread |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
@@ -147,6 +144,28 @@ def table(results: Results) -> str:
         ]
         rows.append((sum(mean.mean() for mean in means.values()), "| " + " | ".join(cells) + " |"))
     return "\n".join([head, *(row for _, row in sorted(rows))])
+
+
+def heading(setting: dict[str, Any]) -> str:
+    """What a table is of."""
+    return (
+        f"**New domain {setting['new']}**, {setting['model']}, replay of {setting['share']:.0%} of "
+        f"{setting['steps'] * setting['rows'] * setting['length']:,} new tokens"
+        f"{''.join(f', {name} {setting[name]}' for name in ('late', 'cosine') if name in setting)}"
+    )
+
+
+def short_table(results: Results) -> str:
+    """One row an arm, those that forget least first, where there is no line of random replay to hold them against."""
+    head = "| arm | seeds | over domains | over bytes | worst domain | new |\n| --- | --- | --- | --- | --- | --- |"
+    rows = []
+    for arm, of_seed in results.rise.items():
+        seeds = sorted(of_seed)
+        rise = results.matrix(arm, seeds)
+        means = [float((rise @ results.weights(metric)).mean()) for metric in ("domains", "bytes")]
+        figures = [*means, rise.max(1).mean(), np.mean([results.learnt[arm][seed][0] for seed in seeds])]
+        rows.append((sum(means), f"| `{arm}` | {len(seeds)} | " + " | ".join(f"{x:.4f}" for x in figures) + " |"))
+    return "\n".join([heading(results.setting) + "\n", head, *(row for _, row in sorted(rows))])
 
 
 def split_table(results: Results) -> str:
@@ -213,7 +232,8 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=("random", "demand", "demand-root"), help="of the figure")
     args = parser.parse_args()
     found = read(args.results)
-    print("\n\n".join(table(results) + split_table(results) for results in found if set(LINE) <= set(results.rise)))
+    tables = [table(of) + split_table(of) if set(LINE) <= set(of.rise) else short_table(of) for of in found]
+    print("\n\n".join(tables))
     if args.figure:
         figure(found[0], args.arms, args.figure)
 

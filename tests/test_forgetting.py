@@ -180,6 +180,16 @@ def test_the_choice_inside_a_split_is_held_against_draws_under_it(tmp_path):
     assert report.split_table(alone) == ""
 
 
+def test_arms_without_a_line_of_random_replay_have_a_table_too(tmp_path):
+    report = load("forgetting_report")
+    (found,) = report.read([lines(tmp_path, {"random": 0.3, "demand": 0.2})])
+    rows = report.short_table(found).splitlines()[4:]
+    assert rows == [
+        "| `demand` | 3 | 0.4050 | 0.3075 | 0.6000 | 0.5000 |",
+        "| `random` | 3 | 0.6050 | 0.4575 | 0.9000 | 0.5000 |",
+    ]
+
+
 def test_what_is_foretold_of_a_budget_is_fitted_to_the_others(tmp_path, monkeypatch, capsys):
     plan = load("forgetting_plan")
     rises = {"none": 0.9, "random-half": 0.4, "random": 0.3, "random-2": 0.2, "random-4": 0.1}
