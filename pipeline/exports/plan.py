@@ -68,7 +68,8 @@ def plan_export(
         visits.setdefault(shard_id, []).append(visit)
     files = manifest.sample_files()
     shards = manifest.shards().to_pylist()
-    firsts = accumulate((shard["rows"] for shard in shards), initial=0)
+    rows = {shard["path"]: shard["rows"] for shard in shards}  # pools of one corpus have a shard of each file
+    firsts = dict(zip(sorted(rows), accumulate((rows[path] for path in sorted(rows)), initial=0), strict=False))
     return [
         ExportTask(
             shard=shard,
@@ -76,9 +77,9 @@ def plan_export(
             samples=manifest.path(files[shard["shard_id"]]),
             sha256=manifest.header["files"][files[shard["shard_id"]]]["sha256"],
             visits=tuple(visits[shard["shard_id"]]),
-            first=first if format.refers == "index" else None,
+            first=firsts[shard["path"]] if format.refers == "index" else None,
         )
-        for shard, first in zip(shards, firsts, strict=False)
+        for shard in shards
         if shard["shard_id"] in visits
     ]
 
