@@ -236,7 +236,11 @@ def _summary(
     excluded: Excluded | None = None,
 ) -> ExportResult:
     left_out = {f"excluded_{key}": value for key, value in (excluded or {}).items() if key != "entries_sha256"}
-    rows = [[task.shard["path"], task.shard["bytes"], len(task.visits)] for task in tasks]
+    read: dict[str, list[Any]] = {}  # by file of the corpus, of which several pools may have a shard
+    for task in tasks:
+        row = read.setdefault(task.shard["path"], [task.shard["path"], task.shard["bytes"], 0])
+        row[2] += len(task.visits)
+    rows = list(read.values())
     return ExportResult(
         out=out,
         status="dry-run" if config.dry_run else "done",

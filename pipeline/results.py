@@ -165,7 +165,8 @@ class SelectResult(Result):
 
     Attributes:
         method: by which was chosen.
-        shards, samples, tokens: of the runs.
+        shards: files of the corpus, which count once where runs are pools of one.
+        samples, tokens: of the runs.
         selected_samples, selected_tokens: of all phases.
         effective_tokens: Σ over groups of (Σ w n)² / Σ w² n.
         mass: that picks stand for; None where it is the corpus's own.
@@ -297,7 +298,7 @@ class CompareResult(Result):
     Attributes:
         selections: how many.
         phase: that is compared.
-        samples, tokens: of the corpus.
+        samples, tokens: of the corpus; where selections are from several pools of it, of the largest.
     """
 
     command: str = "compare"

@@ -100,6 +100,11 @@ class EmbeddingRuns:
         return dict(self.headers[0]["options"])
 
     @property
+    def files(self) -> int:
+        """How many files the corpus has; pools of one corpus have a shard of each."""
+        return len({shard.source["path"] for shard in self.shards})
+
+    @property
     def groups(self) -> list[str]:
         """Names of the group columns."""
         return list(self.options.get("group_by") or ())
@@ -114,7 +119,7 @@ def open_runs(directories: Sequence[str]) -> EmbeddingRuns:
     if not directories:
         raise UsageError("no embedding run given; name the output of cptsel embed")
     paths = tuple(io.absolute(directory) for directory in directories)
-    headers = tuple(_open_header(path) for path in paths)
+    headers = tuple(open_header(path) for path in paths)
     for path, header in zip(paths[1:], headers[1:], strict=True):
         _check_alike(paths[0], headers[0], path, header)
     shards: list[RunShard] = []
@@ -218,8 +223,13 @@ def unit_name(shard_id: int, block: int) -> str:
     return f"{shard_id:06d}-{block:05d}.parquet"
 
 
-def _open_header(directory: str) -> RunHeader:
-    """``run.json`` of a finished run."""
+def open_header(directory: str) -> RunHeader:
+    """``run.json`` of a finished run.
+
+    Raises:
+        UsageError: it is no finished run, or not one that this release reads.
+        VerificationError: it, or a file that it names by checksum, was changed.
+    """
     path = io.join(directory, "run.json")
     if not io.exists(path):
         maker = outputs.made_by(directory)

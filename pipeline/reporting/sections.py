@@ -247,7 +247,7 @@ def shard_order(facts: Facts) -> Html:
     report = next((found for found in order.get("reports", []) if found.get("phase") == number), {})
     if "effective_shards" in report and "shards" in report:
         said.append(
-            f"Priorities differ as if {report['effective_shards']:,.1f} of the {report['shards']:,} files had equal "
+            f"Priorities differ as if {report['effective_shards']:,.1f} of the {report['shards']:,} shards had equal "
             "ones and the others none."
         )
     visits = manifest.table(schedule_name(number, 0)).sort_by("order")

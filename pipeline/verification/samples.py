@@ -51,7 +51,8 @@ def check_samples(manifest: Manifest, problems: Problems, progress: Progress | N
     _check_unique_ids(totals, problems)
     if tables == len(files):
         check_totals(manifest, shards, totals, problems)
-    return f"{sum(tally.samples for tally in totals.shards.values()):,} samples of {len(shards):,} shards"
+    paths = {shard["path"] for shard in shards.values()}  # pools of one corpus have a row for each file
+    return f"{sum(tally.samples for tally in totals.shards.values()):,} samples of {len(paths):,} shards"
 
 
 def read_table(manifest: Manifest, name: str, schema: pa.Schema, problems: Problems) -> pa.Table | None:

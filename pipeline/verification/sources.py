@@ -130,4 +130,5 @@ def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, 
     for total, kept in results:
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]
-    return f"{len(results):,} files, {sum(task.shard['bytes'] for task in tasks):,} bytes"
+    sizes = {task.uri: task.shard["bytes"] for task in tasks}  # pools of one corpus have a shard of each file
+    return f"{len(sizes):,} files, {sum(sizes.values()):,} bytes"

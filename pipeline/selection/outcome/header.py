@@ -95,7 +95,7 @@ def manifest_header(
         },
         "groups": [group for selected in phases for group in _groups(selected)],
         "totals": {
-            "shards": len(runs.shards),
+            "shards": runs.files,
             "population_samples": sum(group.samples for group in plan.groups),
             "population_tokens": sum(group.tokens for group in plan.groups),
             "population_mass": plan.mass,

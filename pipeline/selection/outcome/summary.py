@@ -243,7 +243,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
         out=config.out,
         status="dry-run",
         method=config.method,
-        shards=len(runs.shards),
+        shards=runs.files,
         samples=samples,
         tokens=tokens,
         **_stands_for(config),
