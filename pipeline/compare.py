@@ -5,13 +5,13 @@ from itertools import combinations, permutations
 from typing import Any
 
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.origin import open_origin_of_any
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.config import CompareConfig, check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.lookup.apart import Far, apart, picks_of, rows_of_far
-from cptsel.pipeline.lookup.neighbours import open_origin
 from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
 from cptsel.pipeline.reporting.overlap import (
     check_alike,
@@ -19,6 +19,7 @@ from cptsel.pipeline.reporting.overlap import (
     overlap_table,
     overlaps_of,
     phase_of,
+    population_warnings,
     selections_table,
     short_names,
     target_warnings,
@@ -37,10 +38,10 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
         far the picks of each are from those of the others.
 
     Raises:
-        UsageError: fewer than two manifests, one is none, they are not of one corpus, or have no such phase; a run is
-            not the first one's.
+        UsageError: fewer than two manifests, one is none, they are not of one corpus, or have no such phase; runs are
+            not those of one of them, or do not hold all picks.
         BadInputError: a file of a run is not the one that was embedded.
-        VerificationError: a file of a manifest is not what its checksum says, or a pick is not in the run.
+        VerificationError: a file of a manifest is not what its checksum says.
     """
     check_values(config)
     check_read(config)
@@ -50,7 +51,7 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
     for other in manifests[1:]:
         check_alike(manifests[0], other)
     phases = [phase_of(manifest, config.phase) for manifest in manifests]
-    runs = open_origin(manifests[0], config.run) if config.run else None
+    runs = open_origin_of_any(manifests, config.run, config.phase)[1] if config.run else None
     names = short_names([manifest.directory for manifest in manifests])
     pairs = list(combinations(range(len(manifests)), 2))
     overlaps = overlaps_of(manifests, config.phase, pairs, progress)
@@ -60,11 +61,11 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
         groups_table(names, manifests, config.phase),
         tokens_table(names, manifests, phases),
     ]
-    warnings = target_warnings(names, phases)
+    warnings = population_warnings(names, manifests) + target_warnings(names, phases)
     if runs is not None:
         told, missing = _distances(names, manifests, runs, config, progress)
         tables, warnings = tables + told, warnings + missing
-    totals = manifests[0].header["totals"]
+    totals = max((m.header["totals"] for m in manifests), key=lambda one: one["population_samples"])
     return CompareResult(
         status="done",
         selections=len(manifests),
@@ -106,14 +107,14 @@ def _farthest(manifest: Manifest, far: list[Far], config: CompareConfig) -> tupl
     """A row for each of some picks of a manifest, and why texts are missing."""
     shards = {row["shard_id"]: row for row in manifest.shards().to_pylist()}
     rows, texts, missing = rows_of_far(manifest, config.phase, far), dict[str, str](), []
-    for shard_id in sorted({one.shard_id for one in far}):
-        mine = [rows[one.sample_id] for one in far if one.shard_id == shard_id]
+    for shard_id in sorted({row["shard_id"] for row in rows.values()}):
+        mine = [rows[one.sample_id] for one in far if rows[one.sample_id]["shard_id"] == shard_id]
         read, why = texts_at_hand(manifest, shards[shard_id], mine, config.root)
         texts |= read
         missing += [why] if why else []
     told = []
     for one in far:
         row, text = rows[one.sample_id], texts.get(one.sample_id)
-        place = [shards[one.shard_id]["path"], row["row_index"], None if text is None else excerpt(text)]
+        place = [one.path, row["row_index"], None if text is None else excerpt(text)]
         told.append([one.sample_id, row["group"], row["n_tokens"], one.distance, one.nearest, *place])
     return told, missing

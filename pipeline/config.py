@@ -225,8 +225,7 @@ class VerifyConfig:
     )
     run: tuple[str, ...] = option(
         (),
-        "Also hold every sample against this embedding run, from which the manifest was selected; repeatable, in the "
-        "order of select.",
+        "Also hold every sample against this embedding run, from which the manifest was selected; repeatable.",
         section="Checks",
         metavar="RUN",
     )
@@ -268,8 +267,8 @@ class CompareConfig:
     phase: int = option(0, "The phase that is compared.", section="What is compared", metavar="N", least=0)
     run: tuple[str, ...] = option(
         (),
-        "Embedding run from which the first was selected: tell also how far the picks of each are from those of the "
-        "others by the sketch, and which are farthest; repeatable, in the order of select.",
+        "Embedding run from which one of them was selected, and which holds the picks of all: tell also how far the "
+        "picks of each are from those of the others by the sketch, and which are farthest; repeatable.",
         section="Distances",
         metavar="RUN",
     )

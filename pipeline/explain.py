@@ -5,6 +5,7 @@ from typing import Any
 
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import load_manifest, source_uri
+from cptsel.pipeline.artifacts.origin import open_origin
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
@@ -13,7 +14,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.lookup.config import ExplainConfig
 from cptsel.pipeline.lookup.facts import facts, finite, location
 from cptsel.pipeline.lookup.finding import Found, by_name, by_text
-from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, open_origin, surroundings
+from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, surroundings
 from cptsel.pipeline.lookup.order import Place, places, unordered
 from cptsel.pipeline.lookup.reading import Reader, Row
 from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand

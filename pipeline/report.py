@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
+from cptsel.pipeline.artifacts.origin import is_origin, open_origin_of_any
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.artifacts.writing import check_apart
 from cptsel.pipeline.config import check_read, check_values
@@ -24,7 +25,7 @@ from cptsel.pipeline.reporting.contents import (
     turned,
 )
 from cptsel.pipeline.reporting.examples import LOCATOR, chosen_examples, left_out_examples
-from cptsel.pipeline.reporting.facts import Facts, facts_of, read_picks, with_population
+from cptsel.pipeline.reporting.facts import Facts, facts_of, numbered_as, read_picks, with_population
 from cptsel.pipeline.reporting.html import Html, plain, tag
 from cptsel.pipeline.reporting.map import PALETTE, Points, lay_out, map_item, need_bokeh
 from cptsel.pipeline.reporting.overlap import (
@@ -32,6 +33,7 @@ from cptsel.pipeline.reporting.overlap import (
     overlap_table,
     overlaps_of,
     phase_of,
+    population_warnings,
     selections_table,
     short_names,
     target_warnings,
@@ -41,9 +43,7 @@ from cptsel.pipeline.reporting.points import check_points_file, points_table, wr
 from cptsel.pipeline.reporting.population import (
     Population,
     directions_of,
-    open_origin,
     read_population,
-    was_selected_from,
 )
 from cptsel.pipeline.reporting.texts import Texts, read_sample_texts, shorten
 from cptsel.pipeline.results import ReportResult
@@ -88,16 +88,17 @@ def report(config: ReportConfig, progress: Progress | None = None) -> ReportResu
         check_alike(manifests[0], other)
     phases = [phase_of(manifest, config.phase) for manifest in manifests]
     out, map_out = _outputs(config, [*(m.directory for m in manifests), *map(io.absolute, config.run)])
-    runs = open_origin(config.run, manifests[0], phases[0]) if config.run else None
+    own, runs = open_origin_of_any(manifests, config.run, config.phase) if config.run else (0, None)
     notes = _other_runs(manifests, runs, config) if runs else []
+    notes += population_warnings(short_names([manifest.directory for manifest in manifests]), manifests)
 
-    selections, population = _read_selections(config, manifests, phases, runs, progress)
+    selections, population = _read_selections(config, manifests, phases, runs, own, progress)
     chosen = [chosen_examples(facts, config.seed) for facts in selections]
     left_out = [left_out_examples(population, n, config.seed) for n in range(len(chosen))] if population else []
     shown = _shown_rows(population, config.points)
     on_map = None if population is None else population.rows.take(pa.array(shown))
     told_of = [examples.rows for examples in (*chosen, *left_out)] + ([] if on_map is None else [on_map])
-    texts = read_sample_texts(manifests[0], _distinct(told_of), config.root, progress)
+    texts = read_sample_texts(manifests[own], _distinct(told_of), config.root, progress)
     drawn = _draw(population, selections, shown, texts, config.seed, progress) if population else None
     differences, said = _differences(selections, config.phase, progress)
     notes += said + texts.warnings()
@@ -125,18 +126,23 @@ def _read_selections(
     manifests: Sequence[Manifest],
     phases: Sequence[PhaseEntry],
     runs: EmbeddingRuns | None,
+    own: int,
     progress: Progress | None,
 ) -> tuple[list[Facts], Population | None]:
-    """Facts of every selection, and with runs what they were selected from, of which the facts then tell too."""
+    """Facts of every selection, and with runs what they were selected from, of which the facts then tell too.
+
+    ``own`` is the selection of the runs: all picks have its numbers of shards.
+    """
     names = short_names([manifest.directory for manifest in manifests])
     selections = [
-        facts_of(name, manifest, phase, _method_words(manifest), read_picks(manifest, phase, progress))
+        facts_of(name, manifest, phase, _method_words(manifest), numbered_as(picks, manifest, manifests[own]))
         for name, manifest, phase in zip(names, manifests, phases, strict=True)
+        for picks in (read_picks(manifest, phase, progress),)
     ]
     if runs is None:
         return selections, None
     picks = [facts.picks for facts in selections]
-    population = read_population(runs, selections[0].group_by, picks, config.points, config.seed, progress)
+    population = read_population(runs, selections[own].group_by, picks, config.points, config.seed, progress, own)
     return [with_population(facts, population, number) for number, facts in enumerate(selections)], population
 
 
@@ -180,10 +186,10 @@ def _check_out(out: str, overwrite: bool, inputs: Sequence[str]) -> None:
 
 
 def _other_runs(manifests: Sequence[Manifest], runs: EmbeddingRuns, config: ReportConfig) -> list[str]:
-    """A warning where the second selection was made from other runs of the corpus."""
-    for manifest in manifests[1:]:
+    """A warning where a selection was made from other runs of the corpus."""
+    for manifest in manifests:
         phase = phase_of(manifest, config.phase)
-        if not all(was_selected_from(manifest, phase, header) for header in runs.headers):
+        if not is_origin(manifest, phase, runs.headers):
             return [
                 f"{manifest.directory} was selected from other embedding runs of this corpus; losses, and what can't "
                 "be found among the samples of --run, are not its own"

@@ -8,8 +8,8 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.damage import manifest_warnings, run_warnings
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readable, load_manifest, manifest_id
+from cptsel.pipeline.artifacts.origin import Origin, open_origins
 from cptsel.pipeline.artifacts.problems import Problems
-from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.config import VerifyConfig, check_read
 from cptsel.pipeline.engine.beam import pipeline_options
@@ -45,7 +45,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResu
 
     Raises:
         UsageError: neither manifest nor run nor export, or of a version that can't be read, options that it has no use
-            for, options that Beam refuses.
+            for, options that Beam refuses, or runs that are not those from which the manifest says it was selected.
         VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
     """
     check_read(config)
@@ -64,13 +64,13 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResu
         return _verify_export(directory, config, progress)
     if config.replay is not None:
         raise UsageError(f"--replay checks an export, and {directory} is none; leave it out")
-    runs = open_runs(config.run) if config.run else None
     problems = Problems()
     checks: list[list[Any]] = []
     header = _read_header(directory, problems)
     if header is not None:
         manifest = Manifest(directory, header)
         _check_expected(MANIFEST, "manifest_id", header["manifest_id"], config.expect, problems)
+        origins = _open_origins(manifest, config, problems)
         _run(checks, problems, "files and checksums", lambda: check_files(manifest, problems))
         # Later errors in a damaged file are not listed: rows are read only where all data files are as written.
         sound = not any(problem.file in header["files"] for problem in problems.kept)
@@ -80,8 +80,8 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResu
         if sound and header["order"]["kind"] == "priority":
             visits = read_visits(manifest)
             _run(checks, problems, "schedules", lambda: check_schedules(manifest, visits, problems))
-        if runs is not None and sound:
-            _run(checks, problems, "embedding runs", lambda: check_origin(manifest, runs, problems, progress))
+        if origins and sound:
+            _run(checks, problems, "embedding runs", lambda: check_origin(manifest, origins, problems, progress))
         if config.sources:
             _run(checks, problems, "corpus", lambda: check_sources(manifest, config, problems, progress))
         elif not sound:
@@ -94,6 +94,19 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResu
             "tokens_played_in_an_epoch": header["totals"]["replay_tokens"],
         }
     return _summary(directory, totals, checks, problems, manifest_warnings(header) if header else [])
+
+
+def _open_origins(manifest: Manifest, config: VerifyConfig, problems: Problems) -> list[Origin]:
+    """The runs that were named. Raises UsageError where they are not the manifest's, unless that is damaged itself."""
+    if not config.run:
+        return []
+    try:
+        return open_origins(manifest, config.run)
+    except UsageError as error:
+        if not problems.total:
+            raise
+        problems.add(MANIFEST, None, str(error), mend="")
+        return []
 
 
 def _verify_run(directory: str, config: VerifyConfig, progress: Progress | None) -> VerifyResult:

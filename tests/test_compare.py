@@ -105,7 +105,7 @@ def test_distances_are_those_of_all_pairs(run, tmp_path, held):
         ranked = sorted((near for near, _ in distance.values()), reverse=True)[:7]
         assert [far.distance for far in found.farthest] == pytest.approx(ranked, rel=1e-4)
         for far in found.farthest:
-            assert far.sample_id in mine[far.shard_id]
+            assert far.sample_id in mine[far.path]
             assert np.linalg.norm(of_sample[far.sample_id] - of_sample[far.nearest]) == pytest.approx(
                 far.distance, rel=1e-4
             )
@@ -142,8 +142,8 @@ def test_runs_that_are_not_theirs_are_refused(run, tmp_path):
         side_by_side(tmp_path / "a", tmp_path / "b", run=(str(other),))
     with pytest.raises(UsageError, match="--farthest is read with --run; leave it out"):
         side_by_side(tmp_path / "a", tmp_path / "b", farthest=3)
-    lost = {0: np.array(["0" * 32])}
-    with pytest.raises(VerificationError, match=r"1 samples that were chosen from shard .* are none of the run's"):
+    lost = {"000.jsonl": np.array(["0" * 32])}
+    with pytest.raises(UsageError, match=r"1 samples that were chosen from 000.jsonl are none of the run's"):
         apart(open_runs([str(run)]), lost, picks_of(load_manifest(str(tmp_path / "b")), 0), 1)
     summary = side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),))
     assert any("is missing, so its texts are left out" in warning for warning in summary.warnings)
@@ -164,7 +164,8 @@ def test_what_is_refused(run, tmp_path):
     choose(other, tmp_path / "b", method="uniform")
     with pytest.raises(UsageError, match="two manifests or more"):
         side_by_side(tmp_path / "a")
-    with pytest.raises(UsageError, match="is not a selection from the corpus of"):
+    differences = r"1 of its files are not in that corpus \(such as elsewhere/000.jsonl\), 4 files of that corpus are"
+    with pytest.raises(UsageError, match=f"is not a selection from the corpus of .*: {differences}"):
         side_by_side(tmp_path / "a", tmp_path / "b")
     with pytest.raises(UsageError, match=r"--phase 3: .* has the phases 0"):
         side_by_side(tmp_path / "a", tmp_path / "a", phase=3)

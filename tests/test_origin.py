@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from manifest_builder import change_samples, reseal, with_visits
 from run_builder import build_run
-from selection_builder import choose
+from selection_builder import choose, read_samples
 
 from cptsel.cli.main import main
 from cptsel.pipeline.config import VerifyConfig
@@ -38,7 +38,29 @@ def test_a_manifest_is_what_its_run_and_its_id_say(replay, run, later, tmp_path)
         list(row) for row in summary.tables[0].rows
     ]
     choose((run, later), tmp_path / "combined", method="gradmatch", combine="concat")
-    assert verify(VerifyConfig(directory=str(tmp_path / "combined"), run=(str(run),))).status == "verified"
+    for named in ((run,), (later,), (run, later), (later, run)):
+        summary = verify(VerifyConfig(directory=str(tmp_path / "combined"), run=tuple(map(str, named))))
+        assert summary.status == "verified"
+        extent = next(row[1] for row in summary.tables[0].rows if row[0] == "embedding runs")
+        assert ("gradient norms of" in extent) == (named == (later,))
+
+
+def test_every_phase_is_held_against_its_own_run(run, later, tmp_path):
+    choose(run, tmp_path / "replay", method="craig", phase_run=(str(later),))
+    replay, samples = tmp_path / "replay", len(read_samples(tmp_path / "replay"))
+    for named, others in (((run,), 1), ((later,), 1), ((run, later), 0), ((later, run), 0)):
+        summary = verify(VerifyConfig(directory=str(replay), run=tuple(map(str, named))))
+        extent = next(row[1] for row in summary.tables[0].rows if row[0] == "embedding runs")
+        assert extent.startswith(f"{samples:,} samples")
+        assert extent.count("gradient norms") == others
+    name = sorted(path.name for path in (replay / "samples").iterdir())[0]
+    change_samples(replay, int(name.split(".")[0]), lambda rows: [row.update(grad_norm=0.5) for row in rows])
+    reseal(replay)
+    with_visits(replay)
+    phases = {row["phase"] for row in read_samples(replay).to_pylist()}
+    wrong = found(replay, run=(str(run), str(later)))
+    assert phases == {0, 1}
+    assert {what for _, _, what in wrong} == {"grad_norm is not that of the run"}
 
 
 @pytest.mark.parametrize("method", ["craig", "importance"])
@@ -78,10 +100,16 @@ def test_columns_that_a_reader_relies_on(replay, run):
 
 def test_another_run_is_named(replay, run, tmp_path):
     other = build_run(tmp_path / "other", rows=(30, 30))
-    problems = found(replay, run=(str(other),))
-    assert any("was not selected from" in problem for _, _, problem in problems)
+    config = VerifyConfig(directory=str(replay), run=(str(other),))
+    with pytest.raises(UsageError, match=r"was not selected from it .*; name the run that cptsel select was given"):
+        verify(config)
     with pytest.raises(UsageError, match="is not an embedding run"):
         verify(VerifyConfig(directory=str(replay), run=(str(replay),)))
+    header = json.loads((replay / "manifest.json").read_text())
+    (replay / "manifest.json").write_text(json.dumps(header | {"parent": "0" * 64}))
+    problems = [problem for _, _, problem in found(replay, run=(str(other),))]
+    assert any("was not selected from it" in problem for problem in problems)  # beside what else is wrong
+    assert any("manifest_id does not match" in problem for problem in problems)
 
 
 def test_the_id_is_what_was_expected(replay, run):

@@ -104,6 +104,18 @@ class Manifest:
         found = ((_SAMPLES.fullmatch(name), name) for name in self.header["files"])
         return dict(sorted((int(match[1]), name) for match, name in found if match))
 
+    def files_by_path(self) -> dict[str, list[str]]:
+        """Paths within the manifest of the samples of each corpus file, by its path below the root, ascending.
+
+        Pools of one corpus have a shard, and so samples, of each file.
+        """
+        shards, files = self.shards(), self.sample_files()
+        paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
+        found: dict[str, list[str]] = {}
+        for shard_id, name in sorted(files.items(), key=lambda one: (paths[one[0]], one[0])):
+            found.setdefault(paths[shard_id], []).append(name)
+        return found
+
     def schedule_files(self) -> dict[tuple[int, int], str]:
         """Path within the manifest of each schedule, by ascending (phase, epoch); empty before ``order``."""
         found = ((_SCHEDULE.fullmatch(name), name) for name in self.header["files"])

@@ -14,15 +14,15 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
 from cptsel.pipeline.artifacts.manifest import Manifest
-from cptsel.pipeline.artifacts.run import EmbeddingRuns
-from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard
+from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.neighbours import nearest
-from cptsel.pipeline.lookup.reading import Row, narrow
+from cptsel.pipeline.lookup.reading import Row
 
 HELD = 256 << 20  # bytes of vectors of the other selection that are held at a time
 
-Picks = Mapping[int, np.ndarray]
-"""sample_ids of a selection by shard, (m,) texts each, ascending."""
+Picks = Mapping[str, np.ndarray]
+"""sample_ids of a selection by the path of their corpus file, (m,) texts each, ascending."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Far:
     """A pick that is far from those of another selection.
 
     Attributes:
-        shard_id: of its shard.
+        path: of its corpus file, below the root.
         sample_id: its name.
         distance: to the nearest pick of the other: of the unit sketches, between 0 and 2.
         nearest: sample_id of that.
     """
 
-    shard_id: int
+    path: str
     sample_id: str
     distance: float
     nearest: str
@@ -63,14 +63,14 @@ def picks_of(manifest: Manifest, phase: int) -> Picks:
     """The samples that a manifest chose for a phase.
 
     Raises:
-        UsageError: a file is missing or damaged.
+        VerificationError: a file of the manifest is not what its checksum says.
     """
     found = {}
-    for shard_id in manifest.sample_files():
-        table = narrow(manifest, shard_id, ["sample_id", "phase"])
+    for path, names in manifest.files_by_path().items():
+        table = pa.concat_tables([manifest.table(name, ["sample_id", "phase"]) for name in names])
         ids = table.filter(pc.equal(table["phase"], phase))["sample_id"]
         if len(ids):
-            found[shard_id] = np.sort(ids.to_numpy().astype(str))
+            found[path] = np.sort(ids.to_numpy().astype(str))
     return found
 
 
@@ -86,37 +86,39 @@ def apart(runs: EmbeddingRuns, mine: Picks, others: Picks, most: int, held: int 
 
     Raises:
         BadInputError: a file of the run is not the one that was embedded.
-        VerificationError: a pick is no sample of the run.
+        UsageError: a pick is no sample of the runs.
     """
-    alone = {shard: np.setdiff1d(ids, others.get(shard, ids[:0])) for shard, ids in mine.items()}
-    distance = {shard: np.full(len(ids), np.inf) for shard, ids in alone.items()}
-    beside = {shard: np.zeros(len(ids), "U32") for shard, ids in alone.items()}
+    alone = {path: np.setdiff1d(ids, others.get(path, ids[:0])) for path, ids in mine.items()}
+    distance = {path: np.full(len(ids), np.inf) for path, ids in alone.items()}
+    beside = {path: np.zeros(len(ids), "U32") for path, ids in alone.items()}
     for names, vectors in _parts(runs, others, held):
-        for shard, ids, rows in _vectors(runs, alone):
+        for path, ids, rows in _vectors(runs, alone):
             links = nearest(rows, vectors, 1)
-            place = np.searchsorted(alone[shard], ids)
-            nearer = links.distances[:, 0] < distance[shard][place]
-            distance[shard][place[nearer]] = links.distances[nearer, 0]
-            beside[shard][place[nearer]] = names[links.indices[nearer, 0]]
+            place = np.searchsorted(alone[path], ids)
+            nearer = links.distances[:, 0] < distance[path][place]
+            distance[path][place[nearer]] = links.distances[nearer, 0]
+            beside[path][place[nearer]] = names[links.indices[nearer, 0]]
     picks = sum(map(len, mine.values()))
     far = [
-        Far(shard, str(alone[shard][at]), float(distance[shard][at]), str(beside[shard][at]))
-        for shard in sorted(alone)
-        for at in np.lexsort((alone[shard], -distance[shard]))[:most].tolist()
+        Far(path, str(alone[path][at]), float(distance[path][at]), str(beside[path][at]))
+        for path in sorted(alone)
+        for at in np.lexsort((alone[path], -distance[path]))[:most].tolist()
     ]
     far.sort(key=lambda one: (-one.distance, one.sample_id))
-    total = sum(float(distance[shard].sum()) for shard in sorted(distance))
+    total = sum(float(distance[path].sum()) for path in sorted(distance))
     return Apart(picks, sum(map(len, alone.values())), total / picks if picks else 0.0, far[:most])
 
 
 def rows_of_far(manifest: Manifest, phase: int, far: list[Far]) -> dict[str, Row]:
-    """Rows of SAMPLES of picks of a manifest, by sample_id; the files of their shards are read."""
+    """Rows of SAMPLES of picks of a manifest, by sample_id; the samples of their corpus files are read."""
     found: dict[str, Row] = {}
-    for shard_id in sorted({one.shard_id for one in far}):
-        table = manifest.table(manifest.sample_files()[shard_id])
-        names = [one.sample_id for one in far if one.shard_id == shard_id]
-        wanted = pc.and_(pc.equal(table["phase"], phase), pc.is_in(table["sample_id"], pa.array(names)))
-        found |= {row["sample_id"]: row for row in table.filter(wanted).to_pylist()}
+    files = manifest.files_by_path()
+    for path in sorted({one.path for one in far}):
+        names = [one.sample_id for one in far if one.path == path]
+        for file in files[path]:
+            table = manifest.table(file)
+            wanted = pc.and_(pc.equal(table["phase"], phase), pc.is_in(table["sample_id"], pa.array(names)))
+            found |= {row["sample_id"]: row for row in table.filter(wanted).to_pylist()}
     return found
 
 
@@ -134,22 +136,30 @@ def _parts(runs: EmbeddingRuns, picks: Picks, held: int) -> Iterator[tuple[np.nd
         yield np.concatenate(names), np.concatenate(parts)
 
 
-def _vectors(runs: EmbeddingRuns, picks: Picks) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Shard, names (m,) and vectors (m, k) float32 of length 1 of the picks in one embedding file after the other."""
-    for shard_id in sorted(picks):
-        shard, seen = runs.shards[shard_id], 0
-        for path, count, footer in zip(shard.files, shard.rows, shard.footers, strict=True):
-            one = replace(shard, files=(path,), rows=(count,), footers=(footer,))
+def _vectors(runs: EmbeddingRuns, picks: Picks) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Path, names (m,) and vectors (m, k) float32 of length 1 of the picks in one embedding file after the other."""
+    shards: dict[str, list[RunShard]] = {}
+    for shard in runs.shards:
+        shards.setdefault(shard.source["path"], []).append(shard)
+    for path in sorted(picks):
+        seen = 0
+        for one in (part for shard in shards.get(path, []) for part in _file_by_file(shard)):
             ids = read_rows(one, runs.schema, ["sample_id"])["sample_id"].to_numpy().astype(str)
-            mine = np.flatnonzero(np.isin(ids, picks[shard_id]))
+            mine = np.flatnonzero(np.isin(ids, picks[path]))
             if len(mine):
                 seen += len(mine)
                 (directions,) = read_directions(one, runs.schema)
                 rows = directions[mine]
                 length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-                yield shard_id, ids[mine], (rows / length).astype(np.float32)
-        if seen != len(picks[shard_id]):
-            raise VerificationError(
-                f"{runs.directories[0]}: {len(picks[shard_id]) - seen:,} samples that were chosen from shard "
-                f"{shard.source['path']} are none of the run's; name the run of both selections"
+                yield path, ids[mine], (rows / length).astype(np.float32)
+        if seen != len(picks[path]):
+            raise UsageError(
+                f"--run {' '.join(runs.directories)}: {len(picks[path]) - seen:,} samples that were chosen from {path} "
+                "are none of the run's; name the runs of the selection whose runs hold the picks of all"
             )
+
+
+def _file_by_file(shard: RunShard) -> Iterator[RunShard]:
+    """A shard, one embedding file at a time."""
+    for path, count, footer in zip(shard.files, shard.rows, shard.footers, strict=True):
+        yield replace(shard, files=(path,), rows=(count,), footers=(footer,))

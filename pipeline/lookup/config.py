@@ -48,7 +48,7 @@ class ExplainConfig:
     run: tuple[str, ...] = option(
         (),
         "Embedding run from which the manifest was selected: tell also what lies nearest to each sample by the sketch, "
-        "and what it stands for, of its group in its shard; repeatable, in the order of select.",
+        "and what it stands for, of its group in its shard; repeatable.",
         section="Neighbours",
         metavar="RUN",
     )

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
 from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP, Manifest
-from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_runs, run_fingerprint
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard
 from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
-from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.kernels.neighbours import equal_rows
 from cptsel.pipeline.lookup.reading import Reader, Row
 
@@ -54,48 +54,12 @@ class Surroundings:
     tokens: float = 0.0
 
 
-def open_origin(manifest: Manifest, directories: Sequence[str]) -> EmbeddingRuns:
-    """Open the runs that a manifest was selected from.
-
-    Args:
-        manifest: of which ``provenance.runs`` names them.
-        directories: runs, in the order in which ``select`` was given them.
-
-    Raises:
-        UsageError: one is not a finished run or none of those, or they are not all that are needed.
-        VerificationError: a run is damaged.
-    """
-    options = manifest.header["selection"]["options"]
-    if len(directories) > 1 and options.get("combine"):
-        raise UsageError(
-            f"--run: {manifest.directory} was selected from several checkpoints of the same samples "
-            f"(--combine {options['combine']}); name one of them"
-        )
-    runs = open_runs(directories)
-    known = [(entry["fingerprint"], entry.get("run_id")) for entry in manifest.header["provenance"]["runs"]]
-    for directory, header in zip(runs.directories, runs.headers, strict=True):
-        mine = run_fingerprint(header)
-        if (mine, header.get("run_id")) not in known and (mine, None) not in known:
-            raise UsageError(
-                f"--run {directory}: {manifest.directory} was not selected from it (its run_id is not among "
-                "provenance.runs in manifest.json); name the run that cptsel select was given"
-            )
-    shards = manifest.shards()
-    said = list(zip(shards["path"].to_pylist(), shards["sha256"].to_pylist(), strict=True))
-    if said != [(shard.source["path"], shard.source["sha256"]) for shard in runs.shards]:
-        raise UsageError(
-            f"--run: {manifest.directory} lists {len(said):,} shards, and the runs that were named hold "
-            f"{len(runs.shards):,} or others; name all runs that cptsel select was given, in their order"
-        )
-    return runs
-
-
 def surroundings(reader: Reader, runs: EmbeddingRuns, targets: Sequence[Row], most: int) -> list[Surroundings]:
     """What lies around chosen samples of one shard.
 
     Args:
         reader: of the manifest that chose them.
-        runs: of ``open_origin``.
+        runs: of ``artifacts.origin.open_origin``.
         targets: rows of SAMPLES of one shard.
         most: neighbours of each kind.
 

@@ -15,7 +15,7 @@ class ReportConfig:
     )
     run: tuple[str, ...] = option(
         (),
-        "Embedding run from which REPLAY was selected; repeatable, in the order of select. Adds the map, losses, what "
+        "Embedding run from which REPLAY, or OTHER, was selected; repeatable. Adds the map, losses, what "
         "the corpus is like, and texts that were left out; needs cptsel[report].",
         section="What is shown",
         metavar="RUN",

@@ -109,6 +109,22 @@ def read_picks(manifest: Manifest, phase: PhaseEntry, progress: Progress | None 
     return pa.concat_tables(tables).combine_chunks()
 
 
+def numbered_as(picks: pa.Table, manifest: Manifest, other: Manifest) -> pa.Table:
+    """Picks of a manifest with the shard_ids that another of the same corpus has.
+
+    Of pools of one corpus, which have a shard of each file, the number is that of the first.
+    """
+    first: dict[str, int] = {}
+    for shard_id, path in zip(*(other.shards()[name].to_pylist() for name in ("shard_id", "path")), strict=True):
+        first.setdefault(path, shard_id)
+    paths = dict(zip(*(manifest.shards()[name].to_pylist() for name in ("shard_id", "path")), strict=True))
+    place = picks.schema.get_field_index("shard_id")
+    numbers = pa.array(
+        [first[paths[number]] for number in picks["shard_id"].to_pylist()], picks.schema.field(place).type
+    )
+    return picks.set_column(place, picks.schema.field(place), numbers)
+
+
 def facts_of(name: str, manifest: Manifest, phase: PhaseEntry, method: str, picks: pa.Table) -> Facts:
     """Facts of a selection, from its manifest and its picks alone.
 

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cptsel.pipeline.artifacts.manifest import Manifest, groups_of, replay_tokens, samples_name
+from cptsel.pipeline.artifacts.manifest import Manifest, groups_of, replay_tokens
+from cptsel.pipeline.artifacts.origin import runs_of
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.summary import Table
@@ -24,14 +25,14 @@ class Overlap:
         samples: in both.
         tokens: of these.
         first_played: tokens that the first plays of samples that the second plays too; second_played likewise.
-        common_mass: Σ min(M_a, M_b), M = weight · n_tokens.
+        common_share: Σ min(M_a / T_a, M_b / T_b), M = weight · n_tokens, T the mass of the corpus by its own pool.
     """
 
     samples: int
     tokens: int
     first_played: int
     second_played: int
-    common_mass: float
+    common_share: float
 
 
 def target_warnings(names: Sequence[str], phases: Sequence[PhaseEntry]) -> list[str]:
@@ -42,31 +43,52 @@ def target_warnings(names: Sequence[str], phases: Sequence[PhaseEntry]) -> list[
         return []
     return [
         f"residuals of {', '.join(others)} are against another target than that of {known[0][0]} (another mix of "
-        "groups, --mass, --new or --combine), so they do not tell which matches better"
+        "groups, pool, --mass, --new or --combine), so they do not tell which matches better"
     ]
 
 
 def check_alike(first: Manifest, other: Manifest) -> None:
-    """Refuse manifests whose samples are not windows of one corpus.
+    """Refuse manifests whose samples are not windows of one corpus; from which of its documents does not matter.
 
     Raises:
         UsageError: the sentence names the difference.
     """
-    for what in ("tokenizer", "max_tokens", "text_field"):
-        mine, its = first.header["corpus"][what], other.header["corpus"][what]
+    refused = f"{other.directory} is not a selection from the corpus of {first.directory}"
+    for what in ("tokenizer", "max_tokens", "text_field", "split_special_tokens", "tokens"):
+        mine, its = first.header["corpus"].get(what), other.header["corpus"].get(what)
         if mine != its:
             raise UsageError(
-                f"{other.directory} is not a selection from the corpus of {first.directory}: its {what} is {its}, not "
-                f"{mine}; compare selections from one embedding run, or from runs of the same samples"
+                f"{refused}: its {what} is {its}, not {mine}; compare selections from one embedding run, or from runs "
+                "of the same samples"
             )
-    tables = [manifest.shards().select(["shard_id", "path", "sha256"]).to_pylist() for manifest in (first, other)]
-    if tables[0] != tables[1]:
-        found = next((b for a, b in zip(*tables, strict=False) if a != b), None)
-        detail = f"shard {found['path']} differs" if found else f"it has {len(tables[1])} shards, not {len(tables[0])}"
-        raise UsageError(
-            f"{other.directory} is not a selection from the corpus of {first.directory}: {detail}; compare selections "
-            "from one embedding run, or from runs of the same samples"
-        )
+    before, after = _hashes(first), _hashes(other)
+    changed = [path for path in before if after.get(path, before[path]) != before[path]]
+    strange, missing = [path for path in after if path not in before], [path for path in before if path not in after]
+    differences = (
+        (changed, "files have other bytes"),
+        (strange, "of its files are not in that corpus"),
+        (missing, "files of that corpus are not in its own"),
+    )
+    if detail := ", ".join(f"{len(paths):,} {what} (such as {paths[0]})" for paths, what in differences if paths):
+        raise UsageError(f"{refused}: {detail}; compare selections from runs of one corpus")
+
+
+def _hashes(manifest: Manifest) -> dict[str, str]:
+    """SHA-256 of every file of the corpus of a manifest, by its path below the root."""
+    shards = manifest.shards()
+    return dict(zip(shards["path"].to_pylist(), shards["sha256"].to_pylist(), strict=True))
+
+
+def population_warnings(names: Sequence[str], manifests: Sequence[Manifest]) -> list[str]:
+    """Selections from other pools of one corpus may lie beside each other, but had not the same to choose from."""
+    samples = [manifest.header["totals"]["population_samples"] for manifest in manifests]
+    if len(set(samples)) == 1:
+        return []
+    told = ", ".join(f"{name} from {count:,}" for name, count in zip(names, samples, strict=True))
+    return [
+        f"the selections were made from other samples of the corpus (other pools or exclusions): {told}; so they can "
+        "differ where one had not what the other chose"
+    ]
 
 
 def phase_of(manifest: Manifest, number: int) -> PhaseEntry:
@@ -95,11 +117,11 @@ def overlaps_of(
     Raises:
         VerificationError: a file of a manifest is not what its checksum says.
     """
-    files = [manifest.sample_files() for manifest in manifests]
-    shards = sorted(set().union(*files))
+    files = [manifest.files_by_path() for manifest in manifests]
+    paths = sorted(set().union(*files))
     added = [Overlap(0, 0, 0, 0, 0.0)] * len(pairs)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        found = pool.map(lambda shard: _shard_overlaps(manifests, files, shard, phase, pairs), shards)
+        found = pool.map(lambda path: _file_overlaps(manifests, files, path, phase, pairs), paths)
         for done, overlaps in enumerate(found, 1):
             added = [
                 Overlap(
@@ -107,28 +129,34 @@ def overlaps_of(
                     a.tokens + b.tokens,
                     a.first_played + b.first_played,
                     a.second_played + b.second_played,
-                    a.common_mass + b.common_mass,
+                    a.common_share + b.common_share,
                 )
                 for a, b in zip(added, overlaps, strict=True)
             ]
             if progress:
-                progress(done, len(shards), "shards")
+                progress(done, len(paths), "files")
     return added
 
 
-def _shard_overlaps(
+def _file_overlaps(
     manifests: Sequence[Manifest],
-    files: Sequence[dict[int, str]],
-    shard: int,
+    files: Sequence[dict[str, list[str]]],
+    path: str,
     phase: int,
     pairs: Sequence[tuple[int, int]],
 ) -> list[Overlap]:
-    chosen: list[dict[str, tuple[int, float, int]]] = []  # of each: played tokens, mass and tokens, by sample
+    """What pairs have in common of a file of the corpus, of which several pools may have samples."""
+    chosen: list[dict[str, tuple[int, float, int]]] = []  # of each: played tokens, share of mass and tokens, by sample
     for manifest, mine in zip(manifests, files, strict=True):
-        rows = manifest.table(samples_name(shard), _COLUMNS).to_pylist() if shard in mine else []
+        rows = [row for name in mine.get(path, []) for row in manifest.table(name, _COLUMNS).to_pylist()]
+        whole = manifest.header["totals"]["population_mass"] or 1.0
         chosen.append(
             {
-                row["sample_id"]: (row["repeat"] * row["n_tokens"], row["weight"] * row["n_tokens"], row["n_tokens"])
+                row["sample_id"]: (
+                    row["repeat"] * row["n_tokens"],
+                    row["weight"] * row["n_tokens"] / whole,
+                    row["n_tokens"],
+                )
                 for row in rows
                 if row["phase"] == phase
             }
@@ -147,6 +175,17 @@ def _shard_overlaps(
             )
         )
     return found
+
+
+def _by_chance(first: Manifest, other: Manifest, mine: int, its: int) -> float | None:
+    """Samples that two independent uniform draws of these sizes would share, in expectation.
+
+    Of samples P and a part of them, a draw of m and one of n share m · n / P. None where that is not known: the
+    selections are from runs of which one's are not all of the other's.
+    """
+    samples = [manifest.header["totals"]["population_samples"] for manifest in (first, other)]
+    nested = runs_of(first) <= runs_of(other) or runs_of(other) <= runs_of(first)
+    return mine * its / max(samples) if max(samples) and (nested or samples[0] == samples[1]) else None
 
 
 def selections_table(names: Sequence[str], manifests: Sequence[Manifest], phases: Sequence[PhaseEntry]) -> Table:
@@ -190,18 +229,17 @@ def overlap_table(
         mine, its = phases[a]["samples"], phases[b]["samples"]
         union = mine + its - overlap.samples
         played = [_realised(phases[i]) for i in (a, b)]  # as overlaps count them
-        mass = manifests[a].header["totals"]["population_mass"]
         by_group = [_tokens_by_group(manifests[i], phases[i]) for i in (a, b)]
         rows.append(
             [
                 names[a],
                 names[b],
                 overlap.samples,
-                mine * its / manifests[a].header["totals"]["population_samples"],
+                _by_chance(manifests[a], manifests[b], mine, its),
                 overlap.samples / union if union else 0.0,
                 overlap.first_played / played[0] if played[0] else 0.0,
                 overlap.second_played / played[1] if played[1] else 0.0,
-                1 - overlap.common_mass / mass if mass else 0.0,
+                max(0.0, 1 - overlap.common_share),
                 overlap.tokens,
                 _moved(*by_group),
             ]
@@ -216,21 +254,19 @@ def overlap_table(
 def groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int) -> Table:
     """Share of every group in the corpus and in what each selection plays."""
     played: list[dict[str, float]] = []
-    mass: dict[str, float] = {}
+    mass: dict[str, float] = {}  # share of the corpus, as the first says that knows the group
     for manifest in manifests:
+        whole = manifest.header["totals"]["population_mass"]
         groups = groups_of(manifest.header, phase)
         drawn = manifest.realisation == "sampling"
         played.append({group["group"]: group["target_mass" if drawn else "replay_tokens"] for group in groups})
         for group in groups:
-            mass.setdefault(group["group"], group["population_mass"])
-    whole = manifests[0].header["totals"]["population_mass"]
+            mass.setdefault(group["group"], group["population_mass"] / whole if whole else 0.0)
     ranked = sorted(mass, key=lambda name: (-mass[name], name))
     shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
-    rows = [[name, mass[name] / whole, *(_share(mine, [name]) for mine in played)] for name in shown]
+    rows = [[name, mass[name], *(_share(mine, [name]) for mine in played)] for name in shown]
     if rest:
-        rows.append(
-            [f"{len(rest)} others", sum(mass[n] for n in rest) / whole, *(_share(mine, rest) for mine in played)]
-        )
+        rows.append([f"{len(rest)} others", sum(mass[n] for n in rest), *(_share(mine, rest) for mine in played)])
     return Table(title="Groups, by share of the tokens played", columns=["group", "corpus", *names], rows=rows)
 
 

@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
-from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP, Manifest
-from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_checkpoints, open_runs, run_fingerprint
+from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard
 from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.engine.progress import Progress
-from cptsel.pipeline.errors import UsageError, VerificationError
+from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.hashing import uniform
-from cptsel.schemas.headers import PhaseEntry, RunHeader
 
 SAMPLE = 100_000  # rows by which the distributions of the corpus are told; all of a smaller run
 
@@ -55,41 +54,6 @@ class Population:
         return self.column(f"chosen_{selection}")
 
 
-def open_origin(directories: Sequence[str], manifest: Manifest, phase: PhaseEntry) -> EmbeddingRuns:
-    """The embedding runs of a manifest, held against what it says of them.
-
-    Raises:
-        UsageError: one is no finished run, or the phase was not selected from it, or runs are missing.
-    """
-    combined = manifest.header["selection"]["options"].get("combine") is not None and len(directories) > 1
-    runs = open_checkpoints(directories) if combined else open_runs(directories)
-    for path, header in zip(runs.directories, runs.headers, strict=True):
-        if not was_selected_from(manifest, phase, header):
-            raise UsageError(
-                f"{manifest.directory} was not selected from {path}: the run is not among those that the manifest "
-                "names; give --run the runs that cptsel select was given, in their order"
-            )
-    listed = manifest.shards().select(["path", "sha256"]).to_pylist()
-    found = [{name: shard.source[name] for name in ("path", "sha256")} for shard in runs.shards]
-    if listed != found:
-        raise UsageError(
-            f"{manifest.directory} has {len(listed):,} shards, and {', '.join(runs.directories)} have {len(found):,}, "
-            "or others: give --run all runs that cptsel select was given, in their order"
-        )
-    return runs
-
-
-def was_selected_from(manifest: Manifest, phase: PhaseEntry, header: RunHeader) -> bool:
-    """Whether a run is one that a manifest names for the phase."""
-    name = run_fingerprint(header)
-    if name not in phase.get("runs", [name]):
-        return False
-    return any(
-        entry["fingerprint"] == name and entry.get("run_id") in (None, header.get("run_id"))
-        for entry in manifest.header["provenance"]["runs"]
-    )
-
-
 def read_population(
     runs: EmbeddingRuns,
     group_by: str | None,
@@ -97,32 +61,37 @@ def read_population(
     points: int,
     seed: int,
     progress: Progress | None = None,
+    own: int = 0,
 ) -> Population:
     """Read every row's narrow columns once.
 
     Args:
         runs: the runs.
         group_by: the column by which a selection was made; by default the first that the runs have.
-        chosen: of every selection, ``shard_id`` and ``sample_id`` of its picks.
+        chosen: of every selection, ``shard_id`` and ``sample_id`` of its picks; of pools of one corpus, which have a
+            shard of each file, ``shard_id`` is that of the first.
         points: rows that are wanted at least.
         seed: of the sample.
         progress: told how far it is.
+        own: number of the selection that was made from these runs.
 
     Raises:
-        VerificationError: a pick of the first selection is not among the rows.
+        VerificationError: a pick of that selection is not among the rows.
         BadInputError: a file of a run is damaged.
     """
     group_by = group_by or (runs.groups[0] if runs.groups else None)
     wanted = max(SAMPLE, points)
     picks = [_by_shard(table) for table in chosen]
+    first: dict[str, int] = {}
     kept: list[pa.Table] = []
     mass: Counter[str] = Counter()
     samples = found = waiting = 0
     for done, shard in enumerate(runs.shards, 1):
-        rows = _shard_rows(runs, shard, group_by, [mine.get(shard.shard_id) for mine in picks], seed)
+        number = first.setdefault(shard.source["path"], shard.shard_id)
+        rows = _shard_rows(runs, shard, group_by, [mine.get(number) for mine in picks], seed)
         _add_mass(mass, rows)
         samples += rows.num_rows
-        found += int(rows["chosen_0"].to_numpy().sum())
+        found += int(rows[f"chosen_{own}"].to_numpy().sum())
         kept.append(_least(rows, wanted))
         waiting += kept[-1].num_rows
         if waiting > 4 * wanted:
@@ -130,9 +99,9 @@ def read_population(
             waiting = kept[0].num_rows
         if progress:
             progress(done, len(runs.shards), "shards read")
-    if found != chosen[0].num_rows:
+    if found != chosen[own].num_rows:
         raise VerificationError(
-            f"{', '.join(runs.directories)}: {chosen[0].num_rows - found:,} of the chosen samples are not among the "
+            f"{', '.join(runs.directories)}: {chosen[own].num_rows - found:,} of the chosen samples are not among the "
             "rows; run cptsel verify --run to see which"
         )
     rows = _least(pa.concat_tables(kept, promote_options="permissive"), wanted)

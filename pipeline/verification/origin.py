@@ -1,13 +1,16 @@
 """Checks of a manifest against the embedding runs it was selected from: every sample is a row of theirs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.embeddings import read_rows
-from cptsel.pipeline.artifacts.manifest import ALL, MANIFEST, NO_GROUP, SHARDS, Manifest
+from cptsel.pipeline.artifacts.manifest import ALL, NO_GROUP, SHARDS, Manifest
+from cptsel.pipeline.artifacts.origin import Origin
 from cptsel.pipeline.artifacts.problems import Problems
-from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard
+from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
@@ -15,37 +18,45 @@ _COMPARED = [*LOCATOR_COLUMNS, "grad_norm"]
 _OF_SHARDS = ("path", "format", "compression", "bytes", "sha256", "rows", "companion_bytes", "companion_sha256")
 
 
-def check_origin(manifest: Manifest, runs: EmbeddingRuns, problems: Problems, progress: Progress | None) -> str:
+def check_origin(manifest: Manifest, origins: Sequence[Origin], problems: Problems, progress: Progress | None) -> str:
     """Hold shards and samples against the runs. Returns what was looked at.
+
+    Gradient norms are those of the first run of a phase. Where it is not among the runs, as other checkpoints of the
+    same samples may be named, all other columns are compared.
 
     Args:
         manifest: whose files are as they were written.
-        runs: in the order in which ``select`` was given them; those of later phases may be left out.
+        origins: of ``open_origins``; one at least.
         problems: takes what is wrong.
         progress: told how far it is.
     """
-    known = {entry.get("run_id") for entry in manifest.header["provenance"]["runs"]}
-    for directory, header in zip(runs.directories, runs.headers, strict=True):
-        if header.get("run_id") not in known:
-            problems.add(MANIFEST, None, f"was not selected from {directory}: its run_id is not among provenance.runs")
-    _check_shards(manifest, runs, problems)
+    for origin in origins:
+        _check_shards(manifest, origin.runs, problems)
     if problems.total:
         return "stopped"
-    files, samples = manifest.sample_files(), 0
+    files, samples, without_norms = manifest.sample_files(), 0, 0
     group_by = manifest.header["selection"]["options"].get("group_by")
+    of_phase = {phase: origin for origin in origins for phase in origin.phases}
     for done, (shard_id, name) in enumerate(files.items(), 1):
         table = manifest.table(name)
         samples += table.num_rows
-        _check_samples(name, table, runs.shards[shard_id], runs, group_by, problems)
+        phases = table["phase"].to_numpy()
+        for phase in np.unique(phases).tolist():
+            origin, rows = of_phase.get(phase, origins[0]), np.flatnonzero(phases == phase)
+            has_norms = origin.has_first and phase in origin.phases
+            without_norms += 0 if has_norms else len(rows)
+            columns = _COMPARED if has_norms else LOCATOR_COLUMNS
+            _check_samples(name, table, rows, origin.runs, shard_id, columns, group_by, problems)
         if progress:
             progress(done, len(files), "shards held against their run")
-    return f"{samples:,} samples, {len(runs.shards):,} shards"
+    said = f"{samples:,} samples, {origins[0].runs.files:,} shards"
+    return said + (f"; gradient norms of {without_norms:,} are another run's" if without_norms else "")
 
 
 def _check_shards(manifest: Manifest, runs: EmbeddingRuns, problems: Problems) -> None:
     rows = manifest.shards().to_pylist()
     if len(rows) != len(runs.shards):
-        what = f"lists {len(rows):,} shards, but the runs have {len(runs.shards):,}; give all runs, in their order"
+        what = f"has {len(rows):,} rows, but the runs have {len(runs.shards):,} shards"
         problems.add(SHARDS, None, what)
         return
     for number, (row, shard) in enumerate(zip(rows, runs.shards, strict=True)):
@@ -56,19 +67,32 @@ def _check_shards(manifest: Manifest, runs: EmbeddingRuns, problems: Problems) -
 
 
 def _check_samples(
-    name: str, table: pa.Table, shard: RunShard, runs: EmbeddingRuns, group_by: str | None, problems: Problems
+    name: str,
+    table: pa.Table,
+    rows: np.ndarray,
+    runs: EmbeddingRuns,
+    shard_id: int,
+    columns: Sequence[str],
+    group_by: str | None,
+    problems: Problems,
 ) -> None:
-    """Every row is one of the shard's, in all columns that a manifest takes over."""
-    source = read_rows(shard, runs.schema, [*_COMPARED, *([group_by] if group_by else [])])
-    place = pc.index_in(table["sample_id"], value_set=source["sample_id"].combine_chunks())
+    """Rows (m,) of a samples file are those of the shard, in all columns that a manifest takes over."""
+    source = read_rows(runs.shards[shard_id], runs.schema, [*columns, *([group_by] if group_by else [])])
+    said = table.take(pa.array(rows))
+    place = pc.index_in(said["sample_id"], value_set=source["sample_id"].combine_chunks())
     strange = place.is_null().to_numpy()
-    problems.add_rows(name, strange, "its sample_id is none of the run's")
+    problems.add_rows(name, _among(table, rows[strange]), "its sample_id is none of the run's")
     if strange.any():
         return
     mine = source.take(place)
     groups = mine[group_by].fill_null(NO_GROUP) if group_by else pa.array([ALL] * len(mine))
-    pairs = [(column, table[column], mine[column]) for column in _COMPARED]
-    pairs.append(("group", pc.cast(table["group"], pa.string()), groups))
-    for column, said, found in pairs:
-        wrong = np.array([a != b for a, b in zip(said.to_pylist(), found.to_pylist(), strict=True)], bool)
-        problems.add_rows(name, wrong, f"{column} is not that of the run")
+    pairs = [(column, said[column], mine[column]) for column in columns]
+    pairs.append(("group", pc.cast(said["group"], pa.string()), groups))
+    for column, written, found in pairs:
+        wrong = np.array([a != b for a, b in zip(written.to_pylist(), found.to_pylist(), strict=True)], bool)
+        problems.add_rows(name, _among(table, rows[wrong]), f"{column} is not that of the run")
+
+
+def _among(table: pa.Table, rows: np.ndarray) -> np.ndarray:
+    """(n,) bool, which rows of a table are among some."""
+    return np.isin(np.arange(table.num_rows), rows)
