@@ -22,7 +22,7 @@ from cptsel.pipeline.artifacts.manifest import (
     samples_name,
     schedule_name,
 )
-from cptsel.pipeline.artifacts.visits import PhaseVisits, read_visits
+from cptsel.pipeline.artifacts.visits import PhaseVisits, read_visits, shard_names
 from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.config import OrderConfig, check_values, to_yaml
 from cptsel.pipeline.engine.progress import Progress
@@ -58,7 +58,7 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
         visits = read_visits(manifest, progress)
         samples = _present_samples(manifest)
         _check_size(config, visits)
-        names = _shard_paths(manifest, visits)
+        names = _shard_names(manifest, visits)
         proposals = {phase: _proposal(config, played, names[phase]) for phase, played in visits.items()}
         if not config.dry_run:
             output.begin(to_yaml(config))
@@ -77,13 +77,14 @@ def order(config: OrderConfig, progress: Progress | None = None) -> OrderResult:
     return report.summary()
 
 
-def _shard_paths(manifest: Manifest, visits: dict[int, PhaseVisits]) -> dict[int, list[str]]:
-    """Paths of the shards of every phase, by which priorities are drawn."""
+def _shard_names(manifest: Manifest, visits: dict[int, PhaseVisits]) -> dict[int, list[str]]:
+    """Names of the shards of every phase, by which priorities are drawn."""
     table = manifest.table(SHARDS, ["shard_id", "path"])
     ids = table["shard_id"].to_numpy()
     by_id = np.argsort(ids)
     rows = {phase: by_id[np.searchsorted(ids, played.ids, sorter=by_id)] for phase, played in visits.items()}
-    return {phase: table["path"].take(pa.array(found)).to_pylist() for phase, found in rows.items()}
+    names = pa.array(shard_names(table), pa.string())
+    return {phase: names.take(pa.array(found)).to_pylist() for phase, found in rows.items()}
 
 
 def _schedule(

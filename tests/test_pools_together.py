@@ -166,6 +166,16 @@ def test_order_and_export_play_every_pick_once(folder, ordered, tmp_path):
     assert Counter(played) == Counter(samples["sample_id"].to_pylist() * 2)
 
 
+def test_shards_of_one_file_draw_by_themselves(ordered):
+    """Priorities q / u of a priority sample have independent u, also where two pools have a shard of a file."""
+    manifest = load_manifest(str(ordered))
+    paths = dict(zip(*(manifest.shards()[name].to_pylist() for name in ("shard_id", "path")), strict=True))
+    for name in manifest.schedule_files().values():
+        rows = manifest.table(name).to_pylist()
+        drawn = [round(row["q"] / row["priority"], 9) for row in rows]
+        assert len({paths[row["shard_id"]] for row in rows}) < len(rows) == len(set(drawn))
+
+
 def test_rows_of_the_corpus_are_counted_once(folder):
     """An index of hf-indices counts rows through the files by path, whichever pool a sample is from."""
     manifest = load_manifest(str(folder / "uniform"))

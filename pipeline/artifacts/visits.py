@@ -5,6 +5,7 @@ open a file a shard. Manifests of older releases lack it, and are tallied from t
 """
 
 import math
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,27 @@ def stored_visits(manifest: Manifest) -> tuple[np.ndarray, pa.Array | None]:
     if not there or table[VISITS.name].null_count:
         return ids, None
     return ids, table[VISITS.name].combine_chunks()
+
+
+def shard_names(shards: pa.Table) -> list[str]:
+    """Names by which the shards of a manifest draw, in the order of the table.
+
+    They are paths. Pools of one corpus have a shard of each file: those after the first have their number behind it, or
+    their draws would be the same.
+
+    Args:
+        shards: ``shard_id`` and ``path`` of REPLAY_SHARDS.
+    """
+    paths = shards["path"].to_pylist()
+    if len(set(paths)) == len(paths):
+        return paths
+    seen: Counter[str] = Counter()
+    for place in np.argsort(shards["shard_id"].to_numpy(), kind="stable").tolist():
+        path = paths[place]
+        if seen[path]:
+            paths[place] = f"{path}, pool {seen[path] + 1}"
+        seen[path] += 1
+    return paths
 
 
 def tally(samples: pa.Table, realisation: str) -> list[dict[str, Any]]:

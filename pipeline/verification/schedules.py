@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from cptsel.pipeline.artifacts.manifest import SHARDS, Manifest, schedule_name
 from cptsel.pipeline.artifacts.problems import Problems
-from cptsel.pipeline.artifacts.visits import PhaseVisits
+from cptsel.pipeline.artifacts.visits import PhaseVisits, shard_names
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.shard_order import proposal
 from cptsel.pipeline.verification.samples import read_table
@@ -17,7 +17,7 @@ def check_schedules(manifest: Manifest, visits: dict[int, PhaseVisits], problems
     """Check every schedule against what the samples play. Returns what was looked at."""
     order = manifest.header["order"]
     shards = manifest.shards()
-    paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
+    names = dict(zip(shards["shard_id"].to_pylist(), shard_names(shards), strict=True))
     expected = {(phase, epoch) for phase in manifest.phases for epoch in range(order["epochs"])}
     found = manifest.schedule_files()
     for phase, epoch in sorted(expected - set(found)):
@@ -34,7 +34,7 @@ def check_schedules(manifest: Manifest, visits: dict[int, PhaseVisits], problems
         column = {field.name: table[field.name].to_numpy() for field in SCHEDULE}
         if _check_visits(name, column, played, problems):
             q = proposal(played.x, played.t, order["staleness"])
-            u = uniform(order["seed"], f"order/{phase}/{epoch}", [paths[key] for key in played.ids.tolist()])
+            u = uniform(order["seed"], f"order/{phase}/{epoch}", [names[key] for key in played.ids.tolist()])
             _check_draw(name, column, played, q, u, problems)
             if (phase, epoch) == min(expected):
                 _check_shards(shards, column, played, problems)
