@@ -65,6 +65,7 @@ from torch.nn.functional import cross_entropy, linear
 from cptsel.pipeline.corpus.documents import DocumentBlock, ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.corpus.shards import inventory
+from cptsel.pipeline.corpus.types import BLOCK_BYTES
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
@@ -153,10 +154,10 @@ def read_batches(config: EmbedConfig, plan: ModelPlan, limit: int) -> list[Batch
 
 def read_blocks(config: EmbedConfig, limit: int) -> list[tuple[str, DocumentBlock]]:
     """Path and documents of every block, of the first ``limit`` rows of every shard."""
-    options = ReadOptions(text_field=config.text_field, block_bytes=config.block_bytes, limit=limit)
+    options = ReadOptions(text_field=config.text_field, block_bytes=config.block_bytes or BLOCK_BYTES, limit=limit)
     found = []
     for shard_id, (uri, path, size) in enumerate(list_inputs(config.inputs, None)[1]):
-        shard = inventory(shard_id, uri, path, size, config.block_bytes)
+        shard = inventory(shard_id, uri, path, size, config.block_bytes or BLOCK_BYTES)
         blocks = (
             read_stream(shard, options)
             if shard.blocks is None

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, linear, softmax
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.corpus.shards import inventory
+from cptsel.pipeline.corpus.types import BLOCK_BYTES
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
 from cptsel.pipeline.embedding.plan import plan_model
@@ -39,10 +40,10 @@ def read_windows(globs: Sequence[str], model: FrozenModel, max_tokens: int, docu
     """Windows of the first ``documents`` of every shard, in corpus order: prefix and ids, int32."""
     config = EmbedConfig(inputs=tuple(globs), model=model.path, out="", device="cpu", max_tokens=max_tokens)
     prefix, tokenizer = plan_model(config).prefix, load_tokenizer(model.path)
-    options = ReadOptions(text_field=config.text_field, block_bytes=config.block_bytes, limit=documents)
+    options = ReadOptions(text_field=config.text_field, block_bytes=config.block_bytes or BLOCK_BYTES, limit=documents)
     found = []
     for shard_id, (uri, path, size) in enumerate(list_inputs(config.inputs, None)[1]):
-        shard = inventory(shard_id, uri, path, size, config.block_bytes)
+        shard = inventory(shard_id, uri, path, size, config.block_bytes or BLOCK_BYTES)
         blocks = (
             read_stream(shard, options)
             if shard.blocks is None

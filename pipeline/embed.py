@@ -7,8 +7,9 @@ lost (docs/design.md, Structure).
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -24,6 +25,7 @@ from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
 from cptsel.pipeline.embedding.block import RowOptions
+from cptsel.pipeline.embedding.blocks import BlockSize, blocks_there, is_by_pool
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.earlier import EarlierRun
 from cptsel.pipeline.embedding.estimate import estimate
@@ -43,6 +45,7 @@ from cptsel.pipeline.embedding.plan import (
 )
 from cptsel.pipeline.embedding.pool import (
     GroupBytes,
+    block_size,
     make_pool,
     needs_counts,
     open_earlier,
@@ -93,7 +96,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> EmbedResult:
     earlier = open_earlier(config)
     _check_named(config)
     if config.dry_run:
-        return estimate(config, model, files, earlier and earlier[1])
+        return estimate(config, model, files, earlier)
     call = _Call(config, model, ids, root, files, earlier, options, progress, began)
     return _embed_range(call, parse_range(config.shard_range)) if config.shard_range else _embed_all(call)
 
@@ -112,6 +115,8 @@ class _Call:
         options: of Beam.
         progress: told how many blocks are embedded.
         began: seconds, from any fixed point.
+        blocks: into which shards are cut, once that is settled.
+        share: of the corpus in the pool, where it was found for the sake of the blocks.
     """
 
     config: EmbedConfig
@@ -123,6 +128,8 @@ class _Call:
     options: Any
     progress: Progress | None
     began: float
+    blocks: BlockSize = field(default_factory=BlockSize)
+    share: float | None = None
 
     @property
     def earlier_pool(self) -> Pool | None:
@@ -156,8 +163,9 @@ def _embed_all(call: _Call) -> EmbedResult:
             outputs.write_config(config.out, "embed", to_yaml(config))
         if not io.is_remote(config.out):
             Ledger(config.out).forget()  # what is known of ranges holds no longer
+        call = _with_blocks(call)
         counts = recorded_pool(config, call.earlier_pool) is None and needs_counts(config, call.files)
-        taken = take_inventory(config, call.files, call.model.tokens, call.options, counts)
+        taken = take_inventory(config, call.files, call.model.tokens, call.options, counts, call.blocks)
         shards, work = taken.shards, io.join(config.out, outputs.WORK)
         plan = _plan(call, taken)
         status = begin(config, output, plan.header, shards)
@@ -174,11 +182,12 @@ def _embed_range(call: _Call, part: ShardRange) -> EmbedResult:
     with sharing(config.out, part, to_yaml(config)) as ledger:
         work = ledger.scratch(part.index)
         with ledger.turn(name):
+            call = _with_blocks(call, ledger.terms())
             if is_finished(config.out):
                 return _found_finished(call, ledger)
             ledger.agree(_terms(call, part))
         counts = needs_counts(config, call.files)
-        taken = share_inventory(config, call.files, call.model.tokens, call.options, counts, ledger, part)
+        taken = share_inventory(config, call.files, call.model.tokens, call.options, counts, call.blocks, ledger, part)
         shards, plan = taken.shards, _begin_ranges(call, ledger, name, taken) or _plan(call, taken)
         refuse_other_run(config, plan.header, shards)
         first, end = range_bounds([size for _, _, size in call.files], part.count)[part.index :][:2]
@@ -195,7 +204,7 @@ def _embed_range(call: _Call, part: ShardRange) -> EmbedResult:
             found = range_results(ledger, range(part.count), plan.header)
             if found is None:
                 raise UsageError(f"{config.out}: files of {ledger.folder} were taken away; run all commands again")
-            everything = replace(found, fresh_tokens=results.fresh_tokens)
+            everything = replace(found, fresh_tokens=results.fresh_tokens, taken_tokens=results.taken_tokens)
             done = finish(config, plan.header, shards, everything, "done", call.seconds, keep_cells)
             _clear(ledger)
             return done
@@ -224,8 +233,15 @@ def _clear(ledger: Ledger) -> None:
 def _terms(call: _Call, part: ShardRange) -> dict[str, Any]:
     """What all commands must agree on before they share the inventory."""
     listing = hashing.fingerprint([[path, size] for _, path, size in call.files])
-    config = call.config
-    return {"ranges": part.count, "block_bytes": config.block_bytes, "format": config.format, "corpus": listing}
+    return {"ranges": part.count, "format": call.config.format, "corpus": listing} | call.blocks.options()
+
+
+def _with_blocks(call: _Call, terms: Mapping[str, Any] = MappingProxyType({})) -> _Call:
+    """Settle the blocks: those that are there, in the run, its ranges or an earlier run, or new ones."""
+    config, files, before = call.config, call.files, call.earlier and call.earlier[0]
+    there = blocks_there(config, terms, before["options"] if before else {})
+    share = pool_share(config, call.model, files) if is_by_pool(config, there) else None
+    return replace(call, blocks=block_size(config, there, 1.0 if share is None else share, files), share=share)
 
 
 def _found_finished(call: _Call, ledger: Ledger) -> EmbedResult:
@@ -243,13 +259,14 @@ def _plan(call: _Call, taken: Inventory) -> _Plan:
     """Settle what decides the rows, or take from a run that was begun what it has settled."""
     config, files, here = call.config, call.files, is_local(call.options)
     before, sizes = call.earlier_pool, taken.group_bytes
-    pool = recorded_pool(config, before) or plan_pool(config, call.model, files, sizes, before)
+    pool = recorded_pool(config, before) or plan_pool(config, call.model, files, sizes, before, call.share)
     model, steps, base = with_mixing(config, call.model, files), None, None
     if config.lookahead:
         model, steps = ahead(config, model, here, call.progress)
     elif config.base:
         model, base = with_base(config, model, here)
-    header = run_header(config, model, call.root, taken.shards, pool_header(config, pool), steps, base, call.ids)
+    named = pool_header(config, pool)
+    header = run_header(config, model, call.root, taken.shards, named, steps, base, call.ids, call.blocks)
     return _Plan(model, pool, header, check_earlier(config, call.earlier, header))
 
 
@@ -295,10 +312,15 @@ def _with_absolute_paths(config: EmbedConfig) -> EmbedConfig:
 
 
 def plan_pool(
-    config: EmbedConfig, model: ModelPlan, files: Files, group_bytes: GroupBytes, earlier: Pool | None
+    config: EmbedConfig,
+    model: ModelPlan,
+    files: Files,
+    group_bytes: GroupBytes,
+    earlier: Pool | None,
+    share: float | None = None,
 ) -> Pool:
-    """The pool of a new run."""
-    share = pool_share(config, model, files, earlier)
+    """The pool of a new run; its share of the corpus is found where it is not known."""
+    share = pool_share(config, model, files) if share is None else share
     return make_pool(config, share, files, earlier, group_bytes)
 
 
@@ -339,7 +361,7 @@ def _run(call: _Call, plan: _Plan, shards: Sequence[Shard], work: str) -> Result
         earlier=plan.grown,
     )
     folder = io.join(config.out, "embeddings")
-    expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, config) for s in shards)
+    expected = sum(len(s.blocks) if s.blocks is not None else _stream_blocks(s, call.blocks) for s in shards)
     tally = Tally(folder, expected, range(shards[0].shard_id, shards[-1].shard_id + 1))
     with Watch(call.progress, tally.look, expected, "blocks embedded", tally.detail), stopping():
         tasks = write_tasks(work, units_of(shards))
@@ -353,7 +375,7 @@ def _run(call: _Call, plan: _Plan, shards: Sequence[Shard], work: str) -> Result
                     run=run_fingerprint(plan.header),
                     spec=model.spec,
                     rows=Handed(io.join(work, "rows.pickle"), rows),
-                    read=Handed(io.join(work, "read.pickle"), read_options(config, model, plan.pool)),
+                    read=Handed(io.join(work, "read.pickle"), read_options(config, model, plan.pool, call.blocks)),
                     keep_going=config.keep_going,
                 )
                 | "ToJson" >> beam.Map(_result_line)
@@ -362,9 +384,9 @@ def _run(call: _Call, plan: _Plan, shards: Sequence[Shard], work: str) -> Result
     return gather(UnitResult(**json.loads(line)) for line in read_lines(listing))
 
 
-def _stream_blocks(shard: Shard, config: EmbedConfig) -> int:
+def _stream_blocks(shard: Shard, blocks: BlockSize) -> int:
     """A guess at the blocks of a compressed shard, for the progress bar: text shrinks to about a quarter."""
-    return max(1, round(4 * shard.bytes / config.block_bytes))
+    return max(1, round(4 * shard.bytes / blocks.bytes))
 
 
 def _result_line(result: UnitResult) -> str:

@@ -54,16 +54,16 @@ class EmbedResult(Result):
         corpus_bytes: as they are stored.
         max_tokens: of a window.
         corpus_documents, corpus_tokens: estimates for the whole corpus.
-        share_in_the_pool: of the documents; None where that is all.
         rows_read, rows_kept, rows_rejected, rows_excluded, rows_not_drawn: rows of the shards.
-        pool: its rates.
+        pool: its rates; in a dry run, that of all documents together.
         lookahead: where along a new corpus the model stood.
         shards_damaged, bytes_lost: what could not be read.
         rows_with_special_tokens: whose text spells a special token.
         samples, tokens: that were embedded; in a dry run estimates.
         bytes_of_embeddings: as they are stored.
+        tokens_taken_over: from the run of ``--grow``, by this call; the others were embedded.
         seconds, tokens_per_second: of this call; in a dry run, of one worker.
-        hours: that it would take.
+        hours: that it would take, the steps of a lookahead with it.
         ranges_not_done: those that other commands still have to embed.
     """
 
@@ -73,7 +73,6 @@ class EmbedResult(Result):
     max_tokens: int | None = None
     corpus_documents: int | None = called("corpus documents (estimate)", default=None)
     corpus_tokens: int | None = called("corpus tokens (estimate)", default=None)
-    share_in_the_pool: float | None = None
     rows_read: int | None = None
     rows_kept: int | None = None
     rows_rejected: int | None = None
@@ -89,6 +88,7 @@ class EmbedResult(Result):
     bytes_of_embeddings: int | None = called(
         "bytes of embeddings", dry_run="bytes of embeddings (estimate)", default=None
     )
+    tokens_taken_over: int | None = called("tokens taken over", dry_run="tokens taken over (estimate)", default=None)
     seconds: float | None = None
     tokens_per_second: float | None = called("tokens per second", dry_run="tokens per second, one worker", default=None)
     hours: float | None = called("hours (estimate)", default=None)

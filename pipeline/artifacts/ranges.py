@@ -89,7 +89,7 @@ class Ledger:
             io.write_json(self._terms, terms)
             return
         for name, value in io.read_json(self._terms).items():
-            if value == terms[name]:
+            if value == terms.get(name):
                 continue
             if name == "ranges":
                 raise UsageError(
@@ -99,9 +99,14 @@ class Ledger:
             what = (
                 "other files, or files of other sizes, are listed than when this run was begun"
                 if name == "corpus"
-                else f"was begun with --{name.replace('_', '-')} {value}, now {terms[name]}"
+                else f"was begun with --{name.replace('_', '-')} {value}, now {terms.get(name)}"
             )
             raise UsageError(f"{self.out}: {what}; give what it was begun with, or use another --out")
+
+    def terms(self) -> dict[str, Any]:
+        """What was agreed on; empty where nothing was."""
+        found = io.read_json(self._terms) if io.exists(self._terms) else {}
+        return found if isinstance(found, dict) else {}
 
     def count(self) -> int | None:
         """How many ranges there are, None where the run is not made in ranges."""

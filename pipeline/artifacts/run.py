@@ -36,6 +36,7 @@ _MAY_DIFFER = frozenset(
         "skip_base_loss",
         "base",
         "block_bytes",
+        "block_rows",
         "max_line_bytes",
         "tokens_per_batch",
         "device",

@@ -12,7 +12,7 @@ from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
 from cptsel.pipeline.corpus.forward import Followed
 from cptsel.pipeline.corpus.listing import list_inputs, would_find
 from cptsel.pipeline.corpus.text_bytes import TextBytes
-from cptsel.pipeline.corpus.types import Block, Companion, ReadOptions, Shard, TokenRule
+from cptsel.pipeline.corpus.types import BLOCK_ROWS, Block, Companion, ReadOptions, Shard, TokenRule
 from cptsel.pipeline.corpus.unchanged import ChunkDigests
 
 __all__ = ["Block", "Shard", "inventory", "list_inputs", "would_find"]
@@ -28,6 +28,7 @@ def inventory(
     digests: str = "",
     tokens: TokenRule | None = None,
     sizes: TextBytes | None = None,
+    block_rows: int = BLOCK_ROWS,
 ) -> Shard:
     """Read a file once, and its companion, and say what it is: its hash, and its blocks where it is no stream.
 
@@ -44,6 +45,7 @@ def inventory(
         tokens: how files of token ids are read.
         sizes: takes the texts of the file, where they are to be counted: in the same reading, where the format can be
             read front to back, else in one more.
+        block_rows: rows of a block at most.
 
     Raises:
         UsageError: unknown suffix.
@@ -54,7 +56,7 @@ def inventory(
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}")
     format, compression = file_format(path, named)
     companion = _companion(FORMATS[format], uri, digests and f"{digests}-companion")
-    options = ReadOptions(block_bytes=block_bytes, tokens=tokens or TokenRule())
+    options = ReadOptions(block_bytes=block_bytes, block_rows=block_rows, tokens=tokens or TokenRule())
     finder = FORMATS[format].finder(options, compression, companion)
     shard = Shard(shard_id, uri, path, format, compression, size, "", None, digests, companion)
     forward = sizes is not None and FORMATS[format].reads_forward(compression)

@@ -8,8 +8,14 @@ from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.corpus.pool import Pool
 
 FIRST_BYTES = 64
+BLOCK_BYTES = 8 << 20
+"""Bytes of a block where nothing else is asked for."""
+
 BLOCK_ROWS = 1 << 14
-"""A block has no more rows, however short they are: a row costs memory whether or not anything is in it."""
+"""A block has no more rows, however short they are: a row costs memory whether or not anything is in it.
+
+Where only some rows are drawn, ``block_rows`` may be more.
+"""
 
 BLOCK_DECODED = 256 << 20
 """Bytes of text that a block may decode to, or ``block_bytes``: a dictionary makes a small file into any amount."""
@@ -140,8 +146,8 @@ class ReadOptions:
         group_by: names of the groups.
         shard_groups: values of those that the shard's path gives; the others are columns of the rows.
         max_line_bytes: longer lines, and longer texts of Parquet, are rejects and are never held in memory.
-        block_bytes: a block of a stream ends at the first line end at or past so many uncompressed bytes, or after
-            BLOCK_ROWS rows.
+        block_bytes: a block of a stream ends at the first line end at or past so many uncompressed bytes.
+        block_rows: rows of a block at most, drawn or not.
         limit: only rows with a number below it are read, or None.
         pool: which documents are read.
         tokens: how files of token ids are read.
@@ -152,7 +158,8 @@ class ReadOptions:
     group_by: tuple[str, ...] = ()
     shard_groups: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     max_line_bytes: int = 8 << 20
-    block_bytes: int = 8 << 20
+    block_bytes: int = BLOCK_BYTES
+    block_rows: int = BLOCK_ROWS
     limit: int | None = None
     pool: Pool = field(default_factory=Pool)
     tokens: TokenRule = field(default_factory=TokenRule)

@@ -39,7 +39,10 @@ class RowOptions:
 
 @dataclass(frozen=True)
 class EmbeddedBlock:
-    """What is written for one block: rows, rejects, and counts over the columns of ``arrow.COUNT_COLUMNS``."""
+    """What is written for one block: rows, rejects, and counts over the columns of ``arrow.COUNT_COLUMNS``.
+
+    ``taken`` are tokens of rows that an earlier run had.
+    """
 
     shard_id: int
     block: int
@@ -47,6 +50,7 @@ class EmbeddedBlock:
     embeddings: pa.Table
     rejects: pa.Table
     counts: dict[str, int]
+    taken: int
 
 
 class BlockEmbedder:
@@ -93,6 +97,7 @@ class BlockEmbedder:
             embeddings=stored.merged(rows, good, [sample.document.pool_prob for sample in samples], options.groups),
             rejects=reject_rows(block.shard_id, [*block.rejects, *cut.rejects]),
             counts=_counts(block, cut, samples),
+            taken=sum(len(cut.samples[index].ids) for index in stored.rows),
         )
 
     def rows_of(self, cut: Cut, chunked: list[list[int]], shard_id: int) -> tuple[pa.Table, list[int]]:

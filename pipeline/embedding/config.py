@@ -300,9 +300,11 @@ class EmbedConfig:
         least=1,
         most=1024,
     )
-    block_bytes: int = option(
-        8 << 20,
-        "Size, in bytes, of the pieces into which large shards are cut; memory is bounded by it.",
+    block_bytes: int | None = option(
+        None,
+        "Size, in bytes, of the pieces into which large shards are cut; memory is bounded by what is drawn of one. By "
+        "default that of the run in --out, --grow or --after; else 8 MiB, with a pool up to 256 MiB: 8 MiB over its "
+        "rate, a power of 2, and no more than a 64th of the corpus.",
         section=_RUNNING,
         metavar="BYTES",
         least=1,

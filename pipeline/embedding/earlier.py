@@ -10,6 +10,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.corpus.documents import Document
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.embedding.units import stored_unit, unit_path
+from cptsel.pipeline.model.batching import CHUNK_BATCHES
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ class EarlierRun:
         """Where a document stood in the earlier pool; None where it was not in."""
         by = self.pool.by
         return self.pool.place(path, document.row_index, None if by is None else document.groups[groups.index(by)])
+
+
+def chunk_of(tokens_per_batch: int) -> int:
+    """Tokens after which a chunk ends."""
+    return CHUNK_BATCHES * tokens_per_batch
+
+
+def tokens_taken_over(directory: str, tokens_per_batch: int) -> tuple[int, int]:
+    """Tokens, about, that a larger pool takes over of a finished run, and all that it has, from its small files.
+
+    Of every block these are the chunks that are full, as a chunk that was not is another one in a larger pool. A chunk
+    ends with the window that fills it, so it has half a window more than it must, on average.
+    """
+    units = io.read_parquet(io.join(directory, "units.parquet"), ["tokens", "windows_embedded"])
+    tokens, windows = (units[name].to_numpy() for name in ("tokens", "windows_embedded"))
+    chunk = chunk_of(tokens_per_batch) + tokens.sum() / max(1, windows.sum()) / 2
+    return int((tokens // chunk * chunk).sum()), int(tokens.sum())
 
 
 @dataclass(frozen=True)

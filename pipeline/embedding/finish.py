@@ -64,7 +64,7 @@ def finish(
     header = sealed(config.out, header | {"totals": totals | more})
     validate(header, "run")
     io.write_json(io.join(config.out, "run.json"), header)
-    io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, results.fresh_tokens))
+    io.write_json(io.join(config.out, "stats.json"), _stats(config, seconds, results))
     commit(config.out, keep_work=bool(config.shard_range))
     useless = [shard.uri for shard in shards if is_useless(by_shard[shard.shard_id])]
     return summary(config, status, header, rejects.warnings(useless))
@@ -117,15 +117,15 @@ def write_shards(
     io.write_parquet(io.join(out, "shards.parquet"), table)
 
 
-def _stats(config: EmbedConfig, seconds: float, tokens: int) -> dict[str, Any]:
+def _stats(config: EmbedConfig, seconds: float, results: Results) -> dict[str, Any]:
     """Time of this call and memory of its largest local process (remote workers report to their runner)."""
     return {
         "format": "cptsel.stats",
         "spec_version": arrow.SPEC_VERSION,
         "seconds": round(seconds, 3),
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "tokens": results.fresh_tokens,
+        "tokens_per_second": results.speed(seconds),
         "peak_memory_bytes": peak_memory_bytes(),
         "workers": config.workers,
         "threads": config.threads,
-    }
+    } | ({"tokens_taken_over": results.taken_tokens} if config.grow else {})

@@ -18,6 +18,7 @@ from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.shards import Block, Shard, inventory
 from cptsel.pipeline.corpus.text_bytes import TextBytes
 from cptsel.pipeline.corpus.types import Companion, TokenRule
+from cptsel.pipeline.embedding.blocks import BlockSize
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.stopping import stopping
 from cptsel.pipeline.embedding.units import Unit
@@ -40,14 +41,16 @@ class Inventory:
     group_bytes: dict[str | None, float] = field(default_factory=dict)
 
 
-def take_inventory(config: EmbedConfig, files: Files, tokens: TokenRule, options: Any, counts: bool) -> Inventory:
+def take_inventory(
+    config: EmbedConfig, files: Files, tokens: TokenRule, options: Any, counts: bool, blocks: BlockSize
+) -> Inventory:
     """Hash every shard, find its blocks, and, with ``counts``, add up the text of each group.
 
     Raises:
         UsageError: a file can't be read, so the corpus can't be named.
     """
     folder, digests = (io.join(config.out, outputs.WORK, name) for name in ("inventory", "digests"))
-    take = _take(config, tokens, digests, counts)
+    take = _take(config, tokens, digests, counts, blocks)
     return _joined(_entries(files, range(len(files)), take, options, folder))
 
 
@@ -57,6 +60,7 @@ def share_inventory(
     tokens: TokenRule,
     options: Any,
     counts: bool,
+    blocks: BlockSize,
     ledger: Ledger,
     part: ShardRange,
 ) -> Inventory:
@@ -66,7 +70,7 @@ def share_inventory(
         UsageError: a file can't be read, so the corpus can't be named.
     """
     bounds = range_bounds([size for _, _, size in files], part.count)
-    take = _take(config, tokens, ledger.digests, counts)
+    take = _take(config, tokens, ledger.digests, counts, blocks)
     order = [*range(part.index, part.count), *range(part.index)]  # its own range first
     while left := [index for index in order if not io.exists(ledger.inventory(index))]:
         most = 1 if part.index in left else -(-len(left) // _SHARE)
@@ -115,17 +119,18 @@ def _entries(
     return entries
 
 
-def _take(config: EmbedConfig, tokens: TokenRule, digests: str, counts: bool) -> "TakeInventory":
+def _take(config: EmbedConfig, tokens: TokenRule, digests: str, counts: bool, blocks: BlockSize) -> "TakeInventory":
     counting = ReadOptions(
         text_field=config.text_field,
         id_field=None,
         group_by=config.group_by[:1],
         max_line_bytes=config.max_line_bytes,
-        block_bytes=config.block_bytes,
+        block_bytes=blocks.bytes,
+        block_rows=blocks.rows,
         limit=config.limit,
         tokens=tokens,
     )
-    return TakeInventory(config.block_bytes, config.format, digests, tokens, counting if counts else None)
+    return TakeInventory(blocks, config.format, digests, tokens, counting if counts else None)
 
 
 @dataclass(frozen=True)
@@ -133,25 +138,27 @@ class TakeInventory:
     """(shard_id, uri, path, bytes) → the fields of its Shard and ``group_bytes``; uri and error if it can't be read.
 
     Attributes:
-        block_bytes: size of a block.
+        blocks: their size.
         format: of the files, where the suffix doesn't tell it.
         digests: directory for the digests of the files.
         tokens: how files of token ids are read.
         counting: how rows are read to count the bytes of their groups, where that is wanted.
     """
 
-    block_bytes: int
+    blocks: BlockSize
     format: str | None
     digests: str
     tokens: TokenRule
     counting: ReadOptions | None = None
 
     def __call__(self, task: tuple[int, str, str, int]) -> dict[str, Any]:
-        shard_id, uri, path, size = task
+        shard_id, uri, *_ = task
         digests = io.join(self.digests, f"{shard_id:06d}")
         sizes = None if self.counting is None else TextBytes(self.counting)
         try:
-            shard = inventory(shard_id, uri, path, size, self.block_bytes, self.format, digests, self.tokens, sizes)
+            shard = inventory(
+                *task, self.blocks.bytes, self.format, digests, self.tokens, sizes, block_rows=self.blocks.rows
+            )
         except OSError as error:
             return {"uri": uri, "error": str(error)}
         return asdict(shard) | {"group_bytes": sizes.listed() if sizes else []}

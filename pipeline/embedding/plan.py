@@ -12,6 +12,7 @@ from cptsel.pipeline.config import check_read, check_values, to_dict
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
 from cptsel.pipeline.corpus.shards import Shard
 from cptsel.pipeline.corpus.types import TokenRule
+from cptsel.pipeline.embedding.blocks import BlockSize
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import sketch
@@ -44,7 +45,6 @@ SHAPING = (
     "storage",
     "limit",
     "max_line_bytes",
-    "block_bytes",
     "threads",
 )
 
@@ -223,6 +223,7 @@ def run_header(
     lookahead: dict[str, Any] | None = None,
     base: str | None = None,
     ids: bool = False,
+    blocks: BlockSize | None = None,
 ) -> RunHeader:
     """run.json without totals: everything that decides the bytes of the rows.
 
@@ -234,6 +235,7 @@ def run_header(
         lookahead: what decides the model, with ``--lookahead``.
         base: fingerprint of the weights of the model that was there before, with ``--base``.
         ids: whether the corpus is one of token ids.
+        blocks: into which shards are cut.
     """
     vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
     projection: Projection = {
@@ -248,6 +250,7 @@ def run_header(
     if model.spec.mixing is not None:
         projection["mixing"] = dict(zip(("head", "body"), model.spec.mixing, strict=True))
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
+    options |= (blocks or BlockSize()).options()
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
     options |= {"dtype": model.spec.dtype, "device": model.spec.device.split(":")[0]}
     options |= {"pool": pool, "lookahead": lookahead}

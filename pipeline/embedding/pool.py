@@ -12,7 +12,9 @@ from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
+from cptsel.pipeline.embedding.blocks import BlockSize, is_by_pool, new_blocks
 from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.earlier import tokens_taken_over
 from cptsel.pipeline.embedding.plan import ModelPlan, tokenizer_of
 from cptsel.pipeline.embedding.pool_size import PoolSize, parse_duration, parse_pool
 from cptsel.pipeline.embedding.probe import Probe, probe
@@ -72,16 +74,15 @@ def _start(config: EmbedConfig, before: Range) -> float:
     return before.start + before.rate if config.after else before.start
 
 
-def pool_share(
-    config: EmbedConfig, model: ModelPlan, files: Files, earlier: Pool | None, found: Probe | None = None
-) -> float:
+def pool_share(config: EmbedConfig, model: ModelPlan, files: Files, found: Probe | None = None) -> float:
     """The share of the corpus that is asked for; tokens, documents and speed are found by ``probe``.
+
+    A time budget is for the steps of ``--lookahead`` and what is not taken over from ``--grow``.
 
     Args:
         config: of the run.
         model: what is known of the model.
         files: (uri, path, bytes) of every shard.
-        earlier: with ``--grow``, the pool whose rows are there: a time budget is for what is beside.
         found: what is known of the corpus; by default it is looked at.
 
     Raises:
@@ -95,13 +96,35 @@ def pool_share(
     found = found or look(config, model, files, timed=size.kind == "seconds")
     if size.kind == "seconds":
         whole = found.seconds / (config.workers * machines(config))
-        return min(1.0, size.value / max(whole, 1e-9) + (earlier.whole.rate if config.grow and earlier else 0.0))
+        left = size.value - lookahead_seconds(config, found)
+        if left <= 0:
+            raise UsageError(
+                f"--time-budget {config.time_budget}: the steps of --lookahead take about "
+                f"{(size.value - left) / 3600:.2g} hours by themselves; give more time, or fewer --lookahead-steps"
+            )
+        taken = tokens_taken_over(config.grow, model.tokens_per_batch)[0] if config.grow else 0
+        return min(1.0, left / max(whole, 1e-9) + taken / max(found.tokens, 1.0))
     whole = found.tokens if size.kind == "tokens" else found.documents
     if size.value > 1.2 * whole:
         raise UsageError(
             f"--pool {config.pool}: the corpus has about {whole:,.0f} {size.kind}; ask for less, or leave it out"
         )
     return min(1.0, size.value / max(whole, 1.0))
+
+
+def lookahead_seconds(config: EmbedConfig, found: Probe) -> float:
+    """What the steps of ``--lookahead`` take, about: three forward passes a token, in one process.
+
+    Args:
+        config: of the run.
+        found: with seconds, which are those of a forward pass for gradients of the head, three with its backward pass
+            for the body, and one more for losses.
+    """
+    if not config.lookahead:
+        return 0.0
+    passes = (3 if "body" in config.gradient else 1) + (not config.skip_base_loss)
+    tokens = config.lookahead_steps * config.lookahead_tokens
+    return 3 * tokens * found.seconds / max(found.tokens, 1.0) / passes
 
 
 def machines(config: EmbedConfig) -> int:
@@ -168,14 +191,34 @@ def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Pr
     return probe(files, read_options(config, model), tokenizer, model.prefix, model.max_tokens, config.format, embedder)
 
 
-def read_options(config: EmbedConfig, model: ModelPlan, pool: Pool | None = None) -> ReadOptions:
-    """How rows are read."""
+def block_size(config: EmbedConfig, there: BlockSize | None, share: float, files: Files) -> BlockSize:
+    """The blocks of a run, a new one's by its pool; where groups differ, by the largest of their rates.
+
+    Rates that only a reading of the corpus tells, which is by blocks, count as 1.
+
+    Args:
+        config: of the run.
+        there: blocks of a run from which this one goes on.
+        share: of the corpus in the pool.
+        files: (uri, path, bytes) of every shard.
+    """
+    by_pool = is_by_pool(config, there) and not needs_counts(config, files)
+    rate = make_pool(config, share, files, None, {}).whole.rate if by_pool else 1.0
+    return new_blocks(config, there, rate, sum(size for _, _, size in files))
+
+
+def read_options(
+    config: EmbedConfig, model: ModelPlan, pool: Pool | None = None, blocks: BlockSize | None = None
+) -> ReadOptions:
+    """How rows are read; without ``blocks``, to look at a corpus before it is known how a run cuts it."""
+    size = blocks or new_blocks(config, None, 1.0, 0)
     return ReadOptions(
         text_field=config.text_field,
         id_field=config.id_field,
         group_by=config.group_by,
         max_line_bytes=config.max_line_bytes,
-        block_bytes=config.block_bytes,
+        block_bytes=size.bytes,
+        block_rows=size.rows,
         limit=config.limit,
         pool=pool or Pool(config.seed),
         tokens=model.tokens,

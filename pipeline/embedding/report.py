@@ -229,6 +229,7 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
         tokens=totals["tokens"],
         bytes_of_embeddings=sum(io.size(io.join(folder, name)) for name in io.list_names(folder, ".parquet")),
         seconds=stats.get("seconds"),
+        tokens_taken_over=stats.get("tokens_taken_over"),
         tokens_per_second=stats.get("tokens_per_second"),
         tables=tables,
         warnings=[*warnings, *run_warnings(header), *_special_warning(totals)]
@@ -260,7 +261,8 @@ def range_summary(
         samples=counts["windows_embedded"],
         tokens=counts["tokens"],
         seconds=round(seconds, 3),
-        tokens_per_second=round(results.fresh_tokens / max(seconds, 1e-9), 1),
+        tokens_taken_over=results.taken_tokens if config.grow else None,
+        tokens_per_second=results.speed(seconds),
         ranges_not_done=f"{listed(left)} (of 0-{part.count - 1})",
     )
 

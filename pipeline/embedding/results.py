@@ -27,17 +27,23 @@ class Results:
     Attributes:
         units: ``units.parquet``, by shard and block.
         errors: (shard_id, block, sentence) of shards that could not be read, sorted.
-        fresh_tokens: ``n_tokens`` of the units that this call embedded.
+        fresh_tokens: that this call embedded.
+        taken_tokens: that this call took over from an earlier run.
     """
 
     units: pa.Table
     errors: list[tuple[int, int, str]]
     fresh_tokens: int
+    taken_tokens: int
 
     @property
     def failures(self) -> list[str]:
         """The sentences of the errors."""
         return [sentence for _, _, sentence in self.errors]
+
+    def speed(self, seconds: float) -> float | None:
+        """Tokens that this call embedded a second; None where it embedded none."""
+        return round(self.fresh_tokens / max(seconds, 1e-9), 1) if self.fresh_tokens else None
 
     def totals(self) -> dict[str, int]:
         """Sum of each count over all units."""
@@ -88,17 +94,18 @@ def range_results(ledger: Ledger, indices: Iterable[int], header: RunHeader) -> 
         if (table.schema.metadata or {}).get(RUN_KEY.encode()) != run.encode():
             return None
         tables.append(table.replace_schema_metadata(None))
-    return Results(pa.concat_tables(tables).combine_chunks(), [], 0)
+    return Results(pa.concat_tables(tables).combine_chunks(), [], 0, 0)
 
 
 def gather(results: Iterable[UnitResult]) -> Results:
     """Put results into columns, in order, whatever the order in which they come."""
-    tables, errors, fresh = [arrow.UNITS.empty_table()], [], 0
+    tables, errors, fresh, taken = [arrow.UNITS.empty_table()], [], 0, 0
     some = iter(results)
     while batch := list(islice(some, _AT_ONCE)):
         errors += [(result.shard_id, result.block, result.error) for result in batch if result.error]
         done = [(result, result.counts) for result in batch if result.counts is not None]
-        fresh += sum(counts["n_tokens"] for result, counts in done if result.fresh)
+        fresh += sum(counts["tokens"] - result.taken for result, counts in done if result.fresh)
+        taken += sum(result.taken for result in batch)
         columns: dict[str, list[Any]] = {
             "shard_id": [result.shard_id for result, _ in done],
             "block": [result.block for result, _ in done],
@@ -107,4 +114,4 @@ def gather(results: Iterable[UnitResult]) -> Results:
         }
         tables.append(pa.table(columns, schema=arrow.UNITS))
     units = pa.concat_tables(tables).sort_by([("shard_id", "ascending"), ("block", "ascending")])
-    return Results(units.combine_chunks(), sorted(errors), fresh)
+    return Results(units.combine_chunks(), sorted(errors), fresh, taken)

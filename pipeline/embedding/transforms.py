@@ -195,4 +195,5 @@ class _WriteBlockDoFn(beam.DoFn):
             self.counters, (len(done.embeddings), done.counts["tokens"], rejects_found), strict=True
         ):
             counter.inc(more)
-        yield UnitResult(done.shard_id, done.block, done.counts, fresh=True, seal=seal_of(embeddings, rejects))
+        seal = seal_of(embeddings, rejects)
+        yield UnitResult(done.shard_id, done.block, done.counts, fresh=True, taken=done.taken, seal=seal)

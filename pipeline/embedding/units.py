@@ -33,13 +33,17 @@ def read_unit(unit: Unit, options: ReadOptions) -> Iterable[DocumentBlock]:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What became of one block: its counts and checksums, or (``error``) why its shard could not be read."""
+    """What became of one block: its counts and checksums, or (``error``) why its shard could not be read.
+
+    ``taken`` are tokens that a ``fresh`` one, which this call has made, took over from an earlier run.
+    """
 
     shard_id: int
     block: int
     counts: dict[str, int] | None
     error: str | None = None
     fresh: bool = False
+    taken: int = 0
     seal: dict[str, Any] | None = None
 
 

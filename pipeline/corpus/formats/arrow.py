@@ -40,7 +40,7 @@ class Arrow(CorpusFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".arrow", ".feather")
 
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
-        return GroupFinder(options.block_bytes, ArrowShard)
+        return GroupFinder(options, ArrowShard)
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_group_block(handle, shard, block, options, ArrowShard)

@@ -15,7 +15,6 @@ from cptsel.pipeline.corpus.formats.columns import first_bytes
 from cptsel.pipeline.corpus.rows import read_record
 from cptsel.pipeline.corpus.types import (
     BLOCK_DECODED,
-    BLOCK_ROWS,
     Block,
     BlockBuilder,
     Damage,
@@ -70,17 +69,17 @@ Opener = Callable[[BinaryIO], GroupedShard]
 class GroupFinder:
     """Blocks by what an open file says of its groups."""
 
-    def __init__(self, block_bytes: int, open_shard: Opener) -> None:
-        self._block_bytes, self._open = block_bytes, open_shard
+    def __init__(self, options: ReadOptions, open_shard: Opener) -> None:
+        self._options, self._open = options, open_shard
 
     def feed(self, chunk: bytes) -> None:
         pass
 
     def finish(self, handle: BinaryIO) -> tuple[Block, ...]:
-        return group_blocks(handle, self._block_bytes, self._open)
+        return group_blocks(handle, self._options, self._open)
 
 
-def group_blocks(handle: BinaryIO, block_bytes: int, open_shard: Opener) -> tuple[Block, ...]:
+def group_blocks(handle: BinaryIO, options: ReadOptions, open_shard: Opener) -> tuple[Block, ...]:
     """Blocks of a file, at least one: row groups joined, or cut, to ``block_bytes`` uncompressed bytes.
 
     Where a group is cut, a block is some of its rows, and its ``start`` and ``end`` are those of the group. The last of
@@ -90,18 +89,19 @@ def group_blocks(handle: BinaryIO, block_bytes: int, open_shard: Opener) -> tupl
         shard = open_shard(handle)
     except Damage:
         return (UNREADABLE,)
-    return blocks_of(shard, block_bytes)
+    return blocks_of(shard, options)
 
 
-def blocks_of(shard: GroupedShard, block_bytes: int) -> tuple[Block, ...]:
+def blocks_of(shard: GroupedShard, options: ReadOptions) -> tuple[Block, ...]:
     """Blocks of an open file, as ``group_blocks`` has them."""
+    block_bytes, block_rows = options.block_bytes, options.block_rows
     blocks: list[Block] = []
     start = first_row = rows = size = 0
     for group, (more_rows, more_bytes) in enumerate(zip(shard.group_rows, shard.group_bytes, strict=True)):
-        if group > start and (size + more_bytes > block_bytes or rows + more_rows > BLOCK_ROWS):
+        if group > start and (size + more_bytes > block_bytes or rows + more_rows > block_rows):
             blocks.append(Block(len(blocks), start, group, first_row, rows))
             start, first_row, rows, size = group, first_row + rows, 0, 0
-        most = min(BLOCK_ROWS, max(1, more_rows * block_bytes // max(1, more_bytes)))
+        most = min(block_rows, max(1, more_rows * block_bytes // max(1, more_bytes)))
         most = max(most, -(-more_rows // PARTS))
         while more_rows > most and rows == 0:  # a large row group is several blocks
             blocks.append(Block(len(blocks), group, group + 1, first_row, most))

@@ -34,7 +34,7 @@ class Jsonl(CorpusFormat):
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
-        return BlockCounter(options.block_bytes) if compression == "none" else Unseen()
+        return BlockCounter(options.block_bytes, options.block_rows) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_plain_block(handle, shard, block, options)
@@ -60,12 +60,12 @@ class Jsonl(CorpusFormat):
 class BlockCounter:
     """Block starts and row counts of a plain JSONL file, from one pass over its bytes.
 
-    A block ends at the first line end at or past ``block_bytes`` bytes after its start, or after ``BLOCK_ROWS`` rows,
+    A block ends at the first line end at or past ``block_bytes`` bytes after its start, or after ``block_rows`` rows,
     as those of a stream do.
     """
 
-    def __init__(self, block_bytes: int) -> None:
-        self._block_bytes = block_bytes
+    def __init__(self, block_bytes: int, block_rows: int = BLOCK_ROWS) -> None:
+        self._block_bytes, self._block_rows = block_bytes, block_rows
         self._blocks: list[Block] = []
         self._head = b""
         self._start = self._first_row = self._rows = 0  # of the block at hand
@@ -79,7 +79,7 @@ class BlockCounter:
         while True:
             due = max(at, self._start + self._block_bytes - 1 - self._end)  # where a newline would end the block
             first = int(np.searchsorted(ends, at))
-            last = min(int(np.searchsorted(ends, due)), first + BLOCK_ROWS - self._rows - 1)
+            last = min(int(np.searchsorted(ends, due)), first + self._block_rows - self._rows - 1)
             if last >= len(ends):
                 break
             self._rows += last + 1 - first
@@ -131,7 +131,7 @@ def read_stream_blocks(handle: BinaryIO, shard: Shard, options: ReadOptions) -> 
     else:
         lines = split_lines(decompress(handle, shard.compression), options.max_line_bytes)
     for row_index, line in enumerate(itertools.islice(lines, options.limit)):
-        if builder.rows == BLOCK_ROWS or (builder.rows and line.offset >= start + options.block_bytes):
+        if builder.rows == options.block_rows or (builder.rows and line.offset >= start + options.block_bytes):
             yield builder.build(last=False)
             number, start, builder = number + 1, line.offset, BlockBuilder(shard, number + 1, options)
         _take(builder, line, row_index, options)

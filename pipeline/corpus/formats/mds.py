@@ -46,7 +46,7 @@ class Mds(CorpusFormat):
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
-        return GroupFinder(options.block_bytes, MdsShard) if compression == "none" else Unseen()
+        return GroupFinder(options, MdsShard) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_group_block(handle, shard, block, options, MdsShard)
@@ -58,7 +58,7 @@ class Mds(CorpusFormat):
         except Damage as damage:
             yield _unreadable(handle, shard, options, damage)
             return
-        blocks = blocks_of(opened, options.block_bytes)
+        blocks = blocks_of(opened, options)
         whole = replace(shard, blocks=blocks)
         for block in blocks:
             found = read_group_block(handle, whole, block, options, lambda _: opened)

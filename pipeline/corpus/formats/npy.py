@@ -258,12 +258,12 @@ class _EndFinder:
         spans = SoughtSpans(handle)
         try:
             if self._companion is not None:
-                return token_blocks(_listed(spans, self._raw, self._companion), self._options.block_bytes)
+                return token_blocks(_listed(spans, self._raw, self._companion), self._options)
             found = _searched(spans, self._raw, self._options.tokens.eod)
         except Damage:
             return (UNREADABLE,)
         blocks = []
-        for block in token_blocks(found, self._options.block_bytes):
+        for block in token_blocks(found, self._options):
             bounds = found.bounds[[block.first_row, block.first_row + block.rows]].tolist()
             blocks.append(replace(block, start=bounds[0], end=bounds[1]))
         return tuple(blocks)

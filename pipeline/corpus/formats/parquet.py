@@ -31,7 +31,7 @@ class Parquet(CorpusFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
 
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
-        return GroupFinder(options.block_bytes, ParquetShard)
+        return GroupFinder(options, ParquetShard)
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         return read_group_block(handle, shard, block, options, ParquetShard)

@@ -12,7 +12,6 @@ from cptsel.pipeline.corpus.formats.groups import UNREADABLE
 from cptsel.pipeline.corpus.formats.spans import SoughtSpans
 from cptsel.pipeline.corpus.opening import opened
 from cptsel.pipeline.corpus.types import (
-    BLOCK_ROWS,
     FIRST_BYTES,
     Block,
     BlockBuilder,
@@ -56,20 +55,20 @@ class TokenIndex(ABC):
         """Of ``count`` documents from ``first`` on. Raises Damage where the index is damaged there."""
 
 
-def token_blocks(index: TokenIndex, block_bytes: int) -> tuple[Block, ...]:
+def token_blocks(index: TokenIndex, options: ReadOptions) -> tuple[Block, ...]:
     """Blocks of documents, at least one; a block ends with the document that brings it to ``block_bytes``.
 
     Raises:
         Damage: the index is damaged.
     """
     blocks: list[Block] = []
-    first, room = 0, block_bytes
+    first, room = 0, options.block_bytes
     for part in range(0, index.documents, _AT_ONCE):
         counts = index.places(part, min(_AT_ONCE, index.documents - part)).counts
         for row, size in enumerate((counts * index.dtype.itemsize).tolist(), part):
-            if row > first and (room <= 0 or row - first == BLOCK_ROWS):
+            if row > first and (room <= 0 or row - first == options.block_rows):
                 blocks.append(Block(len(blocks), first, row, first, row - first))
-                first, room = row, block_bytes
+                first, room = row, options.block_bytes
             room -= size
     blocks.append(Block(len(blocks), first, index.documents, first, index.documents - first))
     return tuple(blocks)
@@ -117,7 +116,7 @@ class IndexedTokens(CorpusFormat):
 
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
         assert companion is not None
-        return _IndexFinder(self, options.block_bytes, companion)
+        return _IndexFinder(self, options, companion)
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         assert shard.companion is not None
@@ -126,7 +125,7 @@ class IndexedTokens(CorpusFormat):
                 index = self.index(companion, shard.bytes)
                 if block == UNREADABLE:
                     self.check(shard.companion.uri, index)  # raises what the inventory has met
-                    token_blocks(index, options.block_bytes)
+                    token_blocks(index, options)
                 return read_token_block(handle, shard, block, options, index)
             except Damage as damage:
                 return unreadable_block(shard, block, options, damage)
@@ -155,8 +154,8 @@ class IndexedTokens(CorpusFormat):
 class _IndexFinder:
     """Blocks by what the index says of documents."""
 
-    def __init__(self, format: IndexedTokens, block_bytes: int, companion: Companion) -> None:
-        self._format, self._block_bytes, self._companion = format, block_bytes, companion
+    def __init__(self, format: IndexedTokens, options: ReadOptions, companion: Companion) -> None:
+        self._format, self._options, self._companion = format, options, companion
 
     def feed(self, chunk: bytes) -> None:
         pass
@@ -166,7 +165,7 @@ class _IndexFinder:
             try:
                 index = self._format.index(companion, handle.tell())
                 self._format.check(self._companion.uri, index)
-                return token_blocks(index, self._block_bytes)
+                return token_blocks(index, self._options)
             except Damage:
                 return (UNREADABLE,)
 

@@ -21,7 +21,6 @@ from cptsel.pipeline.corpus.formats.spans import Spans, open_spans
 from cptsel.pipeline.corpus.rows import read_record
 from cptsel.pipeline.corpus.streams import disguise
 from cptsel.pipeline.corpus.types import (
-    BLOCK_ROWS,
     FIRST_BYTES,
     Block,
     BlockBuilder,
@@ -61,7 +60,7 @@ class WebDataset(CorpusFormat):
     compressions: ClassVar[tuple[str, ...]] = ("gzip", "zstd")
 
     def finder(self, options: ReadOptions, compression: str, companion: Companion | None) -> BlockFinder:
-        return _SampleFinder(options.block_bytes) if compression == "none" else Unseen()
+        return _SampleFinder(options) if compression == "none" else Unseen()
 
     def read_block(self, handle: BinaryIO, shard: Shard, block: Block, options: ReadOptions) -> DocumentBlock:
         builder = BlockBuilder(shard, block.block, options)
@@ -87,7 +86,7 @@ class WebDataset(CorpusFormat):
         for sample in reader.samples():
             if options.limit is not None and sample.row >= options.limit:
                 break
-            if builder.rows == BLOCK_ROWS or (builder.rows and sample.start >= start + options.block_bytes):
+            if builder.rows == options.block_rows or (builder.rows and sample.start >= start + options.block_bytes):
                 yield builder.build(last=False)
                 number, start, builder = number + 1, sample.start, BlockBuilder(shard, number + 1, options)
             builder.add(reader.row(sample)) if sample.wanted else builder.skip()
@@ -124,8 +123,8 @@ class WebDataset(CorpusFormat):
 class _SampleFinder:
     """Blocks by the headers of an archive, which are read once its bytes are hashed; no member is."""
 
-    def __init__(self, block_bytes: int) -> None:
-        self._block_bytes = block_bytes
+    def __init__(self, options: ReadOptions) -> None:
+        self._block_bytes, self._block_rows = options.block_bytes, options.block_rows
 
     def feed(self, chunk: bytes) -> None:
         pass
@@ -136,7 +135,7 @@ class _SampleFinder:
         spans = open_spans(handle, "none")
         for sample in _Reader(spans, ReadOptions(), lambda _: False).samples():
             row = sample.row
-            if row - first_row == BLOCK_ROWS or (row > first_row and sample.start >= start + self._block_bytes):
+            if row - first_row == self._block_rows or (row > first_row and sample.start >= start + self._block_bytes):
                 blocks.append(Block(len(blocks), start, sample.start, first_row, row - first_row))
                 start, first_row = sample.start, row
             row += 1
