@@ -18,7 +18,8 @@ def _callback(directory: str, as_json: bool) -> None:
     """Say what a directory made by cptsel is.
 
     An embedding run, a replay manifest, ordered or not, or an export: what is in it, how it was made, and whether it
-    is complete. Exits with 4 at one that is damaged, as far as names and sizes of files tell; verify reads them.
+    is complete; of a run also which rows were rejected first, and why. Exits with 4 at one that is damaged, as far as
+    names and sizes of files tell; verify reads them.
     """
 
     def run(_progress: Any) -> Summary:

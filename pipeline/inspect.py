@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline import io
@@ -13,9 +15,11 @@ from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, manifest_id
 from cptsel.pipeline.artifacts.outputs import Listing
 from cptsel.pipeline.artifacts.problems import RESTORE, Problems
 from cptsel.pipeline.artifacts.ranges import Ledger
+from cptsel.pipeline.artifacts.rejects import first_rejects
 from cptsel.pipeline.artifacts.run import pool_totals
 from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.artifacts.shard_range import listed
+from cptsel.pipeline.corpus.types import BENIGN
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.summary import Summary, Table, first_rows
 from cptsel.pipeline.verification.counts import check_counts
@@ -203,15 +207,35 @@ def _run(directory: str, names: Listing, header: RunHeader) -> Described:
     }
     tables = []
     if "units.parquet" in names:
-        units = io.read_parquet(io.join(directory, "units.parquet"), COUNT_COLUMNS)
+        units = io.read_parquet(io.join(directory, "units.parquet"), ["shard_id", "block", *COUNT_COLUMNS])
         for column in COUNT_COLUMNS:
             if column in units.schema.names:
                 name = "tokens predicted" if column == "n_tokens" else column.replace("_", " ")
                 totals[name] = pc.sum(units[column]).as_py() or 0
+        tables += _rejects(directory, header, units)
     if "shards.parquet" in names:
         columns = ["path", "format", "compression", "bytes", "rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))
     return "embedding run", totals, tables
+
+
+def _rejects(directory: str, header: RunHeader, units: pa.Table) -> list[Table]:
+    """How much was rejected, by reason where the run is finished, and the first rejects but for blank lines."""
+    reasons = dict(header.get("totals", {}).get("rejects", {}))
+    tables = [Table("Rejected", ["reason", "rejects"], list(map(list, reasons.items())))] if reasons else []
+    count = pc.sum(pc.add(units["rows_rejected"], units["windows_rejected"])).as_py() or 0
+    damage = count - sum(reasons.get(reason, 0) for reason in BENIGN)
+    found = first_rejects(directory, units, _ROWS_SHOWN)
+    if not found.num_rows:
+        return tables
+    shards = io.read_parquet(io.join(directory, "shards.parquet"), ["shard_id", "path"])
+    paths = dict(zip(shards["shard_id"].to_pylist(), shards["path"].to_pylist(), strict=True))
+    rows = [[paths.get(shard_id), *row] for shard_id, *row in (row.values() for row in found.to_pylist())]
+    named = Table("Rejects", ["file", "row", "window", "reason", "detail"], rows)
+    if damage > len(rows):
+        title = f"Rejects (first {len(rows)} of {damage:,}; all are in {io.join(directory, 'rejects')})"
+        named = replace(named, title=title)
+    return [*tables, named]
 
 
 def _manifest(directory: str, names: Listing, header: ManifestHeader) -> Described:

@@ -8,9 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from manifest_builder import build_replay, reseal
 from run_builder import HEADER as RUN
+from run_builder import reseal_run
 
 from cptsel.cli.main import main
+from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.run import unit_name
 from cptsel.pipeline.artifacts.writing import writing
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
@@ -18,6 +21,7 @@ from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
+from cptsel.schemas.arrow import REJECTS, UNITS
 
 
 def begin(out, command, config_yaml, overwrite):
@@ -79,6 +83,68 @@ def test_tokens_of_a_run_and_those_that_are_predicted_are_told_apart(run, tmp_pa
     totals = inspect(str(copied)).totals
     assert (totals["tokens"], totals["tokens predicted"]) == (predicted + 1000 * len(units), predicted)
     assert "n tokens" not in totals
+
+
+def reject(run, unit, rejects):
+    """Give a unit of a run rejects: (row, window, reason, detail) each."""
+    shard_id, block = unit
+    rows = [
+        {"shard_id": shard_id, "row_index": row, "window": window, "reason": reason, "detail": detail}
+        for row, window, reason, detail in rejects
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, REJECTS), run / "rejects" / unit_name(shard_id, block))
+    units = pq.read_table(run / "units.parquet").to_pylist()
+    mine = next(row for row in units if (row["shard_id"], row["block"]) == unit)
+    whole_rows = sum(window is None for _, window, *_ in rejects)
+    mine |= {"rows_rejected": whole_rows, "windows_rejected": len(rejects) - whole_rows}
+    pq.write_table(pa.Table.from_pylist(units, UNITS), run / "units.parquet")
+    header = json.loads((run / "run.json").read_text())
+    for reason in (reason for _, _, reason, _ in rejects):
+        header["totals"]["rejects"][reason] = header["totals"]["rejects"].get(reason, 0) + 1
+    for name in ("rows_rejected", "windows_rejected"):
+        header["totals"][name] = sum(row[name] for row in units)
+    (run / "run.json").write_text(json.dumps(header))
+    reseal_run(run)
+
+
+def test_the_first_rejects_of_a_run_are_listed_by_file_and_row(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    reject(copied, (0, 1), [(30, None, "blank_line", None), (31, 2, "no_tokens", "none of it")])
+    reject(copied, (1, 0), [(2, None, "blank_line", None)])
+    reject(copied, (3, 2), [(70, None, "bad_json", "line 1 column 2")])
+    summary = inspect(str(copied))
+    assert summary.table("Rejected").rows == [["bad_json", 1], ["blank_line", 2], ["no_tokens", 1]]
+    assert summary.table("Rejects").title == "Rejects"
+    assert summary.table("Rejects").records() == [
+        {"file": "000.jsonl", "row": 31, "window": 2, "reason": "no_tokens", "detail": "none of it"},
+        {"file": "003.jsonl", "row": 70, "window": None, "reason": "bad_json", "detail": "line 1 column 2"},
+    ]
+    (copied / "_SUCCESS").unlink()  # as too much damage leaves it: run.json says nothing of what came
+    header = json.loads((copied / "run.json").read_text())
+    del header["totals"]
+    (copied / "run.json").write_text(json.dumps(header))
+    summary = inspect(str(copied))
+    assert [row[1] for row in summary.table("Rejects").rows] == [31, 70]
+    assert summary.table("Rejects").title == f"Rejects (first 2 of 4; all are in {copied}/rejects)"
+
+
+def test_of_many_rejects_some_are_listed_and_few_files_opened(run, tmp_path, monkeypatch):
+    copied = shutil.copytree(run, tmp_path / "run")
+    for block in range(3):
+        reject(copied, (3, block), [(40 * block + row, None, "null_text", None) for row in range(15)])
+    opened = []
+    read = io.read_parquet
+    monkeypatch.setattr(io, "read_parquet", lambda path, *rest: opened.append(path) or read(path, *rest))
+    table = inspect(str(copied)).table("Rejects")
+    assert [row[1] for row in table.rows] == [*range(15), *range(40, 45)]
+    assert table.title == f"Rejects (first 20 of 45; all are in {copied}/rejects)"
+    assert [path for path in opened if "/rejects/" in path] == [
+        str(copied / "rejects" / unit_name(3, block)) for block in (0, 1)
+    ]
+
+
+def test_a_run_without_rejects_has_no_table_of_them(run):
+    assert [table.title for table in inspect(str(run)).tables] == ["Shards"]
 
 
 def test_how_a_manifest_was_made_is_told(copied):

@@ -59,6 +59,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Every reason for the reject of a row, with a line of explanation."""
 
+BENIGN = frozenset({"blank_line"})
+"""Reasons that are no damage."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -13,6 +13,7 @@ from cptsel.pipeline.artifacts.damage import run_warnings
 from cptsel.pipeline.artifacts.run import pool_totals
 from cptsel.pipeline.artifacts.shard_range import ShardRange, listed
 from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.corpus.types import BENIGN
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.embedding.units import unit_path
@@ -21,7 +22,6 @@ from cptsel.pipeline.results import EmbedResult
 from cptsel.pipeline.summary import Table
 from cptsel.schemas.headers import RunHeader
 
-BENIGN = frozenset({"blank_line"})  # rejects that are no damage
 # Rejects after which rows may be lost without being counted; their shards are named in a warning.
 BREAKS = frozenset(
     {
