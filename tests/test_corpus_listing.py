@@ -127,6 +127,27 @@ def test_what_is_no_file_is_named(corpus):
         list_inputs([f"{corpus}/en/*.jsonl"], None)
 
 
+def test_what_is_not_there_is_named_at_once(corpus, tmp_path):
+    """A hundred of them would be a hundred runs."""
+    en, listed = corpus / "en", tmp_path / "list"
+    listed.write_text(f"{en}/*.jsonl\n" + "".join(f"{corpus}/lost{number}.jsonl\n" for number in range(7)))
+    named = ", ".join(f"{corpus}/lost{number}.jsonl" for number in range(5))
+    with pytest.raises(UsageError, match=rf"^{named} and 2 more: no file matches any of these; check the paths"):
+        list_inputs([f"@{listed}"], None)
+    for number in range(6):
+        (en / f"gone{number}.jsonl").symlink_to(corpus / "nowhere.jsonl")
+    named = ", ".join(f"{en}/gone{number}.jsonl" for number in range(5))
+    with pytest.raises(UsageError, match=rf"^{named} and 1 more: are links to files that are not there; mend the"):
+        list_inputs([f"{en}/*.jsonl", f"{corpus}/en/gone*"], None)
+    for number in range(6):
+        (en / f"gone{number}.jsonl").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    for number in range(2):
+        (corpus / f"far{number}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=rf"^{corpus}/far0, {corpus}/far1: are links to directories, .* add patterns"):
+        list_inputs([f"{corpus}/*/*.jsonl"], None)
+
+
 def test_what_a_glob_would_find(corpus):
     assert would_find([f"{corpus}/**/*.parquet"], f"{corpus}/run/embeddings/0.parquet")
     assert would_find([f"{corpus}/**/*.parquet"], f"{corpus}/0.parquet")

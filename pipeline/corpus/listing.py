@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from cptsel.pipeline import io
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format
@@ -15,6 +16,50 @@ Files = Sequence[tuple[str, str, int]]
 
 _GLOB = re.compile(r"[*?\[]")
 _HIDDEN = re.compile(r"\.|_(SUCCESS|metadata|common_metadata|started_\d+|committed_\d+)$")
+_NAMED = 5  # paths that a sentence names
+
+
+@dataclass
+class _Unseen:
+    """What patterns would take and can't, of all of them: there may be hundreds, to be mended at once.
+
+    Attributes:
+        gone: links to nothing.
+        folders: links to directories.
+        patterns: those that match nothing.
+    """
+
+    gone: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Raise UsageError where there is any."""
+        for paths, one, several in (
+            (
+                self.gone,
+                "is a link to a file that is not there; mend the link or leave it out",
+                "are links to files that are not there; mend the links or leave them out",
+            ),
+            (
+                self.folders,
+                "is a link to a directory, which globs do not follow; add a pattern that begins with {}/, or take "
+                "patterns that leave it out",
+                "are links to directories, which globs do not follow; add patterns that begin with these and a /, or "
+                "take patterns that leave them out",
+            ),
+            (
+                self.patterns,
+                "no file matches; check the path, and quote globs so that the shell leaves them",
+                "no file matches any of these; check the paths, and quote globs so that the shell leaves them",
+            ),
+        ):
+            found = list(dict.fromkeys(paths))
+            if len(found) == 1:
+                raise UsageError(f"{found[0]}: {one.format(found[0])}")
+            if found:
+                more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+                raise UsageError(f"{', '.join(found[:_NAMED])}{more}: {several}")
 
 
 def list_inputs(
@@ -44,8 +89,10 @@ def list_inputs(
     if not expanded:
         raise UsageError("no input files: give a path, a glob or @LIST")
     sizes: dict[str, int] = {}
+    unseen = _Unseen()
     for pattern in expanded:
-        sizes.update(_match(pattern, [other for other in expanded if other != pattern]))
+        sizes.update(_match(pattern, [other for other in expanded if other != pattern], unseen))
+    unseen.refuse()
     base = io.absolute(root) if root is not None else _common_directory(expanded)
     base = base.rstrip("/") or "/"
     prefix = base if base.endswith("/") else base + "/"
@@ -100,14 +147,14 @@ def _expand(pattern: str) -> list[str]:
     return entries
 
 
-def _match(pattern: str, others: Sequence[str] = ()) -> dict[str, int]:
+def _match(pattern: str, others: Sequence[str], unseen: _Unseen) -> dict[str, int]:
     """Sizes of the files that match, by uri, where ``others`` are listed beside the pattern."""
     if not io.is_remote(pattern):
         if os.path.isdir(pattern):
             raise UsageError(f"{pattern}: is a directory; to take its files, give {io.join(pattern, '*')}")
         if os.path.isfile(pattern):
             return {pattern: os.path.getsize(pattern)}
-        _check_regular(pattern, others)
+        _check_regular(pattern, others, unseen)
     hidden = pattern.rpartition("/")[2].startswith((".", "_"))
     found = {}
     for form in _forms(pattern):
@@ -119,18 +166,18 @@ def _match(pattern: str, others: Sequence[str] = ()) -> dict[str, int]:
     if not hidden:
         found = {uri: size for uri, size in found.items() if not _HIDDEN.match(uri.rpartition("/")[2])}
     if not found:
-        raise UsageError(f"{pattern}: no file matches; check the path, and quote globs so that the shell leaves them")
+        unseen.patterns.append(pattern)
     return found
 
 
-def _check_regular(pattern: str, others: Sequence[str]) -> None:
+def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None:
     """Name what a local pattern would take and can't see: Beam would pass over it without a word.
 
-    A link to a directory is left to the ``others`` where one of them begins below it.
+    Links to nothing and to directories go into ``unseen``. A link to a directory is left to the ``others`` where one of
+    them begins below it.
 
     Raises:
-        UsageError: a directory that can't be listed, or is a link; a directory, a link to nothing, or what is no
-            regular file among the matches.
+        UsageError: a directory that can't be listed; a directory, or what is no regular file among the matches.
     """
     parts = pattern.split("/")
     first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), len(parts) - 1)
@@ -148,16 +195,13 @@ def _check_regular(pattern: str, others: Sequence[str]) -> None:
             if not os.path.islink(path) or not (deep or len(level) > 1) or _HIDDEN.match(name):
                 continue
             if not any(other.startswith(path + "/") for other in others):
-                raise UsageError(
-                    f"{path}: is a link to a directory, which globs do not follow; add a pattern that begins with "
-                    f"{path}/, or take patterns that leave it out"
-                )
+                unseen.folders.append(path)
         # What lies straight where a file is wanted is no place to look for more.
         folders[:] = [] if not deep and len(level) <= 1 else here
         for name in sorted([*names, *([] if deep else here if len(level) == 1 else [])]):
             path = io.join(folder, name)
             if not _HIDDEN.match(name) and any(io.matches(form, path) for form in forms):
-                _check_file(path)
+                _check_file(path, unseen)
 
 
 def _refuse_unlisted(error: OSError) -> None:
@@ -166,13 +210,14 @@ def _refuse_unlisted(error: OSError) -> None:
     raise UsageError(f"{error.filename}: can't be listed ({error.strerror}); give access to it, or leave it out")
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str, unseen: _Unseen) -> None:
     if os.path.isfile(path):
         return
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a directory; to take its files, give {io.join(path, '*')}")
     if not os.path.exists(path):
-        raise UsageError(f"{path}: is a link to a file that is not there; mend the link or leave it out")
+        unseen.gone.append(path)
+        return
     raise UsageError(f"{path}: is no regular file, and can't be read twice; leave it out")
 
 
