@@ -13,7 +13,7 @@ def explain(config: ExplainConfig, progress: Any) -> Summary:
 
     Of a sample, of all of a document, or of those whose text has a phrase: group, method, score and weight, where they
     lie, their text if the corpus is at hand, and every play by phase, epoch, rank and position, which cptsel locate
-    takes.
+    takes. Exits with 2 where nothing that was chosen has this name or phrase.
     """
     from cptsel.pipeline.explain import explain as run
 

@@ -34,8 +34,9 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainR
         and with runs one of the samples nearest to each, and one of those that it stands for.
 
     Raises:
-        UsageError: an option out of range, an input that is not a finished manifest, no such sample, a run that the
-            manifest was not selected from, or a shard of the corpus that is missing where it must be read.
+        UsageError: an option out of range, an input that is not a finished manifest, no such sample, no sample with the
+            text, a run that the manifest was not selected from, or a shard of the corpus that is missing where it must
+            be read.
         BadInputError: a shard of the corpus or a file of the run can't be read.
         VerificationError: a file of the manifest, or the corpus, is not what its checksum says.
     """
@@ -51,6 +52,11 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainR
     reader = Reader(manifest)
     if config.text is not None:
         found = by_text(reader, config.text, config.root, config.most, progress)
+        if not found.rows:
+            raise UsageError(
+                f"--text {config.text!r}: no sample that {manifest.directory} chose has this text, letter by letter; "
+                "try a shorter phrase"
+            )
     else:
         found = by_name(reader, str(config.sample), config.most, progress)
     warnings = manifest_warnings(manifest.header)
@@ -68,7 +74,7 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainR
     tables += _neighbour_tables(found.rows, around, texts) if around is not None else []
     return ExplainResult(
         out=manifest.directory,
-        status="found" if found.rows else "nothing found",
+        status="found",
         manifest_id=manifest.manifest_id,
         found_by=found.by,
         samples=len({row["sample_id"] for row in found.rows}),

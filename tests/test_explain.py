@@ -115,8 +115,9 @@ def test_samples_are_found_by_a_phrase_of_their_text(built):
     few = told(built.replay, text="a", most=3)
     assert len(samples_of(few)) == 3
     assert few.totals["others"] == "perhaps, raise --most"
-    none = told(built.replay, text="no such words")
-    assert (none.status, none.totals["samples"], samples_of(none)) == ("nothing found", 0, {})
+    with pytest.raises(UsageError, match=r"--text 'no such words': no sample that .* chose has this text, letter by"):
+        told(built.replay, text="no such words")
+    assert main(["explain", str(built.replay), "--text", "no such words"]) == 2  # as for a sample that is not there
 
 
 def test_a_long_text_is_shown_around_the_phrase():
