@@ -168,7 +168,7 @@ class SelectResult(Result):
         shards: files of the corpus, which count once where runs are pools of one.
         samples, tokens: of the runs.
         selected_samples, selected_tokens: of all phases.
-        effective_tokens: Σ over groups of (Σ w n)² / Σ w² n.
+        effective_tokens: Σ over phases of (Σ w n)² / Σ w² n.
         mass: that picks stand for; None where it is the corpus's own.
         exponent_of_group_shares: ``--group-alpha``, where it changes the groups' shares.
         replay_tokens_to_be_drawn: by a trainer that samples by weights.

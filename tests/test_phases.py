@@ -57,3 +57,13 @@ def test_phases_from_later_checkpoints(run, later, tmp_path):
         choose(source, tmp_path / str(phase), method="craig")
         assert ids(tmp_path / "replay", phase) == ids(tmp_path / str(phase))
     assert len(header_of(tmp_path / "replay")["provenance"]["runs"]) == 2
+
+
+def test_totals_are_of_all_phases(run, tmp_path):
+    told = choose(run, tmp_path / "replay", method="craig", phases=3, phase_budget="25%", budget="40%", group_by=None)
+    header = header_of(tmp_path / "replay")
+    phases, totals = header["phases"], header["totals"]
+    assert totals["selected_tokens"] == sum(phase["tokens"] for phase in phases)
+    assert totals["effective_tokens"] == sum(phase["effective_tokens"] for phase in phases)
+    assert all(phase["effective_tokens"] > 0 for phase in phases)
+    assert told.effective_tokens == totals["effective_tokens"]

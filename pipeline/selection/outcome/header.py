@@ -103,7 +103,7 @@ def manifest_header(
             "selected_tokens": sum(entry["tokens"] for entry in entries),
             "replay_tokens": replayed["realised"],
             "plays": sum(total(selected.weighted.groups, "plays") for selected in phases),
-            "effective_tokens": entries[0]["effective_tokens"],
+            "effective_tokens": sum(entry["effective_tokens"] for entry in entries),
         },
         "phases": entries,
         "corpus": _corpus(runs),
