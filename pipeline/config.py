@@ -6,6 +6,7 @@
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,6 +80,21 @@ def options_of(kind: Any) -> dict[str, Option]:
     return {field.name: field.metadata["option"] for field in dataclasses.fields(kind) if "option" in field.metadata}
 
 
+class Configuration:
+    """Base of the configurations: values from Python are held against the fields' annotations as those from YAML are.
+
+    A whole number is text where text is wanted, as in ``budget=500``, a path-like object its path, a number of numpy
+    the one it stands for, and a list a tuple.
+
+    Raises:
+        UsageError: a value is of another type.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every configuration is a dataclass
+            object.__setattr__(self, field.name, _from_python(field, getattr(self, field.name)))
+
+
 def flag(name: str) -> str:
     """An option as users write it."""
     return "--" + name.replace("_", "-")
@@ -95,7 +111,6 @@ def check_values(config: Any) -> None:
     Raises:
         UsageError: one is none of these.
     """
-    check_lists(config)
     for name, declared in options_of(config).items():
         value = getattr(config, name)
         if value is None:
@@ -109,18 +124,6 @@ def check_values(config: Any) -> None:
                 declared.parse(value)
         except ValueError as error:
             raise UsageError(f"{flag(name)}: {error}") from error
-
-
-def check_lists(config: Any) -> None:
-    """Refuse a text where Python wants several, whose letters would be taken for them.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, str) and str(field.type).startswith("tuple["):
-            raise UsageError(f"{field.name}={value!r}: must be a list or tuple of texts, such as [{value!r}]")
 
 
 def check_read(config: Any) -> None:
@@ -152,7 +155,7 @@ def _check_range(name: str, value: float, declared: Option) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderConfig:
+class OrderConfig(Configuration):
     """Options of ``cptsel order``."""
 
     replay: str = argument("Directory written by cptsel select.", metavar="REPLAY")
@@ -187,7 +190,7 @@ class OrderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
+class PlanConfig(Configuration):
     """Options of ``cptsel plan``."""
 
     trainings: str = argument(
@@ -208,7 +211,7 @@ class PlanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(Configuration):
     """Options of ``cptsel verify``."""
 
     directory: str = argument("Directory written by cptsel select, order, embed or export.", metavar="DIRECTORY")
@@ -260,7 +263,7 @@ _WITH_RUN = ReadBy("with --run", lambda config: bool(config.run))
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(Configuration):
     """Options of ``cptsel compare``."""
 
     replays: tuple[str, ...] = argument("Manifests written by cptsel select or order.", metavar="REPLAY...")
@@ -365,7 +368,7 @@ def _read_file(file: str, known: Collection[str], command: str) -> dict[str, Any
 
 
 def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any:
-    """Hold a value from YAML against the field's annotation.
+    """Hold a value from YAML or Python against the field's annotation.
 
     Whole numbers widen to float, and are text where text is wanted, as in a list of texts; nothing else is converted.
     """
@@ -390,8 +393,12 @@ def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any
     wanted = next(words for kind, words in _IN_WORDS.items() if kind in allowed)
     place = f"--config {file}: {name}" if file else name
     if value is None:
-        raise UsageError(f"{place} has no value; give it {wanted}, or leave it out")
-    written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+        needed = field.default is dataclasses.MISSING
+        raise UsageError(f"{place} has no value; give it {wanted}{'' if needed else ', or leave it out'}")
+    try:
+        written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+    except yaml.YAMLError:  # an object of Python
+        written = repr(value)
     declared, hint = field.metadata.get("option"), ""
     if isinstance(value, tuple) and wanted != _IN_WORDS["tuple[str, ...]"]:
         hint = "; it takes one value"
@@ -400,6 +407,21 @@ def _typed(field: "dataclasses.Field[Any]", value: Any, file: str | None) -> Any
     elif "text" in wanted and any(isinstance(item, float) for item in _items(value)):
         hint = "; write it in quotes"
     raise UsageError(f"{place}: {written[:60]} is not {wanted}{hint}")
+
+
+def _from_python(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Hold a value from Python against the field's annotation."""
+    if isinstance(value, str) and str(field.type).startswith("tuple["):  # its letters would be taken for several texts
+        raise UsageError(f"{field.name}={value!r}: must be a list or tuple of texts, such as [{value!r}]")
+    plain = tuple(map(_plain, value)) if isinstance(value, list | tuple) else _plain(value)
+    return _typed(field, plain, None)
+
+
+def _plain(value: Any) -> Any:
+    """What YAML could hold in place of a path or of a number of numpy; anything else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def _items(value: Any) -> Collection[Any]:

@@ -20,7 +20,7 @@ from cptsel.pipeline.artifacts.ranges import Ledger, sharing
 from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.artifacts.shard_range import ShardRange, parse_range, range_bounds
 from cptsel.pipeline.artifacts.writing import Output, check_output, writing
-from cptsel.pipeline.config import check_lists, to_yaml
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.corpus.shards import Shard, list_inputs, would_find
@@ -84,7 +84,6 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> EmbedResult:
         PartialError: some shards could not be read; the others are done, and a rerun resumes.
     """
     began = time.monotonic()
-    check_lists(config)
     config = _with_absolute_paths(config)
     check_config(config)
     check_output(config.out, "embed", overwrite=config.overwrite, resumes=True)

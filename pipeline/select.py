@@ -14,7 +14,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import finish_manifest
 from cptsel.pipeline.artifacts.writing import check_apart, writing
-from cptsel.pipeline.config import check_lists, to_yaml
+from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.engine.memory import peak_memory_bytes
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
@@ -69,7 +69,6 @@ def select(
         BadInputError: an embedding file is damaged.
     """
     began = time.monotonic()
-    check_lists(config)
     config = settle(absolute(config))
     task = open_task(config, tuning)
     config = task.config

@@ -1,9 +1,13 @@
 """Options that do not go together are refused by name."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from selection_builder import choose
 
-from cptsel.pipeline.config import PlanConfig
+from cptsel.pipeline.chosen.config import FisherConfig
+from cptsel.pipeline.config import PlanConfig, VerifyConfig, resolve, to_yaml
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
@@ -83,3 +87,31 @@ def test_options_that_do_not_go_together(run, tmp_path, options, sentence):
 def test_a_text_is_not_taken_for_a_list_of_letters(call, sentence):
     with pytest.raises(UsageError, match=sentence):
         call()
+
+
+def test_values_from_python_are_taken_as_those_of_yaml():
+    made = SelectConfig(
+        runs=[Path("a/run")], budget=500, group_cap=np.int64(20), ridge=1, seed=np.int64(3), out=Path("x")
+    )
+    assert (made.runs, made.budget, made.group_cap, made.seed, made.out) == (("a/run",), "500", "20", 3, "x")
+    assert (made.ridge, type(made.ridge), type(made.seed)) == (1.0, float, int)
+    same = {"runs": ("a/run",), "budget": "500", "group_cap": "20", "ridge": 1.0, "seed": 3, "out": "x"}
+    assert to_yaml(made) == to_yaml(resolve(SelectConfig, None, same))
+    assert PlanConfig(trainings="a.csv", tokens=[20_000, "5M"]).tokens == ("20000", "5M")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: SelectConfig(runs=["r"], budget=0.05, out="x"), 'budget: 0.05 is not text; a share is written "5%"'),
+        (lambda: SelectConfig(runs=["r"], seed="1", out="x"), "seed: '1' is not a whole number"),
+        (lambda: SelectConfig(runs=["r"], dry_run=1, out="x"), "dry_run: 1 is not true or false"),
+        (lambda: SelectConfig(runs={"r"}, out="x"), "runs: .* is not a list of texts"),
+        (lambda: SelectConfig(runs=["r"], out=None), "out has no value; give it text$"),
+        (lambda: VerifyConfig(directory=object()), "directory: <object object at .*> is not text"),
+        (lambda: FisherConfig(replay="r", model="m", seed=1.5, out="x"), "seed: 1.5 is not a whole number"),
+    ],
+)
+def test_values_from_python_of_another_type_are_refused(make, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        make()

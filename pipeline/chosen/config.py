@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import ReadBy, argument, option
+from cptsel.pipeline.config import Configuration, ReadBy, argument, option
 
 _MODEL, _RUNNING, _TARGETS, _FISHER = "Model and corpus", "Running", "Targets", "Fisher information"
 _LOGITS = ReadBy("with --targets logits", lambda config: config.targets == "logits")
@@ -14,7 +14,7 @@ _DTYPE = "Number type the model runs in; "
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtModel:
+class AtModel(Configuration):
     """What both commands are told of the model, of the corpus and of how to run."""
 
     model: str = option(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cptsel.pipeline.artifacts.shard_range import parse_range
-from cptsel.pipeline.config import ReadBy, argument, option
+from cptsel.pipeline.config import Configuration, ReadBy, argument, option
 from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.embedding.pool_size import parse_duration, parse_pool
 from cptsel.pipeline.model.device_map import parse_device_map
@@ -20,7 +20,7 @@ _DRAWN = ReadBy("with --pool or --time-budget", lambda config: bool(config.pool 
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(Configuration):
     """Options of ``cptsel embed``; see its ``--help`` and docs/cli.md for the meaning of each."""
 
     inputs: tuple[str, ...] = argument(
@@ -44,21 +44,22 @@ class EmbedConfig:
     )
     text_field: str = option(
         "text",
-        "Field or column that holds the text; of a WebDataset the extension of a member (text stands for txt too), or "
-        "a field of its json.",
+        "Field or column that holds the text, meta.body for the field body in meta; of a WebDataset the extension of a "
+        "member (text stands for txt too), or a field of its json.",
         section=_CORPUS,
         metavar="NAME",
     )
     id_field: str | None = option(
         "id",
-        "Field or column that holds the corpus's own document id; it need not be there.",
+        "Field or column that holds the corpus's own document id, meta.id for the field id in meta; it need not be "
+        "there.",
         section=_CORPUS,
         metavar="NAME",
     )
     group_by: tuple[str, ...] = option(
         (),
-        "Field or column, such as language or domain, kept as a group column; or what stands in a shard's path: the "
-        "key of a Hive partition (lang of lang=de/), or path[0], path[1], ... below --root. May be repeated.",
+        "Field or column, such as language or meta.domain, kept as a group column; or what stands in a shard's path: "
+        "the key of a Hive partition (lang of lang=de/), or path[0], path[1], ... below --root. May be repeated.",
         section=_CORPUS,
         metavar="COLUMN",
     )
@@ -125,14 +126,16 @@ class EmbedConfig:
     grow: str | None = option(
         None,
         "Finished run of a smaller pool of this corpus: take over what it has, embed what is new, and of every "
-        "block the last windows again, up to four batches; small blocks gain nothing.",
+        "block the last windows again, up to four batches; small blocks gain nothing. Whatever else shapes rows, "
+        "--lookahead among it, must be given as for that run.",
         section=_POOL,
         metavar="RUN",
         read=_DRAWN,
     )
     after: str | None = option(
         None,
-        "Run of another pool of this corpus: draw only from what comes after it, so that no document is in both.",
+        "Run of another pool of this corpus: draw only from what comes after it, so that no document is in both. "
+        "Whatever else shapes rows, --lookahead among it, must be given as for that run.",
         section=_POOL,
         metavar="RUN",
         read=_DRAWN,
@@ -313,7 +316,7 @@ class EmbedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookaheadConfig:
+class LookaheadConfig(Configuration):
     """Options of ``cptsel lookahead``."""
 
     model: str = argument(

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import ReadBy, argument, option
+from cptsel.pipeline.config import Configuration, ReadBy, argument, option
 from cptsel.pipeline.exports.registry import EXPORTS
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(Configuration):
     """Options of ``cptsel export``."""
 
     replay: str = argument("Directory written by cptsel select or cptsel order.", metavar="REPLAY")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import ReadBy, argument, option
+from cptsel.pipeline.config import Configuration, ReadBy, argument, option
 
 _WITH_RUN = ReadBy("with --run", lambda config: bool(config.run))
 
@@ -15,7 +15,7 @@ def parse_phrase(value: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
+class ExplainConfig(Configuration):
     """Options of ``cptsel explain``."""
 
     replay: str = argument("Manifest written by cptsel select or order.", metavar="REPLAY")
@@ -58,7 +58,7 @@ class ExplainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocateConfig:
+class LocateConfig(Configuration):
     """Options of ``cptsel locate``."""
 
     replay: str = argument("Manifest written by cptsel select or order.", metavar="REPLAY")

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import ReadBy, argument, option
+from cptsel.pipeline.config import Configuration, ReadBy, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(Configuration):
     """Options of ``cptsel report``."""
 
     replay: str = argument("Directory written by cptsel select or order.", metavar="REPLAY")

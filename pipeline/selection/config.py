@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cptsel.pipeline.config import ReadBy, argument, option
+from cptsel.pipeline.config import Configuration, ReadBy, argument, option
 from cptsel.pipeline.kernels.budget import parse_budget, parse_tokens
 from cptsel.pipeline.selection.methods import COVER, MATCH, METHODS, Cover, Draw, Match, Method
 
@@ -31,7 +31,7 @@ def wants_rise(config: "SelectConfig") -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectConfig:
+class SelectConfig(Configuration):
     """Options of ``cptsel select``; see its ``--help`` and docs/cli.md for the meaning of each."""
 
     runs: tuple[str, ...] = argument("Directories written by cptsel embed.", metavar="RUN...")
@@ -245,7 +245,13 @@ class SelectConfig:
     )
 
     phases: int = option(
-        1, "Stages of training, each with samples of its own.", section=_PHASES, metavar="N", least=1, most=32_767
+        1,
+        "Stages of training, each with samples of its own. Methods that draw at random draw each afresh; the others "
+        "need --phase-budget, or --phase-run for each later phase.",
+        section=_PHASES,
+        metavar="N",
+        least=1,
+        most=32_767,
     )
     phase_budget: str | None = option(
         None,
