@@ -165,9 +165,10 @@ def _table(spec: Table, fits: bool) -> RichTable:
 def _width(values: Iterable[Any]) -> int:
     """Characters of the widest line of a column where stdout is no terminal.
 
-    Scripts that have no spaces between words, whose characters are two columns wide, are folded anywhere.
+    Words end at line ends and tabs too, though these are printed as escapes. Scripts that have no spaces between words,
+    whose characters are two columns wide, are folded anywhere.
     """
-    words = (word for value in values if isinstance(value, str) for word in visible(value).split())
+    words = (visible(word) for value in values if isinstance(value, str) for word in value.split())
     return max([_PLAIN_CELL, *(len(word) for word in words if cell_len(word) == len(word))])
 
 

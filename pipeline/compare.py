@@ -12,7 +12,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.lookup.apart import Far, apart, picks_of, rows_of_far
-from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
+from cptsel.pipeline.lookup.texts import glance, texts_at_hand
 from cptsel.pipeline.reporting.overlap import (
     check_alike,
     groups_table,
@@ -115,6 +115,6 @@ def _farthest(manifest: Manifest, far: list[Far], config: CompareConfig) -> tupl
     told = []
     for one in far:
         row, text = rows[one.sample_id], texts.get(one.sample_id)
-        place = [one.path, row["row_index"], None if text is None else excerpt(text)]
+        place = [one.path, row["row_index"], None if text is None else glance(text)]
         told.append([one.sample_id, row["group"], row["n_tokens"], one.distance, one.nearest, *place])
     return told, missing

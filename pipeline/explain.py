@@ -17,7 +17,7 @@ from cptsel.pipeline.lookup.finding import Found, by_name, by_text
 from cptsel.pipeline.lookup.neighbours import Neighbour, Surroundings, surroundings
 from cptsel.pipeline.lookup.order import Place, places, unordered
 from cptsel.pipeline.lookup.reading import Reader, Row
-from cptsel.pipeline.lookup.texts import excerpt, texts_at_hand
+from cptsel.pipeline.lookup.texts import excerpt, glance, texts_at_hand
 from cptsel.pipeline.results import ExplainResult
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.summary import Table
@@ -71,7 +71,7 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainR
         for index, row in enumerate(found.rows)
     ]
     tables += [_places(found.rows, plays)] if plays else []
-    tables += _neighbour_tables(found.rows, around, texts) if around is not None else []
+    tables += _neighbour_tables(found.rows, around, texts, len(manifest.phases)) if around is not None else []
     return ExplainResult(
         out=manifest.directory,
         status="found",
@@ -151,14 +151,17 @@ def _sample(
     return Table(title=title, columns=["what", "value"], rows=[[name, value] for name, value in told.items()])
 
 
-def _neighbour_tables(rows: Sequence[Row], around: Sequence[Surroundings], texts: dict[str, str]) -> list[Table]:
-    """Neighbours of all samples, and what they stand for."""
+def _neighbour_tables(
+    rows: Sequence[Row], around: Sequence[Surroundings], texts: dict[str, str], phases: int
+) -> list[Table]:
+    """Neighbours of all samples, and what they stand for; whose they are is said where there are several."""
+    of = (["sample_id"] if len({row["sample_id"] for row in rows}) > 1 else []) + (["phase"] if phases > 1 else [])
     nearest, represented = [], []
     for row, one in zip(rows, around, strict=True):
-        head = [row["sample_id"], row["phase"]]
+        head = [row[name] for name in of]
         nearest += [[*head, *_neighbour(near, texts), near.chosen] for near in one.nearest]
         represented += [[*head, *_neighbour(near, texts)] for near in one.represented]
-    columns = ["sample_id", "phase", *_NEIGHBOUR]
+    columns = [*of, *_NEIGHBOUR]
     return [
         Table(title="Nearest of its group in its shard", columns=[*columns, "chosen"], rows=nearest),
         Table(title="Stands for: no chosen one of its group in its shard is nearer", columns=columns, rows=represented),
@@ -169,4 +172,4 @@ def _neighbour(near: Neighbour, texts: dict[str, str]) -> list[Any]:
     """Values of the columns _NEIGHBOUR."""
     row, text = near.row, texts.get(near.row["sample_id"])
     cosine = finite(near.cosine)
-    return [row["sample_id"], cosine, row["n_tokens"], *location(row).values(), None if text is None else excerpt(text)]
+    return [row["sample_id"], cosine, row["n_tokens"], *location(row).values(), None if text is None else glance(text)]

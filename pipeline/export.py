@@ -236,11 +236,11 @@ def _summary(
     excluded: Excluded | None = None,
 ) -> ExportResult:
     left_out = {f"excluded_{key}": value for key, value in (excluded or {}).items() if key != "entries_sha256"}
-    read: dict[str, list[Any]] = {}  # by file of the corpus, of which several pools may have a shard
+    files: dict[str, list[Any]] = {}  # by file of the corpus, of which several pools may have a shard
     for task in tasks:
-        row = read.setdefault(task.shard["path"], [task.shard["path"], task.shard["bytes"], 0])
+        row = files.setdefault(task.shard["path"], [task.shard["path"], task.shard["bytes"], 0])
         row[2] += len(task.visits)
-    rows = list(read.values())
+    read = first_rows("Shards that are read", ["shard", "bytes", "files"], list(files.values()), _ROWS_SHOWN)
     return ExportResult(
         out=out,
         status="dry-run" if config.dry_run else "done",
@@ -249,6 +249,6 @@ def _summary(
         instructions=EXPORTS[config.to].instructions(manifest),
         **totals,
         **cast(Any, left_out),
-        tables=[first_rows("Shards that are read", ["shard", "bytes", "files"], rows, _ROWS_SHOWN)],
+        tables=[read] if config.dry_run else [],
         warnings=_warnings(manifest, EXPORTS[config.to]),
     )

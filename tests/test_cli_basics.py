@@ -346,3 +346,9 @@ def test_import_noise_is_dropped_and_warnings_are_not(capsys):
     err = capsys.readouterr().err
     assert "apitools" not in err
     assert "a real warning" in err
+
+
+def test_columns_are_as_wide_as_their_paths_and_not_as_their_escapes():
+    path = "/corpus/" + "x" * 150
+    assert _output._width([path, "short"]) == len(path)
+    assert _output._width(["word\n" * 100, "\t".join("abc" * 100), None, 7]) == _output._PLAIN_CELL

@@ -16,7 +16,7 @@ from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.explain import explain
 from cptsel.pipeline.lookup import neighbours
 from cptsel.pipeline.lookup.config import ExplainConfig
-from cptsel.pipeline.lookup.texts import EXCERPT, excerpt
+from cptsel.pipeline.lookup.texts import EXCERPT, GLANCE, excerpt, glance
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,11 @@ def around(run, replay, sample, phase):
     return near, by_cosine, [name for name in by_cosine if name in owned], tokens, set(picks)
 
 
+def test_a_text_among_many_is_a_glance():
+    assert glance(" def f():\n\n\treturn 1\n") == "def f(): return 1"
+    assert glance("a\n" * 1000) == "a " * (GLANCE // 2) + "[...]"
+
+
 @pytest.mark.parametrize("phase", [0, 1])
 def test_neighbours_are_those_of_a_slow_search(run, replay, phase):
     rows = [row for row in read_samples(replay).to_pylist() if row["phase"] == phase]
@@ -193,6 +198,7 @@ def test_neighbours_are_those_of_a_slow_search(run, replay, phase):
         near, by_cosine, owned, tokens, picks = around(run, replay, name, phase)
         summary = told(replay, name, run=(str(run),), neighbours=7)
         nearest = [r for r in table_of(summary, "Nearest") if r["phase"] == phase]
+        assert "sample_id" not in nearest[0]
         assert [r["neighbour"] for r in nearest] == by_cosine[:7]
         assert [r["cosine"] for r in nearest] == pytest.approx([near[n] for n in by_cosine[:7]], abs=2e-3)
         assert [r["chosen"] for r in nearest] == [n in picks for n in by_cosine[:7]]
@@ -233,7 +239,9 @@ def test_neighbours_of_runs_that_are_a_union_and_of_groups_without_a_name(tmp_pa
     last = read_samples(tmp_path / "replay").to_pylist()[-1]
     named = tuple(map(str, runs))
     summary = told(tmp_path / "replay", last["sample_id"], run=named)
-    assert len(table_of(summary, "Nearest")) == 5
+    nearest = table_of(summary, "Nearest")
+    assert len(nearest) == 5
+    assert next(iter(nearest[0])) == "neighbour"  # of one sample in one phase, whose name is said above
     assert told(tmp_path / "replay", last["sample_id"], run=named[::-1]).tables == summary.tables
     with pytest.raises(UsageError, match="was selected from 2 runs, of which 1 is named; name all runs"):
         told(tmp_path / "replay", last["sample_id"], run=named[:1])

@@ -235,6 +235,7 @@ def test_a_tampered_manifest_is_refused(tmp_path):
 
 def test_dry_run_writes_nothing_and_counts_right(ordered, exported, tmp_path):
     summary = export(ExportConfig(replay=str(ordered), out=str(tmp_path / "out"), dry_run=True))
+    assert [table.title for table in summary.tables] == ["Shards that are read"]
     assert not (tmp_path / "out").exists()
     for key in ("files", "lines", "tokens"):
         assert summary.totals[key] == exported[1].totals[key]

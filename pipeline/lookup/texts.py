@@ -12,6 +12,7 @@ from cptsel.pipeline.errors import CptselError, UsageError
 from cptsel.pipeline.lookup.reading import Row
 
 EXCERPT = 300  # characters of a text that are shown
+GLANCE = 160  # of one among many
 _CUT = "[...]"
 
 
@@ -67,6 +68,12 @@ def texts_at_hand(
     except CptselError as error:  # also of a filesystem that this machine can't read
         return found, str(error)
     return found, None
+
+
+def glance(text: str) -> str:
+    """At most ``GLANCE`` characters of a text that is one among many, with single spaces for all white space."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= GLANCE else flat[:GLANCE] + _CUT
 
 
 def excerpt(text: str, phrase: str | None = None) -> str:
