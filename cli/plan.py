@@ -7,7 +7,7 @@ from cptsel.pipeline.config import PlanConfig
 from cptsel.pipeline.summary import Summary
 
 
-@pass_command(PlanConfig, "cptsel plan trainings.csv --rise 0.05 --tokens 20M")
+@pass_command(PlanConfig, "cptsel plan sample_data/trainings.csv --rise 0.1 --tokens 20K")
 def plan(config: PlanConfig, progress: Any) -> Summary:
     """Say how much replay is needed, from a few small trainings.
 

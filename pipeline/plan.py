@@ -38,7 +38,7 @@ def plan(config: PlanConfig) -> PlanResult:
 
     Raises:
         UsageError: an option out of range; a file that can't be read, has other columns or too few replays; an amount
-            far beyond those that were tried; or trainings that do not follow the law, with the summary of the fit.
+            far beyond those that were tried, or trainings that do not follow the law, both with the summary of the fit.
         BadInputError: a row is not of two numbers.
     """
     check_values(config)
@@ -76,9 +76,13 @@ def plan(config: PlanConfig) -> PlanResult:
         problem.summary = replace(found, status="no law")
         raise problem
     farthest = FARTHEST * float(tokens.max())
-    if asked:
-        found = replace(found, tables=[fit, _foretold(law, asked, error, farthest)])
-    return found if config.rise is None else _needed(found, law, config.rise, farthest)
+    try:
+        if asked:
+            found = replace(found, tables=[fit, _foretold(law, asked, error, farthest)])
+        return found if config.rise is None else _needed(found, law, config.rise, farthest)
+    except UsageError as too_far:
+        too_far.summary = replace(found, status="too far")
+        raise
 
 
 def _foretold(law: ReplayLaw, asked: list[int], error: float, farthest: float) -> Table:
@@ -94,7 +98,10 @@ def _needed(found: PlanResult, law: ReplayLaw, tolerated: float, farthest: float
     """With the replay that a tolerated rise needs."""
     least, needed, most = (law.tokens(tolerated + change) for change in (found.error, 0.0, -found.error))
     if needed > farthest:
-        raise UsageError(f"--rise {tolerated:g}: by the law it needs more replay than can be told; {_far(farthest)}")
+        raise UsageError(
+            f"--rise {tolerated:g}: by the law it needs more replay than can be told, and {farthest:,.0f} tokens leave "
+            f"a rise of {float(law.rise(farthest)):.3g}; {_far(farthest)}"
+        )
     far = f"with its error the law may need more than {farthest:,.0f} tokens; train with more to know"
     return replace(
         found,

@@ -44,11 +44,20 @@ def test_a_rise_that_no_replay_exceeds_needs_none(trainings):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"rise": 0.001}, "--rise 0.001: .*"), ({"tokens": ("1M",)}, "--tokens 1,000,000: ")]
+    ("options", "words"),
+    [({"rise": 0.001}, "--rise 0.001: .* tokens leave a rise of .*"), ({"tokens": ("1M",)}, "--tokens 1,000,000: ")],
 )
 def test_nothing_is_told_far_beyond_what_was_tried(trainings, options, words):
-    with pytest.raises(UsageError, match=f"{words}the law is not trusted beyond 80,00"):
+    with pytest.raises(UsageError, match=f"{words}the law is not trusted beyond 80,00") as error:
         plan(PlanConfig(trainings=trainings, **options))
+    told = error.value.summary  # what the law says of the trainings, by which to see how far it reaches
+    assert (told.status, told.tables[0].title) == ("too far", "Trainings by replay")
+
+
+def test_an_answer_is_not_lost_with_one_that_can_not_be_told(trainings):
+    with pytest.raises(UsageError, match="--rise") as error:
+        plan(PlanConfig(trainings=trainings, rise=0.001, tokens=("20K",)))
+    assert [row[0] for row in error.value.summary.table("Foretold").rows] == [20_000]
 
 
 def test_doubling_is_that_of_the_largest_replay(tmp_path):
