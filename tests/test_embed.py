@@ -280,6 +280,26 @@ def test_windows_without_a_prediction_or_a_cut_are_rejected_by_name(tiny_lm):
     assert cut.windows == len(cut.samples) + len(cut.rejects)
 
 
+def test_the_row_on_which_the_tokenizer_fails_is_named(tiny_lm):
+    class PanicException(BaseException):
+        """As the tokenizer's Rust raises it."""
+
+    whole = load_tokenizer(str(tiny_lm))
+
+    class Failing:
+        all_special_ids, added_tokens_decoder = whole.all_special_ids, whole.added_tokens_decoder
+
+        def __call__(self, texts, **options):
+            if "bad" in texts:
+                raise PanicException("slice index\nin Rust")
+            return whole(texts, **options)
+
+    documents = [Document(i, None, text, (), None, None) for i, text in enumerate(["x", "fine", "bad", "more"])]
+    block = DocumentBlock(0, 0, 4, documents, [], True)
+    with pytest.raises(RuntimeError, match=r"^the tokenizer fails at row 2: slice index$"):
+        cut_block("a", block, Failing(), Prefix("none", ()), max_tokens=2)
+
+
 def test_batches_hold_every_window_once_longest_first():
     lengths = np.random.default_rng(0).integers(1, 50, 200).tolist()
     made = list(batches(lengths, 120))

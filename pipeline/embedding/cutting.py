@@ -10,7 +10,7 @@ from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.corpus.types import FIRST_BYTES
 from cptsel.pipeline.kernels.windows import cut_windows
-from cptsel.pipeline.model.tokenizer import Prefix, encode, special_ids
+from cptsel.pipeline.model.tokenizer import Prefix, TokenizerError, encode, special_ids
 
 
 @dataclass
@@ -57,6 +57,9 @@ def cut_block(
     """Tokenise the documents of a block once each and cut them into samples, rejects and exclusions.
 
     Documents of ids are cut as they are; without a tokenizer there may be no others.
+
+    Raises:
+        RuntimeError: the tokenizer fails on a document, whose row is named.
     """
     cut, special = Cut(), special_ids(tokenizer) if tokenizer is not None else frozenset[int]()
     kept = []
@@ -69,10 +72,13 @@ def cut_block(
         else:
             kept.append((document, key))
     texts = (((document, key), text) for document, key in kept if isinstance(text := document.content, str))
-    for (document, key), ids, offsets in encode(tokenizer, texts, split_special_tokens):
-        spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-        _cut_document(cut, document, key, np.asarray(ids, dtype=np.int32), spans, prefix, max_tokens, exclusions)
-        cut.rows_special += not special.isdisjoint(ids)
+    try:
+        for (document, key), ids, offsets in encode(tokenizer, texts, split_special_tokens):
+            spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+            _cut_document(cut, document, key, np.asarray(ids, dtype=np.int32), spans, prefix, max_tokens, exclusions)
+            cut.rows_special += not special.isdisjoint(ids)
+    except TokenizerError as error:
+        raise RuntimeError(f"the tokenizer fails at row {error.name[0].row_index}: {error}") from error
     for document, key in kept:
         if not isinstance(tokens := document.content, str):
             first = np.arange(len(tokens))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,21 +61,54 @@ def find_tokenizer(path: str, trust_remote_code: bool, needed: bool) -> tuple[An
     return tokenizer, prefix_of(tokenizer), tokenizer.eos_token_id
 
 
+class TokenizerError(Exception):
+    """The tokenizer fails on a text; ``name`` is what goes with it, ``str()`` the tokenizer's own line."""
+
+    def __init__(self, name: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
 def encode(
     tokenizer: Any, texts: Iterable[tuple[Named, str]], split_special_tokens: bool
 ) -> Iterator[tuple[Named, list[int], list[tuple[int, int]]]]:
-    """Token ids and offsets of texts, each as a whole and without special tokens; a name goes with each."""
-    for group in _calls(texts):
-        encoded = tokenizer(
-            [text for _, text in group],
+    """Token ids and offsets of texts, each as a whole and without special tokens; a name goes with each.
+
+    Raises:
+        TokenizerError: the tokenizer fails on one of them, which is named.
+    """
+
+    def call(part: list[str]) -> Any:
+        return tokenizer(
+            part,
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
             split_special_tokens=split_special_tokens,
             verbose=False,
         )
+
+    for group in _calls(texts):
+        try:
+            encoded = call([text for _, text in group])
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a panic of the tokenizer's Rust is no Exception
+            _find_failing(call, group)
+            raise
         names = (name for name, _ in group)
         yield from zip(names, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+
+
+def _find_failing(call: Callable[[list[str]], Any], group: list[tuple[Any, str]]) -> None:
+    """Raise TokenizerError with the name of the first text that fails alone."""
+    for name, text in group:
+        try:
+            call([text])
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise TokenizerError(name, first_line(error)) from error
 
 
 def _calls(texts: Iterable[tuple[Named, str]]) -> Iterator[list[tuple[Named, str]]]:
