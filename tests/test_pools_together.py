@@ -153,10 +153,11 @@ def test_runs_that_are_not_its_own_are_refused_alike(folder, tmp_path, runs, wor
 def test_order_and_export_play_every_pick_once(folder, ordered, tmp_path):
     samples = read_samples(ordered)
     out = str(tmp_path / "export")
+    dry = export(ExportConfig(replay=str(ordered), to="parquet", out=out, dry_run=True))
+    assert [row["shard"] for row in dry.table("Shards that are read").records()] == list(FILES)
     summary = export(ExportConfig(replay=str(ordered), to="parquet", out=out))
     assert summary.totals["lines"] == 2 * samples.num_rows
     assert summary.totals["tokens"] == 2 * sum(samples["n_tokens"].to_pylist())
-    assert [row["shard"] for row in summary.table("Shards that are read").records()] == list(FILES)
     assert verify(VerifyConfig(directory=out, replay=str(ordered))).status == "verified"
     played = [
         name
