@@ -5,8 +5,9 @@
 Every round goes on from the model of the one before. CORPUS is that of ``forgetting.py``; every round names a file in
 CORPUS/new and one in CORPUS/heldout/new, NAME.jsonl. An arm is chosen in every round anew, from the old corpus and the
 new domains of the rounds before; ``+ARM`` leaves out what the earlier rounds replayed (``select --history``). Each
-round is one line of ``OUT/results.jsonl``, and what is printed: the mean rise of the loss in bits per byte since the
-first model, of the first old domains; that of the earlier rounds' domains, since each was learnt; and what was learnt.
+round is one line of ``OUT/results.jsonl``. Of all that are there is printed the mean rise of the loss in bits per byte
+since the first model, of the first old domains; that of the earlier rounds' domains, since each was learnt; and what
+was learnt.
 """
 
 from __future__ import annotations
@@ -88,8 +89,10 @@ def main() -> None:
         for future in as_completed([pool.submit(chain, rounds, seed, arm) for seed, arm in wanted]):
             with results.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in future.result())
-            for line in future.result():
-                print(f"{line['arm']:<12}{line['seed']:>3}{line['round']:>3}  {shown(line)}", flush=True)
+            lines += future.result()
+            print(f"{lines[-1]['arm']}, seed {lines[-1]['seed']}: all rounds", file=sys.stderr, flush=True)
+    for line in lines:
+        print(f"{line['arm']:<12}{line['seed']:>3}{line['round']:>3}  {shown(line)}")
 
 
 def shown(line: dict[str, Any]) -> str:
