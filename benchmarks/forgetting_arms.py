@@ -110,6 +110,7 @@ ARMS: dict[str, Arm] = {
     "demand-squared-rise": Arm(f"{DEMAND} --interference-beta 2", ("ahead-50",)),
     **{f"demand-{name}": Arm(f"{DEMAND} {split}", ("ahead-50",)) for name, split in SPLITS.items()},
     **{f"demand-root-{name}": Arm(f"{DEMAND} {SPLITS['root']}", (f"ahead-50-{name}",)) for name in ("128", "body")},
+    "demand-root-explore": Arm(f"{DEMAND} {SPLITS['root']} --explore 0.3", ("ahead-50",)),
     # shorter windows: more of them, from more documents
     "random-128": Arm(UNIFORM, ("ahead-50-128",)),
     "random-64": Arm(UNIFORM, ("ahead-50-64",)),
@@ -145,6 +146,7 @@ SAME_SPLIT = {"demand-own": "random-own", "demand-root": "random-root", "demand-
     "demand-fitted": "random-fitted",
     "demand-root-128": "random-root",
     "demand-root-body": "random-root",
+    "demand-root-explore": "random-root",
     "gradmatch-ahead-root": "random-root",
 }
 #: Smaller and larger budgets of the arms that are followed over budgets.
