@@ -4,16 +4,23 @@ import gzip
 import json
 import os
 import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from selection_builder import choose
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from cptsel.pipeline import hashing, io
 from cptsel.pipeline.config import OrderConfig, VerifyConfig
-from cptsel.pipeline.corpus.documents import Document, DocumentBlock
+from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
@@ -280,24 +287,82 @@ def test_windows_without_a_prediction_or_a_cut_are_rejected_by_name(tiny_lm):
     assert cut.windows == len(cut.samples) + len(cut.rejects)
 
 
-def test_the_row_on_which_the_tokenizer_fails_is_named(tiny_lm):
-    class PanicException(BaseException):
-        """As the tokenizer's Rust raises it."""
+class PanicException(BaseException):
+    """As the tokenizer's Rust raises it."""
 
+
+class FailingTokenizer:
+    """A tokenizer that fails on texts that hold a word, alone or among others."""
+
+    def __init__(self, whole, word: str) -> None:
+        self._whole, self._word = whole, word
+
+    def __getattr__(self, name: str):
+        return getattr(self._whole, name)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def __call__(self, texts, **options):
+        if any(self._word in text for text in texts):
+            raise PanicException("slice index\nin Rust")
+        return self._whole(texts, **options)
+
+
+def test_a_text_on_which_the_tokenizer_fails_is_a_reject(tiny_lm):
     whole = load_tokenizer(str(tiny_lm))
-
-    class Failing:
-        all_special_ids, added_tokens_decoder = whole.all_special_ids, whole.added_tokens_decoder
-
-        def __call__(self, texts, **options):
-            if "bad" in texts:
-                raise PanicException("slice index\nin Rust")
-            return whole(texts, **options)
-
-    documents = [Document(i, None, text, (), None, None) for i, text in enumerate(["x", "fine", "bad", "more"])]
+    documents = [Document(i, None, text, (), 10 * i, 9) for i, text in enumerate(["x y", "fine", "bad", "more"])]
     block = DocumentBlock(0, 0, 4, documents, [], True)
-    with pytest.raises(RuntimeError, match=r"^the tokenizer fails at row 2: slice index$"):
-        cut_block("a", block, Failing(), Prefix("none", ()), max_tokens=2)
+    cut = cut_block("a", block, FailingTokenizer(whole, "bad"), Prefix("none", ()), max_tokens=8)
+    assert cut.rejects == [Reject(2, None, 20, "tokenizer_failed", "slice index", b"bad")]
+    assert cut.rows_kept == 3
+    without = replace(block, documents=[*documents[:2], documents[3]])
+    expected = cut_block("a", without, whole, Prefix("none", ()), max_tokens=8)
+    assert [(s.sample_id, s.ids.tolist()) for s in cut.samples] == [
+        (s.sample_id, s.ids.tolist()) for s in expected.samples
+    ]
+
+
+def test_a_tokenizer_that_fails_on_everything_rejects_nothing(tiny_lm):
+    broken = FailingTokenizer(load_tokenizer(str(tiny_lm)), "")
+    block = DocumentBlock(0, 0, 1, [Document(0, None, "x y", (), None, None)], [], True)
+    with pytest.raises(RuntimeError, match=r"^the tokenizer fails on every text: slice index$"):
+        cut_block("a", block, broken, Prefix("none", ()), max_tokens=8)
+
+
+def _word_level(folder: Path, tiny_lm: Path, vocabulary: dict[str, int]) -> Path:
+    """The small model with a tokenizer of whole words, without one for others."""
+    shutil.copytree(tiny_lm, folder)
+    tokenizer = Tokenizer(WordLevel(vocabulary))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_rows_that_no_tokenizer_takes_are_counted_and_named(tiny_lm, tmp_path):
+    words = {word: number for number, word in enumerate(["one", "two", "three"])}
+    model = _word_level(tmp_path / "model", tiny_lm, words)
+    lines = [{"text": text} for text in ("one two three", "one four", "two two one")]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = EmbedConfig(
+        inputs=(str(tmp_path / "c.jsonl"),),
+        model=str(model),
+        out=str(tmp_path / "run"),
+        max_bad_fraction=0.5,
+    )
+    summary = embed(config)
+    assert (summary.rows_read, summary.rows_kept, summary.rows_rejected) == (3, 2, 1)
+    (reject,) = pq.read_table(tmp_path / "run" / "rejects").to_pylist()
+    assert (reject["shard_id"], reject["row_index"], reject["reason"]) == (0, 1, "tokenizer_failed")
+    assert "[UNK]" in reject["detail"]
+    with pytest.raises(BadInputError, match=r"1 of 3 rows were rejected \(1 tokenizer_failed\).* row 1 of .*c\.jsonl"):
+        embed(replace(config, max_bad_fraction=0.1, out=str(tmp_path / "strict")))
+
+
+def test_a_tokenizer_that_takes_none_of_its_own_tokens_is_refused(tiny_lm, tmp_path):
+    model = _word_level(tmp_path / "model", tiny_lm, {"o-n-e": 0, "t-w-o": 1})
+    with pytest.raises(UsageError, match=r"--model .*: its tokenizer fails on every text \(.*\); point at a folder"):
+        load_tokenizer(str(model))
 
 
 def test_batches_hold_every_window_once_longest_first():

@@ -16,6 +16,8 @@ from cptsel.pipeline.corpus.contents import Content
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
+_OTHER_VERSION = "run cptsel verify on the manifest, and install the version of tokenizers that embedded it"
+
 
 @dataclass(frozen=True)
 class TokenIds:
@@ -44,18 +46,22 @@ class TokenIds:
             uri: of the shard, for the sentence.
 
         Raises:
-            VerificationError: the tokens of a text are not where the manifest has them.
+            VerificationError: the tokenizer fails on a text, or its tokens are not where the manifest has them.
         """
         if self.tokenizer is None:
             for row_index, _ in contents:
                 yield from ((row, row["content"].tolist()) for row in by_document[row_index])
             return
-        from cptsel.pipeline.model.tokenizer import encode
+        from cptsel.pipeline.model.tokenizer import TokenizerError, encode
 
         texts = ((row_index, text) for row_index, text in contents if isinstance(text, str))
         tokenizer = _load(self.tokenizer, self.trust_remote_code)
-        for row_index, ids, offsets in encode(tokenizer, texts, self.split_special_tokens):
-            yield from ((row, _window_ids(row, ids, offsets, uri)) for row in by_document[row_index])
+        for row_index, encoded in encode(tokenizer, texts, self.split_special_tokens):
+            if isinstance(encoded, TokenizerError):
+                raise VerificationError(
+                    f"{uri}: the tokenizer fails on row {row_index} ({encoded}), which was embedded; {_OTHER_VERSION}"
+                )
+            yield from ((row, _window_ids(row, *encoded, uri)) for row in by_document[row_index])
 
 
 def _window_ids(row: Row, ids: list[int], offsets: list[tuple[int, int]], uri: str) -> list[int]:
@@ -68,8 +74,7 @@ def _window_ids(row: Row, ids: list[int], offsets: list[tuple[int, int]], uri: s
     inside = offsets[first:end]
     if end > len(ids) or inside[0][0] < row["char_start"] or inside[-1][1] > row["char_end"]:
         raise VerificationError(
-            f"{uri}: row {row['row_index']} becomes other tokens than those that were embedded; "
-            "run cptsel verify on the manifest, and install the version of tokenizers that embedded it"
+            f"{uri}: row {row['row_index']} becomes other tokens than those that were embedded; {_OTHER_VERSION}"
         )
     return ids[first:end]
 

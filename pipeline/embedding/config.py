@@ -282,7 +282,7 @@ class EmbedConfig(Configuration):
     )
     keep_going: bool = option(
         False,
-        "Where the tokenizer or the model fails on a block, go on with the others and name its shard at the end, as is "
+        "Where the model fails on a block, go on with the others and name its shard at the end, as is "
         "done in any case where a file can't be read; exit code 5, and a rerun takes only what failed.",
         section=_RUNNING,
     )

@@ -1,6 +1,8 @@
 """Documents cut into samples: tokenised once each, split into windows, and what falls away with its reason."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,18 @@ from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.corpus.types import FIRST_BYTES
 from cptsel.pipeline.kernels.windows import cut_windows
 from cptsel.pipeline.model.tokenizer import Prefix, TokenizerError, encode, special_ids
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "no_predicted_tokens": "the window is one token, and the model has no BOS or EOS that stands before it",
+        "no_tokens": "the tokenizer makes no token of the text",
+        "non_finite_gradient": "the window's loss or gradient is infinite or not a number",
+        "tokenizer_failed": "the tokenizer fails on the text",
+        "unsplittable_window": "more than --max-tokens tokens without a code point boundary between them",
+        "zero_gradient": "the window's gradient is zero, or too small for its sketch",
+    }
+)
+"""Reasons for the reject of a row that could be read, or of one of its windows, with a line of explanation."""
 
 
 @dataclass
@@ -59,7 +73,7 @@ def cut_block(
     Documents of ids are cut as they are; without a tokenizer there may be no others.
 
     Raises:
-        RuntimeError: the tokenizer fails on a document, whose row is named.
+        RuntimeError: the tokenizer fails on every text.
     """
     cut, special = Cut(), special_ids(tokenizer) if tokenizer is not None else frozenset[int]()
     kept = []
@@ -72,13 +86,14 @@ def cut_block(
         else:
             kept.append((document, key))
     texts = (((document, key), text) for document, key in kept if isinstance(text := document.content, str))
-    try:
-        for (document, key), ids, offsets in encode(tokenizer, texts, split_special_tokens):
-            spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-            _cut_document(cut, document, key, np.asarray(ids, dtype=np.int32), spans, prefix, max_tokens, exclusions)
-            cut.rows_special += not special.isdisjoint(ids)
-    except TokenizerError as error:
-        raise RuntimeError(f"the tokenizer fails at row {error.name[0].row_index}: {error}") from error
+    for (document, key), encoded in encode(tokenizer, texts, split_special_tokens):
+        if isinstance(encoded, TokenizerError):
+            cut.rejects.append(reject_of(document, None, "tokenizer_failed", str(encoded)))
+            continue
+        ids, offsets = encoded
+        spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+        _cut_document(cut, document, key, np.asarray(ids, dtype=np.int32), spans, prefix, max_tokens, exclusions)
+        cut.rows_special += not special.isdisjoint(ids)
     for document, key in kept:
         if not isinstance(tokens := document.content, str):
             first = np.arange(len(tokens))

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from cptsel.pipeline.errors import UsageError, first_line
 from cptsel.pipeline.model.configuration import special_of_config
 
 AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
+_TRIED = 8  # tokens whose texts tell whether a tokenizer works
 
 Named = TypeVar("Named")
 
@@ -40,6 +42,11 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, option: str = "--
     if not tokenizer.is_fast:
         raise UsageError(f"{option} {path}: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
     tokenizer.model_max_length = int(1e30)  # whole documents are tokenised; windows are cut by us
+    if (reason := why_broken(tokenizer)) is not None:
+        raise UsageError(
+            f"{option} {path}: its tokenizer fails on every text ({reason}); point at a folder that "
+            "save_pretrained wrote"
+        )
     return tokenizer
 
 
@@ -62,53 +69,61 @@ def find_tokenizer(path: str, trust_remote_code: bool, needed: bool) -> tuple[An
 
 
 class TokenizerError(Exception):
-    """The tokenizer fails on a text; ``name`` is what goes with it, ``str()`` the tokenizer's own line."""
+    """The tokenizer fails on a text; ``str()`` is the tokenizer's own line."""
 
-    def __init__(self, name: Any, reason: str) -> None:
-        super().__init__(reason)
-        self.name = name
+
+Encoded = tuple[list[int], list[tuple[int, int]]]
+"""Token ids of a text, and where each lies in it: first code point and end."""
 
 
 def encode(
     tokenizer: Any, texts: Iterable[tuple[Named, str]], split_special_tokens: bool
-) -> Iterator[tuple[Named, list[int], list[tuple[int, int]]]]:
+) -> Iterator[tuple[Named, Encoded | TokenizerError]]:
     """Token ids and offsets of texts, each as a whole and without special tokens; a name goes with each.
 
-    Raises:
-        TokenizerError: the tokenizer fails on one of them, which is named.
-    """
+    A text on which the tokenizer fails has the error in their place.
 
-    def call(part: list[str]) -> Any:
-        return tokenizer(
-            part,
+    Raises:
+        RuntimeError: the tokenizer fails on every text, even those of its own tokens.
+    """
+    for group in _calls(texts):
+        found = _encode_all(tokenizer, [text for _, text in group], split_special_tokens)
+        failed = any(isinstance(one, TokenizerError) for one in found)
+        if failed and (reason := why_broken(tokenizer)) is not None:
+            raise RuntimeError(f"the tokenizer fails on every text: {reason}")
+        yield from zip((name for name, _ in group), found, strict=True)
+
+
+def _encode_all(tokenizer: Any, texts: list[str], split_special_tokens: bool) -> list[Encoded | TokenizerError]:
+    """Encode some texts in one call, and if that fails each by itself."""
+    try:
+        encoded = tokenizer(
+            texts,
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
             split_special_tokens=split_special_tokens,
             verbose=False,
         )
-
-    for group in _calls(texts):
-        try:
-            encoded = call([text for _, text in group])
-        except (MemoryError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # a panic of the tokenizer's Rust is no Exception
-            _find_failing(call, group)
-            raise
-        names = (name for name, _ in group)
-        yield from zip(names, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    except (MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizer's Rust is no Exception
+        if len(texts) == 1:
+            return [TokenizerError(first_line(error))]
+        return [_encode_all(tokenizer, [text], split_special_tokens)[0] for text in texts]
+    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
-def _find_failing(call: Callable[[list[str]], Any], group: list[tuple[Any, str]]) -> None:
-    """Raise TokenizerError with the name of the first text that fails alone."""
-    for name, text in group:
-        try:
-            call([text])
-        except (MemoryError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            raise TokenizerError(name, first_line(error)) from error
+def why_broken(tokenizer: Any) -> str | None:
+    """Why a tokenizer can encode nothing, in its own words; None if it can encode the text of a token of its own.
+
+    Other texts say nothing of the tokenizer: one without a token for unknown words fails on all that hold any.
+    """
+    special = special_ids(tokenizer)
+    own = islice((number for number in range(len(tokenizer)) if number not in special), _TRIED)
+    found = _encode_all(tokenizer, [tokenizer.decode([number]) for number in own], False)
+    errors = [one for one in found if isinstance(one, TokenizerError)]
+    return str(errors[0]) if errors and len(errors) == len(found) else None
 
 
 def _calls(texts: Iterable[tuple[Named, str]]) -> Iterator[list[tuple[Named, str]]]:
