@@ -20,7 +20,7 @@ from cptsel.pipeline.lookup.reading import Reader, Row
 from cptsel.pipeline.lookup.texts import excerpt, glance, texts_at_hand
 from cptsel.pipeline.results import ExplainResult
 from cptsel.pipeline.selection.methods import METHODS
-from cptsel.pipeline.summary import Table
+from cptsel.pipeline.summary import Table, counted
 
 _NEIGHBOUR = ["neighbour", "cosine", "tokens", "row", "characters", "text"]
 
@@ -146,7 +146,9 @@ def _sample(
     if method is not None:
         told["method"] = f"{row['method']} ({method.summary})"
     if around is not None:
-        told["nearest to it"] = f"{around.samples:,} samples of its group in its shard, {around.tokens:,.0f} tokens"
+        told["nearest to it"] = (
+            f"{counted(around.samples, 'sample')} of its group in its shard, {around.tokens:,.0f} tokens"
+        )
     title = f"Sample {row['sample_id']}" + (f", phase {row['phase']}" if len(manifest.phases) > 1 else "")
     return Table(title=title, columns=["what", "value"], rows=[[name, value] for name, value in told.items()])
 

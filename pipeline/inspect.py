@@ -21,7 +21,7 @@ from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.artifacts.shard_range import listed
 from cptsel.pipeline.corpus.types import BENIGN
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
-from cptsel.pipeline.summary import Summary, Table, first_rows
+from cptsel.pipeline.summary import Summary, Table, counted, first_rows
 from cptsel.pipeline.verification.counts import check_counts
 from cptsel.schemas.arrow import COUNT_COLUMNS
 from cptsel.schemas.headers import (
@@ -76,8 +76,8 @@ def inspect(directory: str) -> Summary:
                 return _inspect(directory, names, file, schema, header, describe)
     if maker is None:
         raise UsageError(
-            f"{directory} was not written by cptsel ({len(names):,} files, the first {min(names.paths())}); name the "
-            f"output of {_MAKERS}"
+            f"{directory} was not written by cptsel ({counted(len(names), 'file')}, the first {min(names.paths())}); "
+            f"name the output of {_MAKERS}"
         )
     if outputs.SUCCESS in names:
         raise VerificationError(
@@ -177,7 +177,7 @@ def _check_manifest(names: Listing, header: ManifestHeader, problems: Problems) 
         sizes = names.sizes()
         for name, entry in sorted(header["files"].items()):
             if name in sizes and sizes[name] != entry["bytes"]:
-                what = f"has {sizes[name]:,} bytes, but {entry['bytes']:,} were written"
+                what = f"has {counted(sizes[name], 'byte')}, but {entry['bytes']:,} were written"
                 problems.add_damaged(names.directory, name, what)
 
 
@@ -198,7 +198,7 @@ def _run(directory: str, names: Listing, header: RunHeader) -> Described:
         **({"run_id": header["run_id"]} if "run_id" in header else {}),
         "model": f"{model['source']} ({model['class']}, {model['dtype']})",
         "weights": header["fingerprints"]["weights"][:16],
-        "corpus": f"{header['corpus']['root']}, {header['corpus']['shards']:,} shards",
+        "corpus": f"{header['corpus']['root']}, {counted(header['corpus']['shards'], 'shard')}",
         "corpus bytes": header["corpus"]["bytes"],
         "sketch": f"{projection['k']} numbers, seed {projection['seed']}; validation {projection['validation']['k']}",
         "norms": header["norm_kind"],
@@ -284,7 +284,8 @@ def _unscheduled(header: ManifestHeader) -> str:
 
 
 def _order(order: Order) -> str:
-    return f"by importance: {order['epochs']} epochs, {order['world_size']} ranks, seed {order['seed']}"
+    epochs, ranks = counted(order["epochs"], "epoch"), counted(order["world_size"], "rank")
+    return f"by importance: {epochs}, {ranks}, seed {order['seed']}"
 
 
 def _export(directory: str, names: Listing, header: ExportHeader) -> Described:

@@ -32,6 +32,7 @@ from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch, proposal
 from cptsel.pipeline.ordering.schedule import schedule_table, with_order
 from cptsel.pipeline.ordering.summary import ROWS_SHOWN, OrderReport
 from cptsel.pipeline.results import OrderResult
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ManifestBody
 
 _MOST = {"rows": 100_000_000, "files": 100_000}  # of all schedules together
@@ -146,7 +147,7 @@ def _present_samples(manifest: Manifest) -> list[str]:
     for name in names if there.may_ask_sizes else ():
         found, wanted = there.sizes().get(name, 0), manifest.header["files"][name]["bytes"]
         if found != wanted:
-            what = f"is not the file that was written (it has {found:,} bytes, not {wanted:,})"
+            what = f"is not the file that was written (it has {counted(found, 'byte')}, not {wanted:,})"
             raise VerificationError(f"{manifest.path(name)} {what}; restore it")
     return names
 

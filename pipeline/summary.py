@@ -98,6 +98,11 @@ def first_rows(title: str, columns: list[str], rows: list[list[Any]], most: int,
     return Table(title=title, columns=columns, rows=rows[:most])
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2,000 files``: a number with its noun, which takes an s in the plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(value: Any) -> str:
     """A value in words, without control characters of names."""
     if isinstance(value, bool):

@@ -21,7 +21,7 @@ from cptsel.pipeline.exports.checking import check_indexes, check_plays, read_he
 from cptsel.pipeline.exports.datasets import EXPORT
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.results import VerifyResult
-from cptsel.pipeline.summary import Table
+from cptsel.pipeline.summary import Table, counted
 from cptsel.pipeline.verification.counts import check_counts
 from cptsel.pipeline.verification.files import Tree, check_files, check_tree
 from cptsel.pipeline.verification.origin import check_origin
@@ -224,7 +224,7 @@ def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> 
 
 
 def _result(found: int) -> str:
-    return "ok" if not found else f"{found:,} problems"
+    return "ok" if not found else f"{counted(found, 'problem')}"
 
 
 def _summary(

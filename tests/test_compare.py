@@ -145,7 +145,7 @@ def test_runs_that_are_not_theirs_are_refused(run, tmp_path):
     with pytest.raises(UsageError, match="--farthest is read with --run; leave it out"):
         side_by_side(tmp_path / "a", tmp_path / "b", farthest=3)
     lost = {"000.jsonl": np.array(["0" * 32])}
-    with pytest.raises(UsageError, match=r"1 samples that were chosen from 000.jsonl are none of the run's"):
+    with pytest.raises(UsageError, match=r"lacks 1 sample that the selection has from 000\.jsonl"):
         apart(open_runs([str(run)]), lost, picks_of(load_manifest(str(tmp_path / "b")), 0), 1)
     summary = side_by_side(tmp_path / "a", tmp_path / "b", run=(str(run),))
     assert any("is missing, so its texts are left out" in warning for warning in summary.warnings)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cptsel.pipeline.artifacts.damage import damage_of
+from cptsel.pipeline.artifacts.damage import damage_of, run_warnings
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.report import SHOWN, Reject, Rejects, check_damage
 from cptsel.pipeline.errors import BadInputError
@@ -38,6 +38,20 @@ def test_damage_of_pools_of_one_corpus_counts_once():
     assert damage_of(pools) == {"shards": 3, "bytes_lost": 40, "bytes": 1000}
     assert damage_of([*pools, header("b", 1, 5)]) == {"shards": 4, "bytes_lost": 45, "bytes": 2000}
     assert damage_of([header("a", 0, 0), header("b", 0, 0)]) is None
+
+
+@pytest.mark.parametrize(
+    ("shards", "lost", "words"),
+    [
+        (1, 250, "1 shard, of which 250 bytes (25.00% of the corpus) are lost; nothing stands for what was in them"),
+        (2, 0, "2 shards of 0 bytes; nothing stands for what was lost"),
+        (1, 0, "1 shard of 0 bytes; nothing stands for what was lost"),
+    ],
+)
+def test_what_was_lost_of_the_corpus_is_told(shards, lost, words):
+    totals = {"shards_damaged": shards, "bytes_lost": lost}
+    header = {"fingerprints": {"corpus": "a"}, "corpus": {"bytes": 1000}, "totals": totals}
+    assert run_warnings(header) == [f"the corpus was damaged when it was embedded: {words}"]
 
 
 @pytest.mark.parametrize("allowed", [0.01, 1.0])

@@ -116,7 +116,7 @@ def test_steps_see_each_so_many_tokens_of_other_documents(made):
     ("options", "words"),
     [
         ({"lr": 1e4}, "lower it"),
-        ({"tokens": 10**9}, "the new corpus has .* tokens, and 1 steps of 1,000,000,000"),
+        ({"tokens": 10**9}, "the new corpus has .* tokens, and 1 step of 1,000,000,000"),
         ({"steps": 0}, "--steps 0: must be at least 1"),
         ({"lr": 0.0}, "--lr 0.0: must be"),
         ({"optimizer": "lion"}, "must be one of adamw, sgd"),
@@ -176,7 +176,7 @@ def test_a_rerun_takes_the_checkpoint_that_is_there(run, monkeypatch):
     assert {path.name: path.read_bytes() for path in (here / "embeddings").iterdir()} == bytes_before
     monkeypatch.undo()
     for options, words in (
-        ({"lookahead_lr": 0.2}, "was begun with --lookahead 1 steps of sgd at 0.1 .*, now 1 steps of sgd at 0.2"),
+        ({"lookahead_lr": 0.2}, "was begun with --lookahead 1 step of sgd at 0.1 .*, now 1 step of sgd at 0.2"),
         ({"ahead": False}, "was begun with --lookahead .*, now not set"),
     ):
         with pytest.raises(UsageError, match=words):

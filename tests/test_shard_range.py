@@ -371,7 +371,7 @@ def test_pool_and_lookahead_are_settled_once(place, tmp_path, inline, sample_dat
 
     monkeypatch.setattr("cptsel.pipeline.embedding.pool.probe", no_more)
     monkeypatch.setattr("cptsel.pipeline.embedding.lookahead.make_lookahead", no_more)
-    with pytest.raises(UsageError, match=r"was begun with --lookahead 1 steps of adamw at .* tokens each, now 2"):
+    with pytest.raises(UsageError, match=r"was begun with --lookahead 1 step of adamw at .* tokens each, now 2"):
         place.run(out, "1/2", **(options | {"lookahead_steps": 2}))
     assert place.run(out, "1/2", **options) == "done"
     assert tree(out) == tree(whole)

@@ -11,7 +11,7 @@ from cptsel.pipeline import results
 from cptsel.pipeline.results import Residuals
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.summary import Summary, Table, counted
 
 OF_ALL = {field.name for field in dataclasses.fields(Summary)}
 HOSTILE = "<img src=x>\x1b[2J\u202e"
@@ -23,6 +23,10 @@ def test_a_dry_run_of_every_family(run, tmp_path):
         config = SelectConfig(runs=(str(run),), out=str(tmp_path / "x"), method=method, dry_run=True, **options)
         assert select(config).status == "dry-run"
     assert not (tmp_path / "x").exists()
+
+
+def test_a_number_agrees_with_its_noun():
+    assert [counted(n, "row") for n in (0, 1, 2, 12_345)] == ["0 rows", "1 row", "2 rows", "12,345 rows"]
 
 
 @pytest.fixture

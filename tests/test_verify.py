@@ -493,7 +493,7 @@ def with_column(table, name, kind, *first):
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        (lambda rows: rows.pop(), "lacks 1 visits"),
+        (lambda rows: rows.pop(), "lacks 1 visit,"),
         (lambda rows: rows.append(rows[0]), "is listed twice"),
         (lambda rows: rows[0].update(tokens=1), "(samples, tokens) are"),
         (lambda rows: rows[0].update({"pass": 9}), "plays nothing"),

@@ -3,6 +3,7 @@
 from importlib.resources import files
 from string import Template
 
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ManifestHeader
 
 
@@ -17,12 +18,12 @@ def consuming_page(header: ManifestHeader) -> str:
     corpus, weighting = header["corpus"], header["weighting"]
     kinds = list(dict.fromkeys(phase["order"] for phase in header["phases"]))
     if order["kind"] == "priority":
-        ordered = f"by importance, for {order['epochs']} epoch(s) on {order['world_size']} rank(s)"
+        ordered = f"by importance, for {counted(order['epochs'], 'epoch')} on {counted(order['world_size'], 'rank')}"
     elif weighting["realisation"] == "sampling":
         ordered = "none: samples are drawn"
     else:
         ordered = f"no schedule; `order_rank` follows {', '.join(kinds).replace('corpus', 'the corpus')}"
-    played = f"{totals['plays']:,} plays, {totals['replay_tokens']:,} tokens"
+    played = f"{counted(totals['plays'], 'play')}, {counted(totals['replay_tokens'], 'token')}"
     if weighting["realisation"] == "sampling":
         played = f"draws until {weighting['replay_tokens']['requested']:,} tokens are played"
     return template.substitute(

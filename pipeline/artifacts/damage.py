@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import Damage, ManifestHeader, RunHeader
 
 
@@ -43,9 +44,12 @@ def manifest_warnings(header: ManifestHeader) -> list[str]:
 def _warnings(damage: Damage | None) -> list[str]:
     if damage is None:
         return []
-    shards = f"{damage['shards']:,} shard" + ("s" if damage["shards"] > 1 else "")
+    shards = counted(damage["shards"], "shard")
+    if not damage["bytes_lost"]:  # which have no bytes, where their format has some in any case
+        return [f"the corpus was damaged when it was embedded: {shards} of 0 bytes; nothing stands for what was lost"]
+    lost = counted(damage["bytes_lost"], "byte")
     share = damage["bytes_lost"] / max(1, damage["bytes"])
     return [
-        f"the corpus was damaged when it was embedded: {shards}, of which {damage['bytes_lost']:,} "
-        f"bytes ({share:.2%} of the corpus) are lost; nothing stands for what was in them"
+        f"the corpus was damaged when it was embedded: {shards}, of which {lost} ({share:.2%} of the corpus) are lost; "
+        "nothing stands for what was in them"
     ]

@@ -11,6 +11,7 @@ from cptsel.pipeline.artifacts.run import MEND, RunShard
 from cptsel.pipeline.artifacts.seal import footer_sha256
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.errors import BadInputError
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import check_schema
 
 
@@ -89,7 +90,7 @@ def _read_checked(path: str, rows: int, footer: str, schema: pa.Schema, columns:
             file = pq.ParquetFile(handle, page_checksum_verification=True)
             problem = check_schema(file.schema_arrow, pa.schema([schema.field(name) for name in columns]))
             if problem is None and file.metadata.num_rows != rows:
-                problem = f"it has {file.metadata.num_rows} rows, units.parquet says {rows}"
+                problem = f"it has {counted(file.metadata.num_rows, 'row')}, units.parquet says {rows}"
             if problem is not None:
                 raise BadInputError(f"{path}: {problem}; restore it, or embed again")
             return file.read(columns=columns, use_threads=False)  # as in io.read_parquet

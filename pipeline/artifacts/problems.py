@@ -6,7 +6,7 @@ import numpy as np
 
 from cptsel.pipeline import io
 from cptsel.pipeline.errors import VerificationError
-from cptsel.pipeline.summary import Summary, Table
+from cptsel.pipeline.summary import Summary, Table, counted
 
 KEPT = 20  # of one kind in one file, and in the list that is shown
 RESTORE = "restore the directory or make it again"
@@ -76,7 +76,7 @@ class Problems:
     def error(self, place: str, summary: Summary) -> VerificationError:
         """What a command raises for problems in ``place``: the first with its remedy; the summary lists the others."""
         first = self.listed(1)[0]
-        count = "1 problem" if self.total == 1 else f"{self.total:,} problems, the first"
+        count = counted(self.total, "problem") + (", the first" if self.total > 1 else "")
         error = VerificationError("; ".join(filter(None, [f"{place}: {count}: {first}", first.mend])))
         error.summary = summary
         return error

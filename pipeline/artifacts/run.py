@@ -18,6 +18,7 @@ from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.corpus.pool import Pool
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import fingerprint
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import RUN_SHARDS, RUN_VERSION, RUN_VERSION_OF_IDS, UNITS, check_schema, embeddings_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
@@ -209,13 +210,13 @@ def _other_samples(first: EmbeddingRuns, other: EmbeddingRuns) -> str | None:
         if mine != its:
             return f"option {name} is {its}, not {mine}"
     if len(first.shards) != len(other.shards):
-        return f"it has {len(other.shards)} shards, not {len(first.shards)}"
+        return f"it has {counted(len(other.shards), 'shard')}, not {len(first.shards)}"
     for mine, its in zip(first.shards, other.shards, strict=True):
         for name in ("path", "sha256"):
             if mine.source[name] != its.source[name]:
                 return f"shard {mine.shard_id} has the {name} {its.source[name]}, not {mine.source[name]}"
         if mine.samples != its.samples:
-            return f"shard {mine.source['path']} has {its.samples} samples, not {mine.samples}"
+            return f"shard {mine.source['path']} has {counted(its.samples, 'sample')}, not {mine.samples}"
     return None
 
 
@@ -343,7 +344,7 @@ def pool_totals(header: RunHeader) -> dict[str, Any]:
         by = f" to {rates[-1]:.4%} by {pool['by']}" if len(rates) > 1 else ""
         found["pool"] = f"{rates[0]:.4%}{by}" + (f", after {pool['start']:.4%}" if pool["start"] else "")
     if ahead is not None:
-        found["lookahead"] = f"{ahead['steps']} steps of {ahead['optimizer']} at {ahead['lr']:g}"
+        found["lookahead"] = f"{counted(ahead['steps'], 'step')} of {ahead['optimizer']} at {ahead['lr']:g}"
     return found
 
 

@@ -17,7 +17,7 @@ from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.engine.memory import peak_memory_bytes
 from cptsel.pipeline.errors import PartialError
 from cptsel.pipeline.results import EmbedResult
-from cptsel.pipeline.summary import Summary, first_rows
+from cptsel.pipeline.summary import Summary, counted, first_rows
 from cptsel.schemas import arrow
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
@@ -82,10 +82,10 @@ def check_failures(config: EmbedConfig, shards: Sequence[Shard], results: Result
         return
     paths = list(dict.fromkeys(shards[shard_id].path for shard_id, _, _ in results.errors))
     named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else "")
-    count = "1 shard" if len(paths) == 1 else f"{len(paths):,} shards"
     rows = [[shards[shard_id].path, block, sentence] for shard_id, block, sentence in results.errors]
     error = PartialError(
-        f"{results.failures[0]} ({count} failed: {named}); the others are done: run again to resume with what failed"
+        f"{results.failures[0]} ({counted(len(paths), 'shard')} failed: {named}); the others are done: run again to "
+        "resume with what failed"
     )
     error.summary = Summary(
         command="embed",

@@ -31,6 +31,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.lookahead import save, take_steps
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import LookaheadHeader
 from cptsel.schemas.validation import validate
@@ -212,8 +213,8 @@ def _draw(corpus: NewCorpus, training: Training, plan: ModelPlan) -> list[list[S
             return parts
     tokens = sum(len(sample.ids) for sample in samples)
     raise UsageError(
-        f"the new corpus has {tokens:,} tokens, and {training.steps} steps of {training.tokens:,} take {wanted:,}; ask "
-        "for fewer of either"
+        f"the new corpus has {counted(tokens, 'token')}, and {counted(training.steps, 'step')} of {training.tokens:,} "
+        f"take {wanted:,}; ask for fewer of either"
     )
 
 

@@ -29,6 +29,7 @@ from cptsel.pipeline.model.naming import (
     weights_fingerprint,
 )
 from cptsel.pipeline.model.tokenizer import Prefix, find_tokenizer, load_tokenizer, tokenizer_fingerprint
+from cptsel.pipeline.summary import counted
 from cptsel.schemas import arrow
 from cptsel.schemas.headers import ModelFacts, Projection, RunHeader
 
@@ -362,7 +363,8 @@ def _show(value: Any) -> str:
     if value is None or value == []:
         return "not set"
     if isinstance(value, dict) and "optimizer" in value:
-        return f"{value['steps']} steps of {value['optimizer']} at {value['lr']:g} on {value['tokens']} tokens each"
+        steps = f"{counted(value['steps'], 'step')} of {value['optimizer']} at {value['lr']:g}"
+        return f"{steps} on {counted(value['tokens'], 'token')} each"
     if isinstance(value, dict) and "eod" in value:
         return f"{value['eod']} (of {value['vocabulary']} ids)"
     if isinstance(value, dict):  # a pool

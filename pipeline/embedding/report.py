@@ -19,7 +19,7 @@ from cptsel.pipeline.embedding.results import Results
 from cptsel.pipeline.embedding.units import unit_path
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.results import EmbedResult
-from cptsel.pipeline.summary import Table
+from cptsel.pipeline.summary import Table, counted
 from cptsel.schemas.headers import RunHeader
 
 # Rejects after which rows may be lost without being counted; their shards are named in a warning.
@@ -96,11 +96,11 @@ class Rejects:
             for uri, row, reason, detail in self.breaks[:SHOWN]
         ]
         if len(self.breaks) > SHOWN:
-            found.append(f"and {len(self.breaks) - SHOWN} more files that break off")
+            found.append(f"and {counted(len(self.breaks) - SHOWN, 'more file')} that broke off")
         whole = [uri for uri in useless if uri not in breaks]
         found += [f"{uri}: none of its rows could be used" for uri in whole[:SHOWN]]
         if len(whole) > SHOWN:
-            found.append(f"and {len(whole) - SHOWN} more files of which no row could be used")
+            found.append(f"and {counted(len(whole) - SHOWN, 'more file')} of which no row could be used")
         return [*found, f"rejected: {self.listed()}"] if set(self.reasons) - BENIGN else found
 
 
@@ -271,8 +271,8 @@ def _special_warning(totals: dict[str, Any]) -> list[str]:
     if not totals["rows_special"]:
         return []
     return [
-        f"the text of {totals['rows_special']:,} rows spells a special token of the model, which became that token's "
-        "id, as the tokenizer does by default; --split-special-tokens takes it for text"
+        f"the text of {counted(totals['rows_special'], 'row')} spells a special token of the model, which became "
+        "that token's id, as the tokenizer does by default; --split-special-tokens takes it for text"
     ]
 
 

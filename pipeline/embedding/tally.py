@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cptsel.pipeline import io
 from cptsel.pipeline.embedding.units import UNIT_KEY
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import counted
 
 _AT_ONCE = 256  # new files of which footers are read in one look
 
@@ -62,9 +63,10 @@ class Tally:
             return ""
         seconds = max(self.clock() - self.began, 1e-9)
         speed = self.counts["tokens"] / seconds
-        found = f"{self.counts['samples']:,} samples, {self.counts['tokens']:,} tokens, {speed:,.0f} tokens/s"
+        samples, tokens = counted(self.counts["samples"], "sample"), counted(self.counts["tokens"], "token")
+        found = f"{samples}, {tokens}, {speed:,.0f} tokens/s"
         if self.counts["rejects"]:
-            found += f", {self.counts['rejects']:,} rejects"
+            found += f", {counted(self.counts['rejects'], 'reject')}"
         left = max(0, self.expected - self.done) * seconds / max(1, self.done - len(self.earlier))
         return found + (f", about {_time(left)} left" if left else "")
 

@@ -38,6 +38,7 @@ from cptsel.pipeline.exports.plan import ExportTask, Visit, plan_export
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.exports.shard import COLUMNS
 from cptsel.pipeline.hashing import content_hash, fingerprint
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ExportHeader
 
 EXPECT, COMPARE = "expected plays", "compared files"
@@ -206,7 +207,7 @@ def check_against(
     for total, kept in steps.run(COMPARE, CompareFile(format, directory, steps.work), there):
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]
-    return f"{sum(task.lines for task in files_expected):,} plays of {manifest.manifest_id[:12]}..."
+    return f"{counted(sum(task.lines for task in files_expected), 'play')} of {manifest.manifest_id[:12]}..."
 
 
 def _check_words(format: ExportFormat, header: ExportHeader, manifest: Manifest, problems: Problems) -> None:

@@ -9,6 +9,7 @@ import yaml
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.croissant import FIELDS, SENSITIVE, collected, described, limits, name_of
 from cptsel.pipeline.exports.media import parts
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ExportHeader
 
 NAME = "README.md"
@@ -80,7 +81,7 @@ def _groups(header: ExportHeader) -> str:
         for group in largest[:_GROUPS_SHOWN]
     ]
     more = len(groups) - _GROUPS_SHOWN
-    return "".join(rows) + (f"\nand {more:,} groups more\n" if more > 0 else "")
+    return "".join(rows) + (f"\nand {counted(more, 'group')} more\n" if more > 0 else "")
 
 
 def _escaped(name: str) -> str:

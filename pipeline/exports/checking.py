@@ -25,6 +25,7 @@ from cptsel.pipeline.exports.datasets import EXPORT, FORMAT, datasets
 from cptsel.pipeline.exports.mixing import is_blend, mixed_paths, mixes_of, wrong_mix
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.hashing import content_hash
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import SPEC_VERSION
 from cptsel.schemas.headers import ExportHeader
 from cptsel.schemas.validation import validate
@@ -88,7 +89,7 @@ class ReadFile:
                 names += hash_of(record["sample_id"]) + struct.pack("<i", record.get("repeat", 0))
         if not problems.total:
             if lines > task.lines or (lines < task.lines and not (self.format.joins and lines)):
-                problems.add(task.name, None, f"holds {lines:,} plays, but {EXPORT} says {task.lines:,}", MEND)
+                problems.add(task.name, None, f"holds {counted(lines, 'play')}, but {EXPORT} says {task.lines:,}", MEND)
             # Where nothing stands before a window, its first token is not predicted.
             elif ids and not self.format.refers and task.tokens not in (tokens, tokens - lines):
                 problems.add(task.name, None, f"holds {tokens:,} token ids, but {EXPORT} says {task.tokens:,}", MEND)
@@ -126,7 +127,7 @@ def read_checked(format: ExportFormat, directory: str, name: str, problems: Prob
             number += 1
     except UNREADABLE as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        problems.add(name, None, f"can't be read behind its first {number:,} plays: {detail}", MEND)
+        problems.add(name, None, f"can't be read behind its first {counted(number, 'play')}: {detail}", MEND)
 
 
 def _wrong_field(format: ExportFormat, record: Record) -> str | None:
@@ -236,7 +237,7 @@ def check_indexes(directory: str, header: ExportHeader, problems: Problems) -> s
                 problems.add(path, None, "is not the index of the files beside it", MEND)
     if wrong_mix(format, header) is None:  # else it was told
         count += _check_blends(directory, header, problems) + _check_pages(directory, header, problems)
-    return f"{count:,} files"
+    return counted(count, "file")
 
 
 def _check_blends(directory: str, header: ExportHeader, problems: Problems) -> int:
@@ -262,15 +263,15 @@ def check_plays(directory: str, header: ExportHeader, steps: Steps, problems: Pr
     format = EXPORTS[header["to"]]
     files = sorted((name, entry) for name, entry in header["files"].items() if name.endswith(format.suffix))
     tasks = [ReadTask(i, name, entry["lines"], entry["tokens"]) for i, (name, entry) in enumerate(files)]
-    counted = True
+    has_ids = True
     for total, kept, ids in steps.run(STEP, ReadFile(format, directory, steps.work), tasks):
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]
-        counted &= ids
+        has_ids &= ids
     if not problems.total and {"sample_id", "repeat"} <= set(format.keeps):
         _check_twice([task.name for task in tasks], steps.work, problems)
-    lines, tokens = header["totals"]["lines"], header["totals"]["tokens"]
-    return f"{lines:,} plays, {f'{tokens:,} tokens' if counted else 'whose tokens are not counted in text'}"
+    tokens = counted(header["totals"]["tokens"], "token") if has_ids else "whose tokens are not counted in text"
+    return f"{counted(header['totals']['lines'], 'play')}, {tokens}"
 
 
 def _check_twice(names: list[str], work: str, problems: Problems) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.media import Extraction, column, parts
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ExportDataset, ExportHeader
 
 NAME = "croissant.json"
@@ -114,10 +115,10 @@ def described(header: ExportHeader) -> str:
     about, totals = header["dataset"], header["totals"]
     population, content = about["population"], "text" if _has_texts(about) else "token ids"
     return (
-        f"Replay data for continual pre-training of a language model: {totals['lines']:,} plays "
-        f"({totals['tokens']:,} predicted tokens) of windows of {content} that cptsel chose by the method "
-        f"{about['method']} from {population['samples']:,} ({population['tokens']:,} predicted tokens) of a "
-        f"pre-training corpus of {population['shards']:,} files."
+        f"Replay data for continual pre-training of a language model: {counted(totals['lines'], 'play')} "
+        f"({counted(totals['tokens'], 'predicted token')}) of windows of {content} that cptsel chose by the method "
+        f"{about['method']} from {population['samples']:,} ({counted(population['tokens'], 'predicted token')}) of a "
+        f"pre-training corpus of {counted(population['shards'], 'file')}."
     )
 
 

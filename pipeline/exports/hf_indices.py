@@ -12,6 +12,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.exports.base import FIELDS, ExportFormat, Record
 from cptsel.pipeline.exports.trainers import Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import PLACES, check_schema
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class HfIndices(ExportFormat):
         for uri, shard, count in zip(uris, shards, counts, strict=True):
             if count != shard["rows"]:
                 raise UsageError(
-                    f"{uri} has {count:,} rows, and {shard['rows']:,} were read when it was embedded, so rows can't be "
-                    f"counted; embed without --limit, or use --to hf"
+                    f"{uri} has {counted(count, 'row')}, and {shard['rows']:,} were read when it was embedded, so rows "
+                    f"can't be counted; embed without --limit, or use --to hf"
                 )
 
     def loses(self, manifest: "Manifest") -> list[str]:

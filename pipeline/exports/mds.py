@@ -13,6 +13,7 @@ from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.trainers import Blend, Trainer
 from cptsel.pipeline.model.vocabulary import Vocabulary
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ExportFile
 
 _COLUMNS = {  # by name, as MDSWriter sorts them: encoding, bytes where all values have as many, and how to write one
@@ -96,7 +97,7 @@ class Mds(ExportFormat):
         data, head = io.read_bytes(path), _head()
         (count,) = struct.unpack_from("<I", data)
         if 4 * (count + 2) + len(head) > len(data):
-            raise ValueError(f"says that it holds {count:,} plays, and is too short for them")
+            raise ValueError(f"says that it holds {counted(count, 'play')}, and is too short for them")
         offsets = np.frombuffer(data, "<u4", count + 1, 4).tolist()
         first = 4 * (count + 2)
         if data[first : first + len(head)] != head or offsets[0] != first + len(head) or offsets[-1] != len(data):

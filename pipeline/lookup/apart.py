@@ -18,6 +18,7 @@ from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.neighbours import nearest
 from cptsel.pipeline.lookup.reading import Row
+from cptsel.pipeline.summary import counted
 
 HELD = 256 << 20  # bytes of vectors of the other selection that are held at a time
 
@@ -154,8 +155,8 @@ def _vectors(runs: EmbeddingRuns, picks: Picks) -> Iterator[tuple[str, np.ndarra
                 yield path, ids[mine], (rows / length).astype(np.float32)
         if seen != len(picks[path]):
             raise UsageError(
-                f"--run {' '.join(runs.directories)}: {len(picks[path]) - seen:,} samples that were chosen from {path} "
-                "are none of the run's; name the runs of the selection whose runs hold the picks of all"
+                f"--run {' '.join(runs.directories)}: lacks {counted(len(picks[path]) - seen, 'sample')} that "
+                f"the selection has from {path}; name the runs of the selection whose runs hold the picks of all"
             )
 
 

@@ -15,6 +15,7 @@ from cptsel.pipeline.artifacts.manifest import Manifest
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.lookup.reading import Reader, Row, narrow, of_shards
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import SCHEDULE
 
 _VISITS = pa.schema([SCHEDULE.field(name) for name in ("rank", "position", "shard_id", "pass", "samples")])
@@ -131,7 +132,7 @@ def _check_ranges(manifest: Manifest, phase: int, epoch: int, rank: int) -> None
 
 def _check_position(plays: int, phase: int, epoch: int, rank: int, position: int) -> None:
     if position >= plays:
-        where = f"rank {rank} plays {plays:,} samples in epoch {epoch} of phase {phase}"
+        where = f"rank {rank} plays {counted(plays, 'sample')} in epoch {epoch} of phase {phase}"
         raise UsageError(f"--position {position}: {where}; " + (f"give 0 to {plays - 1}" if plays else "name another"))
 
 

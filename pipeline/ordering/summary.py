@@ -8,7 +8,7 @@ from cptsel.pipeline.artifacts.visits import PhaseVisits
 from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.kernels.sampling.shard_order import EpochPlan, order_report
 from cptsel.pipeline.results import OrderResult
-from cptsel.pipeline.summary import Table
+from cptsel.pipeline.summary import Table, counted
 
 #: Epochs whose loads are shown, and that a dry run plans.
 ROWS_SHOWN = 20
@@ -40,8 +40,8 @@ class OrderReport:
         self.phase_rows.append(list(self.reports[-1].values()))
         if len(played.shard) < self.config.world_size:
             self.warnings.append(
-                f"phase {phase} has {len(played.shard)} visits of shards for {self.config.world_size} ranks, so some "
-                "ranks get nothing; use a smaller --world-size, or smaller shards in the corpus"
+                f"phase {phase} has {counted(len(played.shard), 'visit')} of shards for {self.config.world_size} "
+                "ranks, so some ranks get nothing; use a smaller --world-size, or smaller shards in the corpus"
             )
 
     def add_curricula(self, curricula: dict[int, str]) -> None:

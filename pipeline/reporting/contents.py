@@ -26,7 +26,7 @@ from cptsel.pipeline.reporting.sections import (
     warning_list,
 )
 from cptsel.pipeline.reporting.texts import Texts, shorten
-from cptsel.pipeline.summary import Table
+from cptsel.pipeline.summary import Table, counted
 
 HOVER_BYTES = 110  # of a text on the map: 10,000 of them are what most of the page's data is
 EXAMPLE_BYTES = 400
@@ -216,7 +216,7 @@ def _map(drawn: Drawn, names: Sequence[str]) -> Html:
         groups.append(_box("group", code, label, PALETTE[code] if code < len(PALETTE) else OTHERS))
     picked = int((points.mark > 0).sum())
     which = "what was chosen" if picked == drawn.chosen else f"{picked:,} of the {drawn.chosen:,} that were chosen"
-    shown = f"{len(points.mark):,} samples: {which}, and a random part of the rest."
+    shown = f"{counted(len(points.mark), 'sample')}: {which}, and a random part of the rest."
     how = (
         "Point at a sample to read it, drag to move. In the bar above the map, switch on the wheel to zoom, or take "
         "the lasso and encircle samples: they are listed below. The boxes hide marks and groups."
@@ -268,7 +268,7 @@ def _texts(title: str, examples: Examples, texts: Texts) -> Html:
     ]
     if not shown:
         return details(title, tag("p", "The texts are not at hand.", class_="note"))
-    return details(f"{title}: {len(shown)} texts", quotes(shown), open_=True)
+    return details(f"{title}: {counted(len(shown), 'text')}", quotes(shown), open_=True)
 
 
 def turned(one: Table, columns: Sequence[str], called: dict[str, str]) -> Table:

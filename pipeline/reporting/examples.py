@@ -11,6 +11,7 @@ from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.reporting.facts import Facts
 from cptsel.pipeline.reporting.html import figure
 from cptsel.pipeline.reporting.population import Population
+from cptsel.pipeline.summary import counted
 
 LOCATOR = ["sample_id", "shard_id", *WINDOW_COLUMNS]
 _GROUPS, _EACH, _HEAVY = 6, 2, 3
@@ -39,7 +40,7 @@ def chosen_examples(facts: Facts, seed: int) -> Examples:
     ids = np.asarray(picks["sample_id"].to_pylist(), object)
     heavy = [i for i in np.lexsort((ids, -weight))[:_HEAVY].tolist() if i not in take] if len(ids) else []
     remarks = [
-        f"{tokens[i]:,} tokens, weight {figure(float(weight[i]))}, played {_times(int(repeat[i]))}"
+        f"{counted(int(tokens[i]), 'token')}, weight {figure(float(weight[i]))}, played {_times(int(repeat[i]))}"
         + (" · among the heaviest" if place >= len(take) else "")
         for place, i in enumerate([*take, *heavy])
     ]
@@ -55,7 +56,7 @@ def left_out_examples(population: Population, selection: int, seed: int) -> Exam
     take = _some_of_each(np.asarray(rows["group"].to_pylist(), object), u, groups)
     rows = rows.take(pa.array(take, pa.int64()))
     remarks = [
-        f"{tokens:,} tokens, loss {figure(float(loss))} a token"
+        f"{counted(tokens, 'token')}, loss {figure(float(loss))} a token"
         for tokens, loss in zip(rows["n_tokens"].to_pylist(), rows["loss"].to_pylist(), strict=True)
     ]
     return Examples(rows.select([*LOCATOR, "group"]), tuple(remarks))

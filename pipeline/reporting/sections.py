@@ -9,7 +9,7 @@ from cptsel.pipeline.artifacts.manifest import schedule_name
 from cptsel.pipeline.reporting.charts import bar, share_bars
 from cptsel.pipeline.reporting.facts import Facts
 from cptsel.pipeline.reporting.html import Html, details, figure, join, paragraphs, percent, table, tag
-from cptsel.pipeline.summary import first_rows
+from cptsel.pipeline.summary import counted, first_rows
 
 GROUPS_SHOWN = 20
 _ROWS_SHOWN = 500
@@ -32,9 +32,9 @@ def asked(facts: Facts) -> Html:
     budget = selection.get("budget")
     amount = f"{budget['requested']} ({budget['amount']:,} {budget['unit']})" if budget else "some"
     said: list[object] = [
-        f"Choose {amount} of {totals['population_samples']:,} samples of the old corpus, for replay while the model "
-        "learns something new. A sample is a stretch of "
-        f"at most {header['corpus']['max_tokens']:,} tokens of one document.",
+        f"Choose {amount} of {counted(totals['population_samples'], 'sample')} of the old corpus, for replay while the "
+        "model learns something new. A sample is a stretch of "
+        f"at most {counted(header['corpus']['max_tokens'], 'token')} of one document.",
         join(["Method: ", tag("b", selection["method"]), f", which {facts.method}." if facts.method else "."]),
     ]
     wishes = []
@@ -56,8 +56,9 @@ def came_out(facts: Facts) -> Html:
     share = phase["tokens"] / totals["population_tokens"] if totals["population_tokens"] else 0.0
     files = len(np.unique(facts.picks["shard_id"].to_numpy()))
     said: list[object] = [
-        f"{phase['samples']:,} samples with {phase['tokens']:,} tokens were chosen, {percent(share)} of the "
-        f"{totals['population_tokens']:,} that could be, from {files:,} of {totals.get('shards', files):,} files."
+        f"Chosen: {counted(phase['samples'], 'sample')} with {counted(phase['tokens'], 'token')}, {percent(share)} of "
+        f"the {totals['population_tokens']:,} that could be, from {files:,} of "
+        f"{counted(totals.get('shards', files), 'file')}."
     ]
     mass = totals["population_mass"]
     if mass > 1.001 * totals["population_tokens"]:
@@ -240,9 +241,9 @@ def shard_order(facts: Facts) -> Html:
         way = "in the order of the corpus" if how == "corpus" else f"by {how}"
         return tag("p", f"There is no schedule: samples go {way}. cptsel order makes one, for epochs and ranks.")
     said = [
-        f"{order.get('epochs', 1):,} epochs for {order.get('world_size', 1):,} ranks (seed {order.get('seed', 0)}). "
-        "Files with large gradients tend to come early, by priority sampling: any first part of the order is an "
-        "unbiased sample of the whole."
+        f"{counted(order.get('epochs', 1), 'epoch')} for {counted(order.get('world_size', 1), 'rank')} "
+        f"(seed {order.get('seed', 0)}). Files with large gradients tend to come early, by priority sampling: "
+        "any first part of the order is an unbiased sample of the whole."
     ]
     report = next((found for found in order.get("reports", []) if found.get("phase") == number), {})
     if "effective_shards" in report and "shards" in report:
@@ -265,7 +266,7 @@ def shard_order(facts: Facts) -> Html:
         ]
         for row in first
     ]
-    title = f"The first {len(rows):,} of {visits.num_rows:,} visits of epoch 0"
+    title = f"The first {len(rows):,} of {counted(visits.num_rows, 'visit')} of epoch 0"
     columns = ["place", "file", "rank", "pass", "samples", "tokens"]
     return join([paragraphs(said), _ranks(visits), table(columns, rows, title)])
 

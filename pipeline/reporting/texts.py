@@ -15,6 +15,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError
 from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.reporting.html import plain
+from cptsel.pipeline.summary import counted
 
 ROW_BYTES = 256 << 20  # stored bytes of shards that are read front to back; more would read the corpus for a page
 
@@ -42,8 +43,8 @@ class Texts:
         said = []
         if self.missing:
             said.append(
-                f"texts of {self.missing:,} shards are left out: they are not where the corpus was, or can't be read; "
-                "--root says where it lies now"
+                f"texts of {counted(self.missing, 'shard')} are left out: they are not where the corpus was, or can't "
+                "be read; --root says where it lies now"
             )
         if self.changed:
             said.append(f"{self.changed:,} texts are left out: the corpus has changed since it was embedded")

@@ -7,6 +7,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.run import MEND, unit_name
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import COUNT_COLUMNS, RUN_SHARDS, UNITS, check_schema
 from cptsel.schemas.headers import RunHeader
 
@@ -50,7 +51,7 @@ def check_counts(directory: str, header: RunHeader, problems: Problems, files: o
         files = outputs.Listing(directory)
         files.sizes()
     _check_files(files, units, problems)
-    return f"{len(units):,} units of {len(shards):,} shards"
+    return f"{counted(len(units), 'unit')} of {counted(len(shards), 'shard')}"
 
 
 def _sums(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -80,4 +81,4 @@ def _check_files(files: outputs.Listing, units: pa.Table, problems: Problems) ->
         for name, size in zip(names, units["bytes"].to_pylist(), strict=True):
             found = sizes.get(f"embeddings/{name}", size)
             if found != size:
-                problems.add(f"embeddings/{name}", None, f"has {found:,} bytes, not {size:,}", MEND)
+                problems.add(f"embeddings/{name}", None, f"has {counted(found, 'byte')}, not {size:,}", MEND)

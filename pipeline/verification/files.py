@@ -10,6 +10,7 @@ from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.artifacts.manifest import CONSUMING, MANIFEST, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import FileEntry
 from cptsel.schemas.validation import validate
 
@@ -53,7 +54,7 @@ def check_tree(tree: Tree, problems: Problems) -> str:
         _check_sums(tree, actual, expected, problems)
     if outputs.STATS in present:
         _check_stats(tree, problems)
-    return f"{len(actual):,} files, {sum(size for _, size in actual.values()):,} bytes"
+    return f"{counted(len(actual), 'file')}, {counted(sum(size for _, size in actual.values()), 'byte')}"
 
 
 def _check_sums(tree: Tree, actual: dict[str, tuple[str, int]], expected: set[str], problems: Problems) -> None:

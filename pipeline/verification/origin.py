@@ -12,6 +12,7 @@ from cptsel.pipeline.artifacts.origin import Origin
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
 from cptsel.pipeline.engine.progress import Progress
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import LOCATOR_COLUMNS
 
 _COMPARED = [*LOCATOR_COLUMNS, "grad_norm"]
@@ -49,14 +50,14 @@ def check_origin(manifest: Manifest, origins: Sequence[Origin], problems: Proble
             _check_samples(name, table, rows, origin.runs, shard_id, columns, group_by, problems)
         if progress:
             progress(done, len(files), "shards held against their run")
-    said = f"{samples:,} samples, {origins[0].runs.files:,} shards"
+    said = f"{counted(samples, 'sample')}, {counted(origins[0].runs.files, 'shard')}"
     return said + (f"; gradient norms of {without_norms:,} are another run's" if without_norms else "")
 
 
 def _check_shards(manifest: Manifest, runs: EmbeddingRuns, problems: Problems) -> None:
     rows = manifest.shards().to_pylist()
     if len(rows) != len(runs.shards):
-        what = f"has {len(rows):,} rows, but the runs have {len(runs.shards):,} shards"
+        what = f"has {counted(len(rows), 'row')}, but the runs have {counted(len(runs.shards), 'shard')}"
         problems.add(SHARDS, None, what)
         return
     for number, (row, shard) in enumerate(zip(rows, runs.shards, strict=True)):

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest
 from cptsel.pipeline.artifacts.problems import Problems
+from cptsel.pipeline.summary import counted
 from cptsel.pipeline.verification.curricula import expected_rank, score_of
 
 
@@ -73,7 +74,7 @@ def check_ranks(manifest: Manifest, files: list[Ranked], problems: Problems) -> 
         moved = ~outside & ~again & (rank != place)
         for start, part in zip(starts.tolist(), mine, strict=False):
             here = slice(start, start + len(part.rows))
-            _add(problems, part, outside[here], f"order_rank is {{}}, but its phase has {len(rank)} samples")
+            _add(problems, part, outside[here], f"order_rank is {{}}, but its phase has {counted(len(rank), 'sample')}")
             _add(problems, part, again[here], "an earlier row of the same phase has its order_rank")
             _add(problems, part, moved[here], f"order_rank is {{}}, not {order}")
 

@@ -11,6 +11,7 @@ from cptsel.pipeline.artifacts.seal import broken_small_files, read_seal
 from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import counted
 from cptsel.schemas.arrow import check_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
@@ -46,7 +47,7 @@ class CheckUnits:
                 if problem := check_schema(table.schema, schema):
                     problems.add(f"embeddings/{name}", None, problem, MEND)
                 elif table.num_rows != unit["windows_embedded"]:
-                    what = f"has {table.num_rows} rows, but units.parquet says {unit['windows_embedded']}"
+                    what = f"has {counted(table.num_rows, 'row')}, but units.parquet says {unit['windows_embedded']}"
                     problems.add(f"embeddings/{name}", None, what, MEND)
                 elif set(table["shard_id"].to_pylist()) - {unit["shard_id"]}:
                     problems.add(f"embeddings/{name}", None, "holds rows of another shard", MEND)
@@ -82,4 +83,4 @@ def check_units(
     for total, kept in results:
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]
-    return f"{2 * len(units):,} files, {sum(unit['bytes'] for unit in units):,} bytes of embeddings"
+    return f"{counted(2 * len(units), 'file')}, {counted(sum(unit['bytes'] for unit in units), 'byte')} of embeddings"

@@ -16,6 +16,7 @@ from cptsel.pipeline.corpus.texts import unreadable
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.hashing import doc_key, sample_id
+from cptsel.pipeline.summary import counted
 from cptsel.pipeline.verification.totals import Totals, add_file, check_totals
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, VISITS, check_schema
 
@@ -52,7 +53,8 @@ def check_samples(manifest: Manifest, problems: Problems, progress: Progress | N
     if tables == len(files):
         check_totals(manifest, shards, totals, problems)
     paths = {shard["path"] for shard in shards.values()}  # pools of one corpus have a row for each file
-    return f"{sum(tally.samples for tally in totals.shards.values()):,} samples of {len(paths):,} shards"
+    samples = sum(tally.samples for tally in totals.shards.values())
+    return f"{counted(samples, 'sample')} of {counted(len(paths), 'shard')}"
 
 
 def read_table(manifest: Manifest, name: str, schema: pa.Schema, problems: Problems) -> pa.Table | None:
@@ -73,7 +75,7 @@ def read_table(manifest: Manifest, name: str, schema: pa.Schema, problems: Probl
         return None
     rows = manifest.header["files"][name].get("rows", table.num_rows)
     if rows != table.num_rows:
-        problems.add(name, None, f"has {table.num_rows} rows, but {MANIFEST} says {rows}")
+        problems.add(name, None, f"has {counted(table.num_rows, 'row')}, but {MANIFEST} says {rows}")
     return table
 
 

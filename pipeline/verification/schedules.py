@@ -8,6 +8,7 @@ from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.visits import PhaseVisits, shard_names
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.shard_order import proposal
+from cptsel.pipeline.summary import counted
 from cptsel.pipeline.verification.samples import read_table
 from cptsel.pipeline.verification.totals import RELATIVE
 from cptsel.schemas.arrow import SCHEDULE
@@ -39,7 +40,7 @@ def check_schedules(manifest: Manifest, visits: dict[int, PhaseVisits], problems
             if (phase, epoch) == min(expected):
                 _check_shards(shards, column, played, problems)
         _check_ranks(name, column, order["world_size"], problems)
-    return f"{total:,} visits of shards in {len(found):,} schedules"
+    return f"{counted(total, 'visit')} of shards in {counted(len(found), 'schedule')}"
 
 
 def _check_visits(name: str, column: dict[str, np.ndarray], played: PhaseVisits, problems: Problems) -> bool:
@@ -64,7 +65,7 @@ def _check_visits(name: str, column: dict[str, np.ndarray], played: PhaseVisits,
         seen.add(visit)
     for shard, number in sorted(set(right) - seen)[:1]:
         absent = len(set(right) - seen)
-        problems.add(name, None, f"lacks {absent:,} visits, the first being pass {number} over shard {shard}")
+        problems.add(name, None, f"lacks {counted(absent, 'visit')}, the first being pass {number} over shard {shard}")
     return problems.total == before
 
 

@@ -16,6 +16,7 @@ from cptsel.pipeline.corpus.formats.registry import FORMATS
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.hashing import content_hash
+from cptsel.pipeline.summary import counted
 from cptsel.pipeline.verification.scratch import scratch_steps
 
 STEP = "corpus"
@@ -77,7 +78,7 @@ def _check_file(uri: str, sha256: str | None, size: int | None, problems: Proble
         return False
     found = outputs.hash_file(uri)
     if found != (sha256, size):
-        what = f"is not the file that was embedded: {found[1]:,} bytes, SHA-256 {found[0][:12]}..."
+        what = f"is not the file that was embedded: {counted(found[1], 'byte')}, SHA-256 {found[0][:12]}..."
         problems.add(uri, None, what, _FIND)
     return True
 
@@ -131,4 +132,4 @@ def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, 
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]
     sizes = {task.uri: task.shard["bytes"] for task in tasks}  # pools of one corpus have a shard of each file
-    return f"{len(sizes):,} files, {sum(sizes.values()):,} bytes"
+    return f"{counted(len(sizes), 'file')}, {counted(sum(sizes.values()), 'byte')}"

@@ -24,6 +24,7 @@ from cptsel.pipeline.corpus.types import (
     Reject,
     Shard,
 )
+from cptsel.pipeline.summary import counted
 
 PARTS = 32  # into which a row group is cut at most, as each part decodes all of it
 MOST_ROWS = 1 << 24  # of a row group; more is taken for damage
@@ -203,7 +204,7 @@ def group_texts(
     except Damage as damage:
         raise lost(uri, wanted[position], phrase(damage)) from damage
     if position < len(wanted):
-        raise lost(uri, wanted[position], f"the file has only {sum(groups.group_rows)} rows")
+        raise lost(uri, wanted[position], f"the file has only {counted(sum(groups.group_rows), 'row')}")
 
 
 def _reject(row_index: int, damage: Damage, first: bytes) -> Reject:

@@ -24,6 +24,7 @@ from cptsel.pipeline.corpus.types import (
     ReadOptions,
     Shard,
 )
+from cptsel.pipeline.summary import counted
 
 
 class Jsonl(CorpusFormat):
@@ -185,7 +186,7 @@ def _stream_texts(
         while at < row_index:
             line = next(lines, None)
             if line is None:
-                raise lost(uri, row_index, f"the file has only {at + 1} rows")
+                raise lost(uri, row_index, f"the file has only {counted(at + 1, 'row')}")
             at += 1
             if at == row_index:
                 text = _line_text(line, row_index, uri, options)

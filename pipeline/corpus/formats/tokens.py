@@ -23,6 +23,7 @@ from cptsel.pipeline.corpus.types import (
     Reject,
     Shard,
 )
+from cptsel.pipeline.summary import counted
 
 _AT_ONCE = 1 << 20  # documents whose places are held while blocks are found
 
@@ -184,7 +185,7 @@ def _content(spans: SoughtSpans, index: TokenIndex, row_index: int, offset: int 
     """Ids of a document by the place that is known of it, else by that of the index, with that which ends it."""
     if offset is None or length is None:
         if row_index >= index.documents:
-            raise Damage("unreadable_ids", f"the file has only {index.documents:,} documents")
+            raise Damage("unreadable_ids", f"the file has only {counted(index.documents, 'document')}")
         (offset,), (count,) = index.places(row_index, 1)
     else:
         count = length // index.dtype.itemsize

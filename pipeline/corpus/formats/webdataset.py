@@ -32,6 +32,7 @@ from cptsel.pipeline.corpus.types import (
     Reject,
     Shard,
 )
+from cptsel.pipeline.summary import counted
 
 _UNIT = tarfile.BLOCKSIZE
 _MOST_EXTENDED = 1 << 20  # bytes of a header of names or pax records
@@ -109,8 +110,8 @@ class WebDataset(CorpusFormat):
                 before, sample = sample, next(samples, None)
                 if sample is None:
                     found = 0 if before is None else before.row + 1
-                    why = "there is no sample at its offset" if by_offset else f"the file has only {found} rows"
-                    raise lost(uri, row_index, why)
+                    only = f"the file has only {counted(found, 'row')}"
+                    raise lost(uri, row_index, "there is no sample at its offset" if by_offset else only)
             row = reader.row(sample)
             if isinstance(row, Reject):
                 raise lost(uri, row_index, phrase(Damage(row.reason, row.detail)))
