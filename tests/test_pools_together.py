@@ -3,12 +3,14 @@
 import gzip
 import json
 import math
+import shutil
 from collections import Counter
 
 import pytest
 from selection_builder import choose, header_of, ids, read_samples
 
 from cptsel.pipeline import io
+from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.visits import read_visits
@@ -16,7 +18,7 @@ from cptsel.pipeline.compare import compare
 from cptsel.pipeline.config import CompareConfig, OrderConfig, VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
-from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.explain import explain
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
@@ -94,6 +96,29 @@ def of_runs(folder, key):
         sum(io.read_parquet(str(folder / run / "units.parquet"), [column])[column].to_pylist())
         for run in ("first", "next")
     ]
+
+
+def test_a_file_of_several_pools_is_looked_at_once(folder, tmp_path, monkeypatch):
+    """Each is hashed once and a missing one is told once, and the samples of both pools are held against it."""
+    shutil.copytree(folder / "corpus", tmp_path / "corpus")
+    config = VerifyConfig(directory=str(folder / "uniform"), sources=True, root=str(tmp_path / "corpus"))
+    hashed, hash_file = [], outputs.hash_file
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+        verify(config)
+    assert sorted(path for path in hashed if "/corpus/" in path) == sorted(f"{tmp_path}/corpus/{f}" for f in FILES)
+    path = tmp_path / "corpus" / FILES[0]
+    path.write_text(path.read_text().replace("Document", "document"))
+    with pytest.raises(VerificationError) as raised:
+        verify(config)
+    found = [(file, row) for file, row, _ in raised.value.summary.table("Problems").rows]
+    assert found.count((str(path), None)) == 1
+    shards = {row["shard_id"] for row in read_samples(folder / "uniform").to_pylist()} & {0, len(FILES)}
+    assert shards == {0, len(FILES)}
+    assert {file for file, row in found if row is not None} == {f"samples/{shard:06d}.parquet" for shard in shards}
+    path.unlink()
+    with pytest.raises(VerificationError, match=r"1 problem: .*0\.jsonl: is missing"):
+        verify(config)
 
 
 def test_summaries_and_dry_runs_count_files(folder, tmp_path):

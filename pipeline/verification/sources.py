@@ -1,4 +1,4 @@
-"""Checks of a manifest against its corpus: every shard's bytes, every window's text or ids. By Beam, a shard a task."""
+"""Checks of a manifest against its corpus: every shard's bytes, every window's text or ids. By Beam, a file a task."""
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -20,15 +20,23 @@ from cptsel.pipeline.summary import counted
 from cptsel.pipeline.verification.scratch import scratch_steps
 
 STEP = "corpus"
+_IDENTITY = ("format", "compression", "bytes", "sha256", "companion_bytes", "companion_sha256")
 _FIND = "restore the file, or pass --root where the corpus lies now"
+
+
+_Rows = dict[int, list[tuple[str, int, dict[str, Any]]]]
+"""Samples by their row of the corpus: file and row of the manifest, and what that says."""
 
 
 @dataclass(frozen=True)
 class SourceTask:
-    """A shard of the corpus with samples: its row of shards.parquet and where it lies now."""
+    """A file of the corpus with samples: where it lies now, and its rows of shards.parquet.
 
-    shard: dict[str, Any]
+    It has one in every pool of one corpus; they say the same of it.
+    """
+
     uri: str
+    shards: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,31 +48,31 @@ class CheckSource:
     work: str
 
     def __call__(self, task: SourceTask) -> list[Any]:
-        problems = Problems()
-        format = FORMATS[task.shard["format"]]
+        problems, shard = Problems(), task.shards[0]
+        format = FORMATS[shard["format"]]
         companion = format.companion(task.uri)
-        files = [(task.uri, task.shard["sha256"], task.shard["bytes"])]
-        if companion is not None and (format.needs_companion or task.shard.get("companion_sha256")):
-            files.append((companion, task.shard.get("companion_sha256"), task.shard.get("companion_bytes")))
+        files = [(task.uri, shard["sha256"], shard["bytes"])]
+        if companion is not None and (format.needs_companion or shard.get("companion_sha256")):
+            files.append((companion, shard.get("companion_sha256"), shard.get("companion_bytes")))
         there = [_check_file(*file, problems) for file in files]
         if all(there):
             self._check_texts(task, problems)
-        io.write_scratch(io.join(self.work, STEP, str(task.shard["shard_id"])), b"")
+        io.write_scratch(io.join(self.work, STEP, str(shard["shard_id"])), b"")
         return [problems.total, [astuple(problem) for problem in problems.listed()]]
 
     def _check_texts(self, task: SourceTask, problems: Problems) -> None:
         """Every window has its content hash, found by its row and, where it has one, by its offset."""
-        name = samples_name(task.shard["shard_id"])
-        table = io.read_parquet(io.join(self.directory, name), WINDOW_COLUMNS)
-        rows: dict[int, list[tuple[int, dict[str, Any]]]] = {}
-        for place, row in enumerate(table.to_pylist()):
-            rows.setdefault(row["row_index"], []).append((place, row))
-        format, ways = FORMATS[task.shard["format"]], [False, True]
-        if format.needs_offsets or not format.has_offsets(task.shard["compression"]):
+        rows: _Rows = {}
+        for name in (samples_name(shard["shard_id"]) for shard in task.shards):
+            table = io.read_parquet(io.join(self.directory, name), WINDOW_COLUMNS)
+            for place, row in enumerate(table.to_pylist()):
+                rows.setdefault(row["row_index"], []).append((name, place, row))
+        format, ways = FORMATS[task.shards[0]["format"]], [False, True]
+        if format.needs_offsets or not format.has_offsets(task.shards[0]["compression"]):
             ways = [format.needs_offsets]
         for by_offset in ways:
             for row_index, content in _texts(task, self.text_field, rows, by_offset):
-                for place, row in rows[row_index]:
+                for name, place, row in rows[row_index]:
                     wrong = content if isinstance(content, BadInputError) else _difference(content, row)
                     if wrong:
                         found = f"at its byte offset: {wrong}" if by_offset else str(wrong)
@@ -84,14 +92,14 @@ def _check_file(uri: str, sha256: str | None, size: int | None, problems: Proble
 
 
 def _texts(
-    task: SourceTask, text_field: str, rows: dict[int, list[tuple[int, dict[str, Any]]]], by_offset: bool
+    task: SourceTask, text_field: str, rows: _Rows, by_offset: bool
 ) -> Iterator[tuple[int, Content | BadInputError]]:
     """Contents of the documents, in order; where one can't be read, its error. Ends after KEPT errors."""
     wanted: list[tuple[int, int | None, int | None]] = []
     for key in sorted(rows):
-        row = rows[key][0][1]
+        _, _, row = rows[key][0]
         wanted.append((key, row["byte_offset"], row["byte_length"]) if by_offset else (key, None, None))
-    shard, done, failures = task.shard, 0, 0
+    shard, done, failures = task.shards[0], 0, 0
     while done < len(wanted) and failures < KEPT:
         try:
             texts = read_texts(task.uri, shard["format"], shard["compression"], text_field, wanted[done:])
@@ -119,17 +127,23 @@ def _difference(content: Content, row: dict[str, Any]) -> str | None:
 
 
 def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, progress: Progress | None) -> str:
-    """Check all shards that have samples, in parallel. Returns what was looked at."""
-    files = manifest.sample_files()
-    tasks = [
-        SourceTask(shard, source_uri(shard, config.root))
-        for shard in manifest.shards().to_pylist()
-        if shard["shard_id"] in files
-    ]
+    """Check all files that have samples, in parallel. Returns what was looked at."""
+    tasks = _tasks(manifest, config.root)
     with scratch_steps(manifest.directory, config, progress) as steps:
         results = steps.run(STEP, CheckSource(manifest.directory, manifest.text_field, steps.work), tasks)
     for total, kept in results:
         problems.total += total
         problems.kept += [Problem(*entry) for entry in kept]
-    sizes = {task.uri: task.shard["bytes"] for task in tasks}  # pools of one corpus have a shard of each file
-    return f"{counted(len(sizes), 'file')}, {counted(sum(sizes.values()), 'byte')}"
+    size = sum(task.shards[0]["bytes"] for task in tasks)
+    return f"{counted(len(tasks), 'file')}, {counted(size, 'byte')}"
+
+
+def _tasks(manifest: Manifest, root: str | None) -> list[SourceTask]:
+    files = manifest.sample_files()
+    tasks: dict[tuple[Any, ...], SourceTask] = {}
+    for shard in manifest.shards().to_pylist():
+        if shard["shard_id"] in files:
+            uri = source_uri(shard, root)
+            identity = (uri, *(shard.get(name) for name in _IDENTITY))
+            tasks.setdefault(identity, SourceTask(uri, [])).shards.append(shard)
+    return list(tasks.values())
