@@ -55,7 +55,7 @@ from run_builder import build_run
 
 from cptsel.cli import main as command_line
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig, VerifyConfig, options_of
+from cptsel.pipeline.config import options_of
 from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_stream
 from cptsel.pipeline.corpus.shards import inventory
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -65,7 +65,9 @@ from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.selection.config import SelectConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 Attack = Callable[[random.Random, Path], str | None]

@@ -23,12 +23,12 @@ import pyarrow as pa
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import finish_manifest, samples_name
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.explain import explain
 from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES
 from cptsel.pipeline.locate import locate
 from cptsel.pipeline.lookup.config import ExplainConfig, LocateConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES
 
 TOKENS = 256  # of every sample

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cptsel.cli._common import pass_command
-from cptsel.pipeline.config import PlanConfig
+from cptsel.pipeline.planning.config import PlanConfig
 from cptsel.pipeline.summary import Summary
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from cptsel.cli._common import pass_command
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.summary import Summary
+from cptsel.pipeline.verification.config import VerifyConfig
 
 
 @pass_command(VerifyConfig, "cptsel verify replay --sources")

@@ -7,11 +7,12 @@ from typing import Any
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
 from cptsel.pipeline.artifacts.origin import open_origin_of_any
 from cptsel.pipeline.artifacts.run import EmbeddingRuns
-from cptsel.pipeline.config import CompareConfig, check_read, check_values
+from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.lookup.apart import Far, apart, picks_of, rows_of_far
+from cptsel.pipeline.lookup.config import CompareConfig
 from cptsel.pipeline.lookup.texts import glance, texts_at_hand
 from cptsel.pipeline.reporting.overlap import (
     check_alike,

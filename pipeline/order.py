@@ -24,11 +24,12 @@ from cptsel.pipeline.artifacts.manifest import (
 )
 from cptsel.pipeline.artifacts.visits import PhaseVisits, read_visits, shard_names
 from cptsel.pipeline.artifacts.writing import check_apart, writing
-from cptsel.pipeline.config import OrderConfig, check_values, to_yaml
+from cptsel.pipeline.config import check_values, to_yaml
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch, proposal
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.ordering.schedule import schedule_table, with_order
 from cptsel.pipeline.ordering.summary import ROWS_SHOWN, OrderReport
 from cptsel.pipeline.results import OrderResult

@@ -11,7 +11,7 @@ from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, check_readabl
 from cptsel.pipeline.artifacts.origin import Origin, open_origins
 from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.visits import read_visits
-from cptsel.pipeline.config import VerifyConfig, check_read
+from cptsel.pipeline.config import check_read
 from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import CptselError, UsageError
@@ -22,6 +22,7 @@ from cptsel.pipeline.exports.datasets import EXPORT
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.results import VerifyResult
 from cptsel.pipeline.summary import Table, counted
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verification.counts import check_counts
 from cptsel.pipeline.verification.files import Tree, check_files, check_tree
 from cptsel.pipeline.verification.origin import check_origin

@@ -9,9 +9,9 @@ from run_builder import ROWS
 from selection_builder import choose, population, read_samples
 
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics, read_cells
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

@@ -12,8 +12,9 @@ from rich.cells import cell_len
 
 from cptsel.cli import _output
 from cptsel.cli.main import COMMANDS, main
-from cptsel.pipeline.config import PlanConfig, resolve
+from cptsel.pipeline.config import resolve
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError, VerificationError
+from cptsel.pipeline.planning.config import PlanConfig
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.summary import Summary, Table
 

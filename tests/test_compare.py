@@ -12,9 +12,9 @@ from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.compare import compare
-from cptsel.pipeline.config import CompareConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.lookup.apart import apart, picks_of
+from cptsel.pipeline.lookup.config import CompareConfig
 
 
 def table(summary, title):

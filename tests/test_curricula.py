@@ -6,8 +6,8 @@ import pytest
 from manifest_builder import change_samples, reseal
 from selection_builder import choose
 
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import VerificationError
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

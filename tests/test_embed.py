@@ -19,7 +19,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from cptsel.pipeline import hashing, io
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.corpus.documents import Document, DocumentBlock, Reject
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -32,6 +31,8 @@ from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.model.batching import batches
 from cptsel.pipeline.model.tokenizer import Prefix, load_tokenizer
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 from cptsel.schemas import arrow
 from cptsel.schemas.validation import validate

@@ -20,11 +20,11 @@ import pytest
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import units as embed_units
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 # How the reference run was made; one row of the corpus is damaged.

@@ -16,7 +16,6 @@ from manifest_builder import build_replay, change_samples, reseal
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
@@ -26,6 +25,8 @@ from cptsel.pipeline.exports import tables as export_tables
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

@@ -13,7 +13,6 @@ from manifest_builder import build_replay, recommending
 from transformers import AutoTokenizer
 
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
@@ -22,6 +21,7 @@ from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.lines import read_lines
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 
 TEXT = {"hf": lambda folder: load_from_disk(str(folder)).to_list(), "mds": read_mds, "webdataset": read_webdataset}
 FIELDS = ("sample_id", "text", "repeat", "group", "weight", "loss_weight")

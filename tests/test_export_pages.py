@@ -11,7 +11,6 @@ from export_tampering import header_of, reseal_export
 from manifest_builder import build_replay
 
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
@@ -19,6 +18,8 @@ from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.croissant import FIELDS
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 HELD = [name for name, format in EXPORTS.items() if format.media is not None]

@@ -6,9 +6,9 @@ from run_builder import build_run
 from selection_builder import choose, header_of, population
 
 from cptsel.pipeline.artifacts.run import open_checkpoints
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

@@ -10,12 +10,13 @@ from manifest_builder import build_replay
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 DOCUMENTS = [{"id": f"d{i}", "text": f"Übung {i}: " + "many words " * (i % 4)} for i in range(40)]

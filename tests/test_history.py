@@ -13,14 +13,15 @@ from selection_builder import choose, header_of, ids, population, read_samples
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.manifest import manifest_id
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.kernels.matching import gradmatch
 from cptsel.pipeline.kernels.matching.mass import MASS
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.selection.reading.history import open_history
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

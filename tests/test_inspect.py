@@ -15,12 +15,12 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import unit_name
 from cptsel.pipeline.artifacts.writing import writing
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.schemas.arrow import REJECTS, UNITS
 
 

@@ -13,7 +13,6 @@ from manifest_builder import build_replay
 from selection_builder import choose
 
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
 from cptsel.pipeline.engine.steps import InlineSteps
@@ -21,6 +20,7 @@ from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.lookahead import lookahead
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 
 
 def steps(stride: int) -> Iterator[int]:

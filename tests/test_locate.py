@@ -10,7 +10,6 @@ from manifest_builder import build_replay, change_samples, reseal
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.explain import explain
 from cptsel.pipeline.locate import locate
@@ -18,6 +17,7 @@ from cptsel.pipeline.lookup.config import ExplainConfig, LocateConfig
 from cptsel.pipeline.lookup.order import Place, places, play_at
 from cptsel.pipeline.lookup.reading import Reader
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 
 CASES = {
     "repeats": {},

@@ -13,7 +13,6 @@ from tokenizers.normalizers import Lowercase
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cptsel.cli.main import main
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding import lookahead as room
 from cptsel.pipeline.embedding.config import EmbedConfig, LookaheadConfig
@@ -24,6 +23,7 @@ from cptsel.pipeline.lookahead import lookahead
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.lookahead import take_steps
 from cptsel.pipeline.model.naming import weights_fingerprint
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 SMALL = {"max_tokens": 32, "sketch_dim": 64, "validation_dim": 32, "limit": 4}

@@ -14,9 +14,9 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id, source_uri
 from cptsel.pipeline.artifacts.writing import check_apart, writing
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 
 
 def begin(out, command, config_yaml, overwrite):

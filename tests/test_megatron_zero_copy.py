@@ -10,10 +10,10 @@ import pytest
 from token_builder import EOD, exported, plays_of
 
 from cptsel.cli.main import main
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.exports.registry import EXPORTS
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 TO = "megatron-zero-copy"

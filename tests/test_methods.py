@@ -7,10 +7,10 @@ from run_builder import ROWS, build_run
 from selection_builder import choose, data_bytes, read_samples
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.selection.methods import MATCH, METHODS
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 NEEDS = {

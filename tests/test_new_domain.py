@@ -8,9 +8,9 @@ from run_builder import ROWS, build_run, reseal_run
 from selection_builder import choose, header_of, ids, losses, population, read_samples
 
 from cptsel.pipeline.artifacts.run import open_checkpoints
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

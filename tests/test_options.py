@@ -7,13 +7,15 @@ import pytest
 from selection_builder import choose
 
 from cptsel.pipeline.chosen.config import FisherConfig
-from cptsel.pipeline.config import PlanConfig, VerifyConfig, resolve, to_yaml
+from cptsel.pipeline.config import resolve, to_yaml
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.plan import plan
+from cptsel.pipeline.planning.config import PlanConfig
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 
 
 @pytest.mark.parametrize(

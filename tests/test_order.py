@@ -17,12 +17,13 @@ from cptsel.pipeline import io
 from cptsel.pipeline import order as order_module
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.kernels.sampling.shard_order import plan_epoch
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

@@ -11,10 +11,10 @@ from run_builder import build_run
 from selection_builder import choose, read_samples
 
 from cptsel.cli.main import main
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

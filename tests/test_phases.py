@@ -5,8 +5,9 @@ import pytest
 from run_builder import build_run
 from selection_builder import choose, header_of, ids, population, read_samples
 
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from selection_builder import choose, header_of, read_samples
 
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import divide
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from cptsel.cli.main import main
-from cptsel.pipeline.config import PlanConfig
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.kernels.replay_law import ReplayLaw
 from cptsel.pipeline.plan import plan
+from cptsel.pipeline.planning.config import PlanConfig
 
 LAW = ReplayLaw(0.2, 0.03, 400.0)
 BUDGETS = (0, 10_000, 20_000, 40_000)

@@ -15,7 +15,6 @@ from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.compare import compare
-from cptsel.pipeline.config import CompareConfig, OrderConfig, VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
@@ -26,10 +25,12 @@ from cptsel.pipeline.exports.plan import plan_export
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.locate import locate
-from cptsel.pipeline.lookup.config import ExplainConfig, LocateConfig
+from cptsel.pipeline.lookup.config import CompareConfig, ExplainConfig, LocateConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.report import report
 from cptsel.pipeline.reporting.config import ReportConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 FILES = ("lang=de/0.jsonl", "lang=en/0.jsonl", "lang=en/1.jsonl.gz")

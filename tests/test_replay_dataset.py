@@ -13,11 +13,11 @@ from manifest_builder import build_replay
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.replay_dataset import Mixed, MixedDataset, ReplayDataset, ReplayStream, weighted_loss
 
 

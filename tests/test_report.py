@@ -20,9 +20,9 @@ import cptsel
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.report import report
 from cptsel.pipeline.reporting import population as populations
 from cptsel.pipeline.reporting import texts as reading

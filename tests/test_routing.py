@@ -9,7 +9,6 @@ from selection_builder import choose, data_bytes
 
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.kernels.budget import parse_budget
 from cptsel.pipeline.selection.choose import chooser_of
@@ -18,6 +17,7 @@ from cptsel.pipeline.selection.plan import GroupMix, make_plan
 from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics, read_cells
 from cptsel.pipeline.selection.scopes.routing import read_routed, route_by_cluster
 from cptsel.pipeline.selection.tuning import Tuning
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

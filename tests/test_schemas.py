@@ -10,8 +10,8 @@ from run_builder import HEADER as RUN
 from selection_builder import choose
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.schemas import headers
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, SCHEDULE, check_schema
 from cptsel.schemas.validation import NAMES, load_schema, validate

@@ -16,9 +16,9 @@ from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.seal import footer_sha256, seal_of
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import CptselError, UsageError, VerificationError
 from cptsel.pipeline.inspect import inspect
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

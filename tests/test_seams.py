@@ -19,7 +19,7 @@ from cptsel.cli._options import config_parameters
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import ReadBy, VerifyConfig, check_read, check_values, option, options_of, resolve, to_yaml
+from cptsel.pipeline.config import ReadBy, check_read, check_values, option, options_of, resolve, to_yaml
 from cptsel.pipeline.corpus.formats.base import CorpusFormat, lost
 from cptsel.pipeline.corpus.formats.registry import FORMATS, file_format, known_suffixes
 from cptsel.pipeline.corpus.types import Block, BlockBuilder, Document, DocumentBlock
@@ -37,6 +37,7 @@ from cptsel.pipeline.kernels.gradients.batch import BatchGradients
 from cptsel.pipeline.model.gradients.base import GradientKind
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
 from cptsel.pipeline.selection.methods import METHODS, Draw
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

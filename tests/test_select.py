@@ -16,11 +16,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cptsel.pipeline import io
 from cptsel.pipeline import select as select_pass
 from cptsel.pipeline.artifacts.manifest import load_manifest
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import BadInputError, UsageError
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 CASES = [

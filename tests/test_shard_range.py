@@ -25,7 +25,6 @@ from cptsel.pipeline.artifacts import outputs, ranges
 from cptsel.pipeline.artifacts.ranges import Ledger, sharing
 from cptsel.pipeline.artifacts.run import run_fingerprint
 from cptsel.pipeline.artifacts.shard_range import ShardRange, listed, parse_range, range_bounds
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -36,6 +35,7 @@ from cptsel.pipeline.embedding.transforms import _ReadBlocksDoFn, _WriteBlockDoF
 from cptsel.pipeline.errors import BadInputError, PartialError, UsageError
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.model.naming import weights_fingerprint
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 SHARDS = 5

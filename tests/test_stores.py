@@ -19,7 +19,6 @@ from store_servers import store_servers
 from cptsel.cli.main import main
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.engine.steps import InlineSteps
@@ -27,8 +26,10 @@ from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.inspect import inspect
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.select import select
 from cptsel.pipeline.selection.config import SelectConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 EMBED = {"max_tokens": 64, "sketch_dim": 64, "validation_dim": 32, "block_bytes": 10_000, "group_by": ("source",)}

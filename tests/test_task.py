@@ -3,8 +3,8 @@
 import pytest
 from selection_builder import choose
 
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

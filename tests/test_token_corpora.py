@@ -16,13 +16,13 @@ from token_builder import EOD, embed, exported, plays_of
 
 from cptsel.cli.main import main
 from cptsel.pipeline.chosen.config import DistillConfig, FisherConfig
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.corpus.types import TokenRule
 from cptsel.pipeline.distill import distill
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.fisher import fisher
 from cptsel.pipeline.hashing import doc_key, sample_id
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 from cptsel.replay_dataset import ReplayDataset
 

@@ -10,9 +10,10 @@ from manifest_builder import build_replay, change_samples, reseal
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 SAMPLES = "samples/000000.parquet"

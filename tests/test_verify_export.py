@@ -18,7 +18,6 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.visits import read_visits
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.export import export
@@ -29,6 +28,8 @@ from cptsel.pipeline.exports.registry import EXPORTS
 from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 from cptsel.schemas.arrow import REPLAY_SHARDS, VISITS
 

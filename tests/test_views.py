@@ -14,9 +14,9 @@ from selection_builder import choose
 import cptsel
 from cptsel.pipeline.artifacts.embeddings import read_directions
 from cptsel.pipeline.artifacts.run import open_runs
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
 
 
 @pytest.fixture(scope="module")

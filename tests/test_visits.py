@@ -12,9 +12,10 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import visits as visits_module
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.artifacts.visits import read_visits, tally
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.errors import VerificationError
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 from cptsel.schemas.arrow import SAMPLES, VISITS
 

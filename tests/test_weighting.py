@@ -3,7 +3,7 @@
 import pytest
 from selection_builder import choose, losses, read_samples
 
-from cptsel.pipeline.config import VerifyConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 

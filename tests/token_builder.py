@@ -11,11 +11,12 @@ from selection_builder import choose
 from transformers import AutoTokenizer
 
 from cptsel.cli.main import main
-from cptsel.pipeline.config import OrderConfig, VerifyConfig
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.order import order
+from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
 EOD = 0  # of tiny-lm

@@ -1,4 +1,4 @@
-"""The options of ``cptsel explain`` and ``cptsel locate``, each declared once."""
+"""The options of ``cptsel compare``, ``cptsel explain`` and ``cptsel locate``, each declared once."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,37 @@ def parse_phrase(value: str) -> str:
     if not value:
         raise ValueError("the phrase is empty; give at least a letter of the text")
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Configuration):
+    """Options of ``cptsel compare``."""
+
+    replays: tuple[str, ...] = argument("Manifests written by cptsel select or order.", metavar="REPLAY...")
+    phase: int = option(0, "The phase that is compared.", section="What is compared", metavar="N", least=0)
+    run: tuple[str, ...] = option(
+        (),
+        "Embedding run from which one of them was selected, and which holds the picks of all: tell also how far the "
+        "picks of each are from those of the others by the sketch, and which are farthest; repeatable.",
+        section="Distances",
+        metavar="RUN",
+    )
+    farthest: int = option(
+        5,
+        "Farthest picks of each pair, either way.",
+        section="Distances",
+        metavar="N",
+        least=1,
+        most=1000,
+        read=_WITH_RUN,
+    )
+    root: str | None = option(
+        None,
+        "Directory in which the corpus lies now, for texts; by default where it was embedded.",
+        section="Distances",
+        metavar="DIR",
+        read=_WITH_RUN,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""The parts of ``order``: schedules as tables, and what is told of them."""
+"""The parts of ``order``: its options, schedules as tables, and what is told of them."""

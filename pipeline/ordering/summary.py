@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from cptsel.pipeline.artifacts.visits import PhaseVisits
-from cptsel.pipeline.config import OrderConfig
 from cptsel.pipeline.kernels.sampling.shard_order import EpochPlan, order_report
+from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.results import OrderResult
 from cptsel.pipeline.summary import Table, counted
 

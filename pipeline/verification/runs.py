@@ -8,10 +8,10 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.problems import Problem, Problems
 from cptsel.pipeline.artifacts.run import MEND, rows_schema, unit_name
 from cptsel.pipeline.artifacts.seal import broken_small_files, read_seal
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.summary import counted
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.schemas.arrow import check_schema
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate

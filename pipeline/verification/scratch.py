@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cptsel.pipeline import io
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.engine.beam import is_local, pipeline_options
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.engine.steps import Steps
+from cptsel.pipeline.verification.config import VerifyConfig
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import Manifest, samples_name, source_uri
 from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
-from cptsel.pipeline.config import VerifyConfig
 from cptsel.pipeline.corpus.contents import Content, content_bytes, window_of
 from cptsel.pipeline.corpus.documents import read_texts
 from cptsel.pipeline.corpus.formats.registry import FORMATS
@@ -17,6 +16,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import BadInputError
 from cptsel.pipeline.hashing import content_hash
 from cptsel.pipeline.summary import counted
+from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verification.scratch import scratch_steps
 
 STEP = "corpus"

@@ -26,7 +26,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "CompareConfig": "cptsel.pipeline.config",
+    "CompareConfig": "cptsel.pipeline.lookup.config",
     "CompareResult": "cptsel.pipeline.results",
     "CptselError": "cptsel.pipeline.errors",
     "DistillConfig": "cptsel.pipeline.chosen.config",
@@ -43,9 +43,9 @@ _HOMES = {
     "LocateResult": "cptsel.pipeline.results",
     "LookaheadConfig": "cptsel.pipeline.embedding.config",
     "LookaheadResult": "cptsel.pipeline.results",
-    "OrderConfig": "cptsel.pipeline.config",
+    "OrderConfig": "cptsel.pipeline.ordering.config",
     "OrderResult": "cptsel.pipeline.results",
-    "PlanConfig": "cptsel.pipeline.config",
+    "PlanConfig": "cptsel.pipeline.planning.config",
     "PlanResult": "cptsel.pipeline.results",
     "Replay": "cptsel.pipeline.views",
     "ReportConfig": "cptsel.pipeline.reporting.config",
@@ -55,7 +55,7 @@ _HOMES = {
     "SelectResult": "cptsel.pipeline.results",
     "Summary": "cptsel.pipeline.summary",
     "Table": "cptsel.pipeline.summary",
-    "VerifyConfig": "cptsel.pipeline.config",
+    "VerifyConfig": "cptsel.pipeline.verification.config",
     "VerifyResult": "cptsel.pipeline.results",
     "compare": "cptsel.pipeline.compare",
     "distill": "cptsel.pipeline.distill",

@@ -1,0 +1,1 @@
+"""The parts of ``plan``: its options, and the file of trainings."""
