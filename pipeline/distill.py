@@ -17,7 +17,7 @@ from cptsel.pipeline.artifacts.texts import check_shards
 from cptsel.pipeline.artifacts.writing import writing
 from cptsel.pipeline.chosen.call import Call, finish, open_call, told_of_model
 from cptsel.pipeline.chosen.config import DistillConfig
-from cptsel.pipeline.chosen.model import ModelPlan, packages
+from cptsel.pipeline.chosen.model import ResolvedModel, packages
 from cptsel.pipeline.chosen.resume import begin, plan_id
 from cptsel.pipeline.chosen.targets import STEP, WriteTargets, projection_of
 from cptsel.pipeline.chosen.units import ChosenSamples, plan_units
@@ -52,8 +52,8 @@ def distill(
         VerificationError: the corpus or the manifest is not what was embedded and selected.
     """
     call = open_call("distill", config, progress, make_steps)
-    config, manifest, plan = call.config, call.manifest, call.plan
-    header = _header(config, manifest, plan)
+    config, manifest, model = call.config, call.manifest, call.model
+    header = _header(config, manifest, model)
     chosen = ChosenSamples(manifest.realisation, None)
     units = plan_units(manifest, chosen, config.root, config.unit_tokens)
     check_shards({unit.uri for unit in units})
@@ -69,7 +69,7 @@ def distill(
             header = validate(io.read_json(io.join(config.out, f"{NAME}.json")), NAME)
             return _summary(config, status, manifest, header, header["totals"])
         write = WriteTargets(
-            spec=plan.spec,
+            spec=model.spec,
             read=call.read(chosen),
             prefix=tuple(header["model"]["prefix"]),
             targets=header["targets"],
@@ -85,13 +85,13 @@ def distill(
     return _summary(config, status, manifest, whole, whole["totals"])
 
 
-def _header(config: DistillConfig, manifest: Manifest, plan: ModelPlan) -> TargetsHeader:
+def _header(config: DistillConfig, manifest: Manifest, model: ResolvedModel) -> TargetsHeader:
     """``targets.json`` without files and totals."""
-    facts = plan.facts
+    facts = model.facts
     if config.targets == "logits" and config.top_k > facts["vocab_size"]:
         raise UsageError(f"--top-k {config.top_k}: the model has {facts['vocab_size']:,} tokens; ask for at most these")
     width = config.top_k if config.targets == "logits" else config.project or facts["hidden_size"]
-    device = plan.spec.device.split(":")[0]
+    device = model.spec.device.split(":")[0]
     return {
         "format": FORMAT,
         "spec_version": SPEC_VERSION,

@@ -18,7 +18,7 @@ from cptsel.pipeline.artifacts.texts import check_shards
 from cptsel.pipeline.artifacts.writing import writing
 from cptsel.pipeline.chosen.call import Call, finish, open_call, told_of_model
 from cptsel.pipeline.chosen.config import FisherConfig
-from cptsel.pipeline.chosen.model import ModelPlan, packages
+from cptsel.pipeline.chosen.model import ResolvedModel, packages
 from cptsel.pipeline.chosen.resume import begin, plan_id
 from cptsel.pipeline.chosen.squares import PARTIALS, STEP, WriteSquares, partial_path, write_mean
 from cptsel.pipeline.chosen.units import ChosenSamples, Unit, plan_units
@@ -52,8 +52,8 @@ def fisher(
         VerificationError: the corpus or the manifest is not what was embedded and selected.
     """
     call = open_call("fisher", config, progress, make_steps)
-    config, manifest, plan = call.config, call.manifest, call.plan
-    header = _header(config, manifest, plan)
+    config, manifest, model = call.config, call.manifest, call.model
+    header = _header(config, manifest, model)
     chosen = ChosenSamples(manifest.realisation, config.weights)
     units = plan_units(manifest, chosen, config.root, config.unit_tokens)
     if not units:
@@ -71,7 +71,7 @@ def fisher(
             header = validate(io.read_json(io.join(config.out, f"{NAME}.json")), NAME)
             return _summary(config, status, manifest, header, dict(header["totals"]))
         write = WriteSquares(
-            spec=plan.spec,
+            spec=model.spec,
             read=call.read(chosen),
             prefix=tuple(header["model"]["prefix"]),
             seed=header["fisher"]["seed"],
@@ -86,20 +86,20 @@ def fisher(
     return _summary(config, status, manifest, whole, totals)
 
 
-def _header(config: FisherConfig, manifest: Manifest, plan: ModelPlan) -> FisherHeader:
+def _header(config: FisherConfig, manifest: Manifest, model: ResolvedModel) -> FisherHeader:
     """``fisher.json`` without files and totals."""
     return {
         "format": FORMAT,
         "spec_version": SPEC_VERSION,
         "parent": manifest.manifest_id,
-        "model": plan.facts,
+        "model": model.facts,
         "fisher": {
             "kind": config.kind,
             "weights": config.weights,
             "seed": config.seed if config.kind == "true" else None,
         },
         "options": {
-            "device": plan.spec.device.split(":")[0],
+            "device": model.spec.device.split(":")[0],
             "threads": config.threads,
             "unit_tokens": config.unit_tokens,
         },

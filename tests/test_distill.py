@@ -20,7 +20,7 @@ from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.chosen import model as chosen_model
 from cptsel.pipeline.chosen import targets as chosen_targets
 from cptsel.pipeline.chosen.config import DistillConfig
-from cptsel.pipeline.chosen.model import plan_model
+from cptsel.pipeline.chosen.model import resolve_model
 from cptsel.pipeline.distill import distill
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
@@ -243,9 +243,9 @@ def test_the_model_before_a_lookahead_is_named_too(embedded, tiny_lm, tmp_path):
     here, named["weights"] = named["weights"], "0" * 64
     config = DistillConfig(replay="x", model=str(tiny_lm), out=str(tmp_path))
     with pytest.raises(UsageError, match="--any-model"):
-        plan_model(manifest, config, here=True)
+        resolve_model(manifest, config, here=True)
     named["before_lookahead"] = here
-    assert plan_model(manifest, config, here=True).facts["of_manifest"]
+    assert resolve_model(manifest, config, here=True).facts["of_manifest"]
 
 
 def test_a_changed_text_and_a_lost_shard_are_named(embedded, tiny_lm, tmp_path):

@@ -11,7 +11,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import Manifest, load_manifest
 from cptsel.pipeline.artifacts.writing import check_apart, check_output, commit
 from cptsel.pipeline.chosen.config import DistillConfig, FisherConfig
-from cptsel.pipeline.chosen.model import ModelPlan, plan_model, release, with_absolute_paths
+from cptsel.pipeline.chosen.model import ResolvedModel, release, resolve_model, with_absolute_paths
 from cptsel.pipeline.chosen.units import ChosenSamples, ReadWindows, Unit
 from cptsel.pipeline.config import check_read, check_values
 from cptsel.pipeline.engine.beam import is_local
@@ -30,20 +30,20 @@ class Call(Generic[Config]):
     Attributes:
         config: checked, with absolute paths.
         manifest: whose samples the model sees.
-        plan: the model.
+        model: at which they are seen.
         steps: where units run.
         began: seconds, from any fixed point.
     """
 
     config: Config
     manifest: Manifest
-    plan: ModelPlan
+    model: ResolvedModel
     steps: Steps
     began: float
 
     def read(self, chosen: ChosenSamples) -> ReadWindows:
         """How workers read the samples of a unit."""
-        return ReadWindows(chosen, self.manifest.text_field, self.plan.tokens, bool(self.plan.facts["prefix"]))
+        return ReadWindows(chosen, self.manifest.text_field, self.model.tokens, bool(self.model.facts["prefix"]))
 
     def run(self, step: str, write: Callable[[Unit], Any], units: Sequence[Unit]) -> list[Any]:
         """Run a function on every unit; the model is then let go of, where workers are this process."""
@@ -71,7 +71,7 @@ def open_call(
         check_apart(config.out, config.model)
     check_output(config.out, command, overwrite=config.overwrite, resumes=True)  # before the weights are hashed
     steps = make_steps(io.join(config.out, outputs.WORK), config.beam_args, config.workers, progress)
-    return Call(config, manifest, plan_model(manifest, config, is_local(steps.options)), steps, began)
+    return Call(config, manifest, resolve_model(manifest, config, is_local(steps.options)), steps, began)
 
 
 def finish(call: Call[Any], name: str, header: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ _PACKAGES = ("cptsel", "numpy", "pyarrow", "tokenizers", "torch", "transformers"
 
 
 @dataclass(frozen=True)
-class ModelPlan:
+class ResolvedModel:
     """What workers load, what the header says of it, and how documents become its tokens."""
 
     spec: ModelSpec
@@ -39,7 +39,7 @@ class ModelPlan:
     tokens: TokenIds
 
 
-def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
+def resolve_model(manifest: Manifest, config: AtModel, here: bool) -> ResolvedModel:
     """Look at a model's configuration, tokenizer and weight files.
 
     Args:
@@ -89,7 +89,7 @@ def plan_model(manifest: Manifest, config: AtModel, here: bool) -> ModelPlan:
         "tokenizer": manifest.header["corpus"]["tokenizer"],
         "of_manifest": of_manifest,
     }
-    return ModelPlan(spec, cast(ModelAt, facts), tokens)
+    return ResolvedModel(spec, cast(ModelAt, facts), tokens)
 
 
 def _is_of_manifest(manifest: Manifest, config: AtModel, weights: str) -> bool:
