@@ -88,30 +88,9 @@ def build_run(
         samples = make_samples(seed, shard_id, path, count, languages, pool, drift)
         for block in range(max(1, -(-count // block_rows))):
             part = samples[block * block_rows : (block + 1) * block_rows]
-            write_block(directory / "embeddings" / f"{shard_id:06d}-{block:05d}.parquet", part, schema, storage)
-            tally = dict.fromkeys(COUNT_COLUMNS, len(part)) | {"rows_rejected": 0, "rows_not_drawn": 0}
-            tally |= {
-                "rows_excluded": 0,
-                "bytes_lost": 0,
-                "rows_special": 0,
-                "windows_rejected": 0,
-                "windows_excluded": 0,
-            }
-            tally |= {name: sum(s[name] for s in part) for name in ("n_tokens",)}
-            unit_rows.append(
-                {"shard_id": shard_id, "block": block, **tally, "tokens": sum(s["token_count"] for s in part)}
-            )
-            io.write_parquet(str(directory / "rejects" / unit_name(shard_id, block)), REJECTS.empty_table())
-        shard_rows.append(
-            {
-                "shard_id": shard_id, "uri": f"/corpus/{path}", "path": path, "format": "jsonl", "compression": "none",
-                "bytes": 1000 * count, "sha256": fingerprint(path), "rows": count,
-                "tokens": sum(s["token_count"] for s in samples),
-                "bytes_lost": 0,
-            }
-        )  # fmt: skip
+            unit_rows.append(_write_unit(directory, shard_id, block, part, schema, storage))
+        shard_rows.append(_shard_row(shard_id, path, samples))
     io.write_parquet(str(directory / "shards.parquet"), pa.Table.from_pylist(shard_rows, RUN_SHARDS))
-    unit_rows = [row | dict.fromkeys(SEAL_COLUMNS, "") | {"bytes": 0} for row in unit_rows]
     io.write_parquet(str(directory / "units.parquet"), pa.Table.from_pylist(unit_rows, UNITS))
     totals: dict[str, Any] = {name: sum(unit[name] for unit in unit_rows) for name in COUNT_COLUMNS}
     whole = run_header(len(rows), storage, group_by) | {"totals": totals | {"rejects": {}}} | (header or {})
@@ -122,6 +101,28 @@ def build_run(
     reseal_run(directory)
     io.write_bytes(str(directory / "_SUCCESS"), b"")
     return directory
+
+
+def _write_unit(
+    directory: Path, shard_id: int, block: int, samples: list[dict[str, Any]], schema: pa.Schema, storage: str
+) -> dict[str, Any]:
+    """Write the files of a block; returns its row of units.parquet, without checksums."""
+    name = unit_name(shard_id, block)
+    write_block(directory / "embeddings" / name, samples, schema, storage)
+    io.write_parquet(str(directory / "rejects" / name), REJECTS.empty_table())
+    counts = dict.fromkeys(COUNT_COLUMNS, 0)
+    counts |= dict.fromkeys(("rows_read", "rows_kept", "windows", "windows_embedded"), len(samples))
+    counts |= {"tokens": sum(s["token_count"] for s in samples), "n_tokens": sum(s["n_tokens"] for s in samples)}
+    return {"shard_id": shard_id, "block": block} | counts | dict.fromkeys(SEAL_COLUMNS, "") | {"bytes": 0}
+
+
+def _shard_row(shard_id: int, path: str, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A shard's row of shards.parquet."""
+    return {
+        "shard_id": shard_id, "uri": f"/corpus/{path}", "path": path, "format": "jsonl", "compression": "none",
+        "bytes": 1000 * len(samples), "sha256": fingerprint(path), "rows": len(samples),
+        "tokens": sum(s["token_count"] for s in samples), "bytes_lost": 0,
+    }  # fmt: skip
 
 
 def reseal_run(directory: Path) -> None:

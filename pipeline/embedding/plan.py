@@ -238,18 +238,35 @@ def run_header(
         ids: whether the corpus is one of token ids.
         blocks: into which shards are cut.
     """
-    vocab, hidden = model.facts["vocab_size"], model.facts["hidden_size"]
-    projection: Projection = {
-        "gradient": config.gradient,
-        "modules": config.modules,
-        "seed": config.seed,
-        "format_version": sketch.FORMAT_VERSION,
-        "k": config.sketch_dim,
-        "k_v": min(sketch.K_V, vocab),
-        "validation": {"k": config.validation_dim, "k_v": min(sketch.K_V_VALIDATION, vocab)},
+    projection = _projection(config, model)
+    return {
+        "format": "cptsel.run",
+        "spec_version": arrow.RUN_VERSION_OF_IDS if ids else arrow.RUN_VERSION,
+        "fingerprints": {
+            "weights": model.weights,
+            "tokenizer": model.tokenizer,
+            "corpus": hashing.fingerprint([shard.identity for shard in shards]),
+            "projection": hashing.fingerprint([projection, model.facts["vocab_size"], model.facts["hidden_size"]]),
+        },
+        "model": model.facts,
+        "projection": projection,
+        "options": _shaping_options(config, model, pool, lookahead, base, ids, blocks),
+        "norm_kind": config.norm,
+        "corpus": {"root": root, "shards": len(shards), "bytes": sum(shard.bytes for shard in shards)},
+        "packages": {name: version(name) for name in PACKAGES},
     }
-    if model.spec.mixing is not None:
-        projection["mixing"] = dict(zip(("head", "body"), model.spec.mixing, strict=True))
+
+
+def _shaping_options(
+    config: EmbedConfig,
+    model: ModelPlan,
+    pool: dict[str, Any] | None,
+    lookahead: dict[str, Any] | None,
+    base: str | None,
+    ids: bool,
+    blocks: BlockSize | None,
+) -> dict[str, Any]:
+    """What shapes rows beside model and projection; arguments as of ``run_header``."""
     options: dict[str, Any] = {name: to_dict(config)[name] for name in SHAPING}
     options |= (blocks or BlockSize()).options()
     options |= {"max_tokens": model.max_tokens, "tokens_per_batch": model.tokens_per_batch}
@@ -263,22 +280,24 @@ def run_header(
         options["tokens"] = asdict(model.tokens)
     excluded = sorted(read_exclusions(config.exclude)) if config.exclude else []
     options["exclude"] = hashing.fingerprint(excluded) if excluded else None
-    return {
-        "format": "cptsel.run",
-        "spec_version": arrow.RUN_VERSION_OF_IDS if ids else arrow.RUN_VERSION,
-        "fingerprints": {
-            "weights": model.weights,
-            "tokenizer": model.tokenizer,
-            "corpus": hashing.fingerprint([shard.identity for shard in shards]),
-            "projection": hashing.fingerprint([projection, vocab, hidden]),
-        },
-        "model": model.facts,
-        "projection": projection,
-        "options": options,
-        "norm_kind": config.norm,
-        "corpus": {"root": root, "shards": len(shards), "bytes": sum(shard.bytes for shard in shards)},
-        "packages": {name: version(name) for name in PACKAGES},
+    return options
+
+
+def _projection(config: EmbedConfig, model: ModelPlan) -> Projection:
+    """How gradients become vectors."""
+    vocab = model.facts["vocab_size"]
+    projection: Projection = {
+        "gradient": config.gradient,
+        "modules": config.modules,
+        "seed": config.seed,
+        "format_version": sketch.FORMAT_VERSION,
+        "k": config.sketch_dim,
+        "k_v": min(sketch.K_V, vocab),
+        "validation": {"k": config.validation_dim, "k_v": min(sketch.K_V_VALIDATION, vocab)},
     }
+    if model.spec.mixing is not None:
+        projection["mixing"] = dict(zip(("head", "body"), model.spec.mixing, strict=True))
+    return projection
 
 
 def remedy_for(config: EmbedConfig) -> str:

@@ -148,18 +148,21 @@ def match(
     )  # fmt: skip
     if (ridge is not None and not 0 <= ridge < math.inf) or (parts is not None and parts < 1):
         raise ValueError(f"ridge must be at least 0 and parts at least 1, not {ridge} and {parts}")
-    free = problem.free
-    if not (free & (problem.costs <= budget)).any():
-        tried = [_measured(problem, [], ridge or 0.0, False)]
-    elif not g[free].any():
-        tried = [_measured(problem, [_first_rows(problem)], ridge or 0.0, False)]
-    else:
-        tried = _try(problem, ridge, _splits(problem, parts, seed))
-    enough = [t for t in tried if t.residual <= tolerance] if tolerance else []
-    best = min(enough, key=lambda t: len(t.picks)) if enough else min(tried, key=lambda t: t.score)  # ties to the first
-    more = None if enough else _crossing(problem, best)
+    tried = _solutions(problem, ridge, parts, seed)
+    near = [t for t in tried if t.residual <= tolerance] if tolerance else []
+    best = min(near, key=lambda t: len(t.picks)) if near else min(tried, key=lambda t: t.score)  # ties to the first
+    more = None if near else _crossing(problem, best)
     crossing = None if more is None else _result(problem, more, [*tried, more])
     return replace(_result(problem, best, tried), crossing=crossing)
+
+
+def _solutions(p: Problem, ridge: float | None, parts: int | None, seed: int) -> list[_Tried]:
+    """All that are compared; one, where no candidate fits or none has a gradient."""
+    if not (p.free & (p.costs <= p.budget)).any():
+        return [_measured(p, [], ridge or 0.0, False)]
+    if not p.g[p.free].any():
+        return [_measured(p, [_first_rows(p)], ridge or 0.0, False)]
+    return _try(p, ridge, _splits(p, parts, seed))
 
 
 def _crossing(p: Problem, best: _Tried) -> _Tried | None:
