@@ -263,7 +263,7 @@ def test_dry_run_writes_nothing(run, tmp_path):
         ({"budget": "much"}, "--budget: 'much' is not a budget"),
         ({"replay_tokens": "5%"}, "--replay-tokens: '5%' is not a number of tokens"),
         ({"group_by": "domain"}, "--group-by domain: .* has no such group column; it has language"),
-        ({"budget": "300 samples"}, "there are only 280 samples to select from"),
+        ({"budget": "300 samples"}, "only 280 samples can be selected; 100% selects all"),
         ({"budget": "1 sample", "group_by": "language"}, r"group '\(none\)' gets no sample.*ask for more"),
         ({"budget": "20 tokens", "group_by": "language"}, "gets no sample"),
         ({"workers": 0}, "--workers 0"),
@@ -281,7 +281,7 @@ def test_output_directories(run, tmp_path):
     before = data_bytes(out)
     with pytest.raises(UsageError, match="pass --overwrite or another --out"):
         choose(run, out, method="uniform", seed=1)
-    with pytest.raises(UsageError, match="there are only 280 samples"):  # an impossible budget costs no manifest
+    with pytest.raises(UsageError, match="only 280 samples can be selected"):  # an impossible budget costs no manifest
         choose(run, out, method="uniform", budget="999 samples", overwrite=True)
     assert data_bytes(out) == before
     load_manifest(str(out))

@@ -15,6 +15,7 @@ from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.budget import Budget, divide
 from cptsel.pipeline.kernels.sampling.target_mass import target_mass, target_mass_by_rise, target_mass_by_share
 from cptsel.pipeline.selection.reading.cells import CellStatistics
+from cptsel.pipeline.summary import counted
 
 Unit = Literal["samples", "tokens"]
 
@@ -130,7 +131,7 @@ def make_plan(
     groups = _sum_groups(cells)
     total = budget.of(sum(cell.candidates for cell in cells))
     if total > there:
-        raise UsageError(f"{text}: there are only {there:,} {unit} to select from; 100% selects all")
+        raise UsageError(f"{text}: only {counted(there, _one(unit))} can be selected; 100% selects all")
     targets = _targets(groups, mix)
     budgets = _group_budgets(groups, targets, total, unit, text, mix)
     groups = [
@@ -178,6 +179,11 @@ def _by_shard(cell: Share) -> tuple[int, str]:
     return cell.shard_id or 0, cell.group
 
 
+def _one(unit: Unit) -> str:
+    """The noun of one of a unit."""
+    return unit.removesuffix("s")
+
+
 def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
     """The error for a group that has mass and gets no sample: its mass would stand for nothing."""
     if not group.candidates:
@@ -185,14 +191,15 @@ def no_pick(group: Share, unit: Unit, text: str) -> UsageError:
             f"group {group.group!r} has {group.mass:,.0f} tokens of mass and no candidate is left in it: --history or "
             "--explore takes them all; use --history-mode discount, coarser groups, or give it no share by --group-mass"
         )
-    cause = f"its share is {group.budget:,} {unit}"
+    cause = f"its share is {counted(group.budget, _one(unit))}"
     if unit == "tokens" and group.budget:
         cause += ", too little for a whole sample,"
     elif group.longest > 1 and group.budget:
         cause += f", too little for a whole batch of up to {group.longest},"
     remedy = "" if group.group == ALL else ", or give a smaller --group-alpha, a --group-floor or coarser groups"
     return UsageError(
-        f"{text}: group {group.group!r} gets no sample ({cause} of {group.samples:,} samples); ask for more{remedy}"
+        f"{text}: group {group.group!r} gets no sample ({cause} of {counted(group.samples, 'sample')}); "
+        f"ask for more{remedy}"
     )
 
 
