@@ -114,6 +114,26 @@ def test_codes_find_most_of_the_nearest_of_short_rows_and_long(d: int, monkeypat
         np.testing.assert_array_equal(again.distances, links.distances)
 
 
+@pytest.mark.parametrize("spread", [1.5, 0.02])
+def test_shells_that_are_passed_over_hold_nothing_nearer(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is that of looking into every shell, for queries of any length."""
+    random = np.random.default_rng(8)
+    rows = random.standard_normal((1500, 12)) * random.lognormal(0, spread, (1500, 1))
+    base, queries = np.split(rows.astype(np.float32), [1200])
+    queries[:50] *= 20
+    asked = []
+    search = neighbours._Shell.search
+    monkeypatch.setattr(neighbours._Shell, "search", lambda *args: asked.append(len(args[1])) or search(*args))
+    some, of_some = nearly_nearest(queries, base, 5), sum(asked)
+    monkeypatch.setattr(neighbours, "_ROUNDING", np.inf)
+    asked.clear()
+    every = nearly_nearest(queries, base, 5)
+    np.testing.assert_array_equal(some.indices, every.indices)
+    np.testing.assert_array_equal(some.distances, every.distances)
+    assert sum(asked) == 5 * len(queries)
+    assert (of_some < 0.7 * sum(asked)) == (spread > 1)
+
+
 def test_codes_of_few_rows_or_equal_ones() -> None:
     """Where all would be checked all are; equal rows are found once each."""
     x = heavy_tailed(90, 16, seed=1)

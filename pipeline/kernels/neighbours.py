@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cptsel.pipeline.kernels.threads import side_by_side
+
 if TYPE_CHECKING:
     import faiss
 
@@ -23,6 +25,7 @@ _BLOCK = 8_192  # rows scanned at a time: bounds FAISS's int64 answer, not its s
 _CODES, _CODE_DIMS = 16, 4  # a code of 4 bits stands for so many numbers
 _SHELLS, _CHECKED = 4, 2  # parts of the base by length; rows that each has checked for a link
 _LONGEST = 16  # the longest of so many rows have no codes
+_ROUNDING = 1e-5  # lengths are off by less than this share of them
 _LOST_DIGITS = 0.01  # d² below this share of ‖x‖² + ‖y‖² is computed again: BLAS is off by about 1e-7 of that sum
 
 
@@ -119,16 +122,16 @@ def nearly_nearest(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
     by_length = np.argsort(np.einsum("ij,ij->i", base, base), kind="stable")
     cuts = [len(base) * i // _SHELLS for i in range(1, _SHELLS)]
     *coded, longest = np.split(by_length, [*cuts, len(base) - len(base) // _LONGEST])
-    shells = [(rows, _index(base[rows], rows is not longest)) for rows in (*coded, longest)]
+    shells = list(side_by_side(lambda rows: _Shell(base, rows, coded=rows is not longest), (*coded, longest)))
     links = Links(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
-    for start in range(0, len(queries), _BLOCK):
+
+    def search(start: int) -> None:
         block = slice(start, start + _BLOCK)
-        x = _padded(_centred(queries[block], centre, start))
-        found = [(squares, rows[places]) for rows, index in shells for squares, places in [index.search(x, k)]]
-        squares, indices = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-        best = np.argpartition(squares, k - 1, axis=1)[:, :k]
-        links.distances[block] = np.sqrt(np.take_along_axis(squares, best, axis=1))
-        links.indices[block] = np.take_along_axis(indices, best, axis=1)
+        squares, links.indices[block] = _search_shells(shells, _padded(_centred(queries[block], centre, start)), k)
+        links.distances[block] = np.sqrt(squares)
+
+    for _ in side_by_side(search, range(0, len(queries), _BLOCK)):
+        pass
     return _sorted(links)
 
 
@@ -186,6 +189,49 @@ def _padded(x: np.ndarray) -> np.ndarray:
     return np.pad(x, ((0, 0), (0, -x.shape[1] % _CODE_DIMS))) if x.shape[1] % _CODE_DIMS else x
 
 
+class _Shell:
+    """Rows of a centred base whose lengths are from ``low`` to ``high``, with their index."""
+
+    def __init__(self, base: np.ndarray, rows: np.ndarray, coded: bool):
+        lengths = _lengths(base[rows])
+        self.low, self.high = lengths.min(), lengths.max()
+        self.rows = rows
+        self.index = _index(base[rows], coded)
+
+    def search(self, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Squares and base rows, both (q, k), of what is near to each of ``x`` (q, d)."""
+        squares, places = self.index.search(np.ascontiguousarray(x), k)
+        return squares, self.rows[places]
+
+
+def _search_shells(shells: list[_Shell], x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest that the shells find to each of ``x`` (q, d): squares and base rows, (q, k), in any order.
+
+    Lengths differ by no more than rows are apart. So each query looks first where lengths are like its own, and into
+    another shell only if that may hold a row nearer than the k found so far.
+    """
+    lengths = _lengths(x)
+    low, high = np.array([shell.low for shell in shells]), np.array([shell.high for shell in shells])
+    gaps = np.maximum(np.maximum(low - lengths[:, None], lengths[:, None] - high), 0)
+    home = gaps.argmin(axis=1)
+    gaps -= _ROUNDING * (lengths[:, None] + high)
+    squares, indices = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
+    for number, shell in enumerate(shells):
+        here = np.flatnonzero(home == number)
+        squares[here], indices[here] = shell.search(x[here], k)
+    for number, shell in enumerate(shells):
+        near = np.flatnonzero((home != number) & (gaps[:, number] <= np.sqrt(squares.max(axis=1))))
+        more, of_more = shell.search(x[near], k)
+        both, rows = np.hstack([squares[near], more]), np.hstack([indices[near], of_more])
+        best = np.argpartition(both, k - 1, axis=1)[:, :k]
+        squares[near], indices[near] = np.take_along_axis(both, best, axis=1), np.take_along_axis(rows, best, axis=1)
+    return squares, indices
+
+
+def _lengths(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("ij,ij->i", x, x))
+
+
 def _index(x: np.ndarray, coded: bool) -> faiss.IndexRefineFlat:
     """The rows (r, d), d a multiple of ``_CODE_DIMS``; codes are trained on them by seeded k-means.
 
@@ -219,7 +265,8 @@ def _scan(queries: np.ndarray, base: np.ndarray, k: int, centre: np.ndarray | No
 
     links = Links(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
     lengths = np.einsum("ij,ij->i", base, base)
-    for start in range(0, len(queries), _BLOCK):
+
+    def scan(start: int) -> None:
         rows = queries[start : start + _BLOCK]
         if centre is not None:
             rows = _centred(rows, centre, start)
@@ -233,6 +280,9 @@ def _scan(queries: np.ndarray, base: np.ndarray, k: int, centre: np.ndarray | No
         block = slice(start, start + len(rows))
         links.distances[block] = np.sqrt(np.maximum(squares, 0))
         links.indices[block] = found
+
+    for _ in side_by_side(scan, range(0, len(queries), _BLOCK)):
+        pass
     return _sorted(links)
 
 

@@ -24,6 +24,7 @@ from cptsel.pipeline.kernels.coverage.facility_location import cover, farthest_f
 from cptsel.pipeline.kernels.coverage.random_choice import Clients, mean_distance, random_choice
 from cptsel.pipeline.kernels.coverage.shortlist import candidate_links, links_wanted
 from cptsel.pipeline.kernels.neighbours import Links, knn_graph
+from cptsel.pipeline.kernels.threads import same_on_any_threads
 
 BudgetKind = Literal["samples", "tokens"]
 
@@ -106,6 +107,7 @@ class Cell:
         return np.ones(len(self.x), np.int64) if self.budget_kind == "samples" else self.n_tokens.astype(np.int64)
 
 
+@same_on_any_threads
 def craig(
     x: np.ndarray,
     mass: np.ndarray,

@@ -15,6 +15,7 @@ import numpy as np
 
 from cptsel.pipeline.kernels.coverage.craig import BudgetKind, Cell, CraigResult, choose
 from cptsel.pipeline.kernels.neighbours import Links, nearest
+from cptsel.pipeline.kernels.threads import same_on_any_threads
 
 #: How many times its share of the budget each part picks, and the samples it picks at least, unless the whole budget is
 #: less. Of few picks, a random part spends all on what is large everywhere; then what is small is in no part's list.
@@ -45,6 +46,7 @@ def part_budget(budget: int, share: float, mean_cost: float = 1.0) -> int:
     return max(math.ceil(OVERSAMPLING * budget * share), min(budget, math.ceil(LEAST * mean_cost)))
 
 
+@same_on_any_threads
 def merge(
     x: np.ndarray,
     mass: np.ndarray,

@@ -25,6 +25,7 @@ import numpy as np
 
 from cptsel.pipeline.kernels.coverage.facility_location import cover, lazy_greedy
 from cptsel.pipeline.kernels.neighbours import Links, knn_graph, nearest, nearly_nearest
+from cptsel.pipeline.kernels.threads import side_by_side
 
 #: The most rows of a cell. So many are not split, and every pair is compared.
 CELL_ROWS = 4_096
@@ -94,8 +95,7 @@ def _shortlist(
     parts = cells(x, seed)
     k = min(k, *(len(part) for part in parts))
     links = Links(np.empty((n, k), np.float32), np.empty((n, k), np.int32))
-    for rows in parts:
-        found = knn_graph(x[rows], k)
+    for rows, found in zip(parts, side_by_side(lambda rows: knn_graph(x[rows], k), parts), strict=True):
         links.distances[rows], links.indices[rows] = found.distances, rows[found.indices]
     by_cost = bool((costs != 1).any())
     return np.sort(lazy_greedy(cover(links, mass, n), costs, capacity, per_cost=by_cost, factor=worth).picks)
@@ -114,7 +114,9 @@ def cells(x: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     parts = [np.arange(len(x))]
     for _ in range(_halvings(len(x))):
-        parts = [half for rows in parts for half in _halve(x, rows, random)]
+        directions = [_direction(x[_some(rows, random)]) for rows in parts]
+        halves = side_by_side(lambda part: _halve(x, *part), list(zip(parts, directions, strict=True)))
+        parts = [half for two in halves for half in two]
     return [np.sort(rows) for rows in parts]
 
 
@@ -125,8 +127,11 @@ def _halvings(n: int) -> int:
     return max(math.ceil(math.log2(n / CELL_ROWS)), min(3, math.floor(math.log2(4 * n / CELL_ROWS))))
 
 
-def _halve(x: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    direction = _direction(x[rows[random.choice(len(rows), min(len(rows), _SAMPLE), replace=False)]])
+def _some(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return rows[random.choice(len(rows), min(len(rows), _SAMPLE), replace=False)]
+
+
+def _halve(x: np.ndarray, rows: np.ndarray, direction: np.ndarray) -> list[np.ndarray]:
     position = [x[block] @ direction for block in np.array_split(rows, len(rows) // CELL_ROWS + 1)]
     return np.array_split(rows[np.argsort(np.concatenate(position), kind="stable")], 2)
 
