@@ -8,7 +8,7 @@ candidates and clients, about 4 m + ``Tuning.clients`` vectors, must fit into on
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from cptsel.pipeline.selection.picks import PICKS, with_column, write_picks
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
+from cptsel.pipeline.selection.scopes.merged import MergedGroups
 from cptsel.pipeline.selection.scopes.parts import CANDIDATES, MergeTask, pick_candidates, plan_parts, read_candidates
 
 MERGED, CROSSING, ASSIGNED, MASSES = "merged", "crossing", "assigned", "masses"
@@ -87,23 +88,24 @@ class AssignShard:
     work: str
     groups: tuple[str, ...]
     crossing: frozenset[str]  # groups that take their crossing sample
+    merged: MergedGroups = field(default_factory=MergedGroups)
 
     def __call__(self, shard: RunShard) -> dict[str, float]:
         tables, masses, distance = [_ASSIGNED.empty_table()], [_MASSES.empty_table()], {}
         for cell in read_cells(shard, self.reader, "cover"):
             assert cell.vectors is not None
             path = _merged_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
-            merged = io.read_parquet(path) if io.exists(path) else None
-            if merged is None or not merged.num_rows:  # the driver will say which group has no pick
+            merged = self.merged.read(path)
+            if merged is None:  # the driver will say which group has no pick
                 continue
-            own = places(cell.names, merged["sample_id"].to_pylist())
-            part = assign_part(cell.vectors, cell.mass, matrix(merged), own)
+            own = places(cell.names, merged.names)
+            part = assign_part(cell.vectors, cell.mass, matrix(merged.rows), own)
             served = np.flatnonzero(part.cluster_mass > 0)
             served_by = [pa.array([cell.group] * len(served)), pa.array(served), pa.array(part.cluster_mass[served])]
             masses.append(pa.Table.from_arrays(served_by, schema=_MASSES))
             distance[cell.group] = float(part.distance_sum.sum())
             index = np.flatnonzero(own >= 0)
-            score = merged["score"].to_numpy()[own[index]]
+            score = merged.rows["score"].to_numpy()[own[index]]
             rows = picks_table(cell, Picks(index, np.ones(len(index)), np.ones(len(index)), score))
             of_row = own[index][cell.members(index)[0]]
             tables.append(rows.append_column(_ASSIGNED.field("place"), pa.array(of_row)))

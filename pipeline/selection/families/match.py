@@ -6,7 +6,7 @@ global one, by the union of their picks. A group's candidates, about 4 m vectors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from cptsel.pipeline.selection.picks import STEP, write_picks
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
+from cptsel.pipeline.selection.scopes.merged import MergedGroups
 from cptsel.pipeline.selection.scopes.parts import (
     CANDIDATES,
     MergeTask,
@@ -97,17 +98,18 @@ class CollectPicks:
     work: str
     groups: tuple[str, ...]
     crossing: frozenset[str]  # groups that take their crossing sample
+    merged: MergedGroups = field(default_factory=MergedGroups)
 
     def __call__(self, shard: RunShard) -> None:
         tables = []
         for cell in read_cells(shard, self.reader):
             path = _matched_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
-            merged = io.read_parquet(path) if io.exists(path) else None
-            if merged is None or not merged.num_rows:
+            merged = self.merged.read(path)
+            if merged is None:
                 continue
-            own = places(cell.names, merged["sample_id"].to_pylist())
+            own = places(cell.names, merged.names)
             index = np.flatnonzero(own >= 0)
-            found_mass, score = (merged[name].to_numpy()[own[index]] for name in ("found_mass", "score"))
+            found_mass, score = (merged.rows[name].to_numpy()[own[index]] for name in ("found_mass", "score"))
             tables.append(picks_table(cell, Picks(index, found_mass, np.ones(len(index)), score)))
         write_picks(self.work, shard.shard_id, tables)
 

@@ -38,7 +38,7 @@ def matrix(rows: pa.Table, name: str = "x") -> np.ndarray:
     return lists.flatten().to_numpy().reshape(rows.num_rows, lists.type.list_size)
 
 
-def places(ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def places(ids: Sequence[str], names: Sequence[str] | np.ndarray) -> np.ndarray:
     """(n,) int64 place of each id among the sorted names, -1 where it is none of them."""
     known = np.asarray(names)
     place = np.searchsorted(known, np.asarray(ids)).clip(max=len(known) - 1)
