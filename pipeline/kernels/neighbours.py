@@ -101,7 +101,7 @@ def nearly_nearest(queries: np.ndarray, base: np.ndarray, k: int) -> Links:
 
     Codes that suit long rows tell short ones badly apart. So the base is cut into shells by length, each with codes of
     its own, and every shell brings rows to be checked. The few longest, whose lengths may be anything, have no codes
-    and are all compared.
+    and are all compared. A shell whose lengths say that it holds nothing nearer than what was found is passed over.
 
     Args:
         queries: Rows (n, d), float32, finite.
