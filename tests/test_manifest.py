@@ -12,6 +12,7 @@ from manifest_builder import FORMATS, build_replay, reseal
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.artifacts.consuming import consuming_page
 from cptsel.pipeline.artifacts.manifest import load_manifest, manifest_id, source_uri
 from cptsel.pipeline.artifacts.writing import check_apart, writing
 from cptsel.pipeline.errors import UsageError, VerificationError
@@ -132,6 +133,23 @@ def test_consuming_page_is_one_page_and_fully_filled_in(built):
     assert "$" not in page
     assert built.header["manifest_id"] in page
     assert len(page.splitlines()) < 205
+
+
+@pytest.mark.parametrize(
+    ("bos", "phrase"),
+    [("bos", "BOS stood before each window"), ("eos", "EOS stood before"), ("none", "its first token does not count")],
+)
+def test_consuming_page_says_what_stood_before_windows(built, bos, phrase):
+    header = {**built.header, "provenance": {**built.header["provenance"], "model": {"bos": bos}}}
+    assert phrase in consuming_page(header)
+
+
+def test_consuming_page_does_not_take_a_pool_for_the_corpus(built):
+    totals = built.header["totals"]
+    tokens = totals["population_tokens"]
+    assert f"(the corpus: {tokens:,})" in consuming_page(built.header)
+    pooled = {**built.header, "totals": {**totals, "population_mass": 50.0 * tokens}}
+    assert f"the pool that was embedded: {tokens:,}, which stand for some {50 * tokens:,} of" in consuming_page(pooled)
 
 
 def test_source_uri_maps_to_a_moved_corpus():

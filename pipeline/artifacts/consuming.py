@@ -6,6 +6,12 @@ from string import Template
 from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ManifestHeader
 
+_BEFORE = {  # what stood before every window, as the manifest's provenance.model.bos has it
+    "bos": "BOS stood before each window where it was embedded, so its first token counts as well; no window holds it.",
+    "eos": "EOS stood before each window where it was embedded, so its first token counts as well; no window holds it.",
+    "none": "Nothing stood before a window where it was embedded, so its first token does not count.",
+}
+
 
 def consuming_page(header: ManifestHeader) -> str:
     """Fill ``schemas/CONSUMING.md`` with the figures of one manifest.
@@ -35,9 +41,17 @@ def consuming_page(header: ManifestHeader) -> str:
         samples=f"{totals['selected_samples']:,}",
         played=played,
         population_samples=f"{totals['population_samples']:,}",
-        population_tokens=f"{totals['population_tokens']:,}",
+        population=_population(totals["population_tokens"], totals["population_mass"]),
+        before=_BEFORE.get(header["provenance"]["model"].get("bos", ""), ""),
         order=ordered,
         contents="token ids" if "tokens" in corpus else f"text in field `{corpus['text_field']}`",
         max_tokens=corpus["max_tokens"],
         root=corpus["root"],
     )
+
+
+def _population(tokens: int, mass: float) -> str:
+    """From how many tokens was chosen, and for how many they stand where they are a pool."""
+    if round(mass) == tokens:
+        return f"the corpus: {tokens:,}"
+    return f"the pool that was embedded: {tokens:,}, which stand for some {round(mass):,} of the corpus"
