@@ -196,7 +196,7 @@ def _embed_range(call: _Call, part: ShardRange) -> EmbedResult:
             check_failures(config, shards, results)
             write_range(ledger, part.index, results, plan.header)
         if left := ledger.missing(part.count):
-            return range_summary(config, part, end - first, results, left, call.seconds)
+            return range_summary(config, part, end - first, results, left, call.seconds, plan.header)
         with ledger.turn(name):
             if is_finished(config.out):
                 return _found_finished(call, ledger)

@@ -162,6 +162,14 @@ def test_what_is_no_range_is_refused_in_a_sentence(place, tmp_path, capsys, text
     assert parse_range("3/4") == ShardRange(3, 4)
 
 
+@pytest.mark.parametrize("pool", [None, "40%"])
+def test_the_counts_of_a_range_add_up(place, tmp_path, inline, pool):
+    totals = embed(place.config(tmp_path / "run", "1/2", pool=pool)).totals
+    fates = ("rows kept", "rows rejected", "rows excluded", "rows not drawn")
+    assert totals["rows read"] == sum(totals.get(fate, 0) for fate in fates) > 0
+    assert ("rows not drawn" in totals) == (pool is not None)
+
+
 def test_two_commands_on_beam(place, tmp_path):
     out = tmp_path / "run"
     summary = embed(place.config(out, "1/2"))

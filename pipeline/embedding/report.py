@@ -238,7 +238,13 @@ def summary(config: EmbedConfig, status: str, header: RunHeader, warnings: list[
 
 
 def range_summary(
-    config: EmbedConfig, part: ShardRange, shards: int, results: Results, left: list[int], seconds: float
+    config: EmbedConfig,
+    part: ShardRange,
+    shards: int,
+    results: Results,
+    left: list[int],
+    seconds: float,
+    header: RunHeader,
 ) -> EmbedResult:
     """What the command prints that has done a range while others are not done.
 
@@ -249,6 +255,7 @@ def range_summary(
         results: of its units.
         left: ranges that are not done.
         seconds: of this call.
+        header: run.json, before it has totals.
     """
     counts = results.totals()
     return EmbedResult(
@@ -258,6 +265,8 @@ def range_summary(
         rows_read=counts["rows_read"],
         rows_kept=counts["rows_kept"],
         rows_rejected=counts["rows_rejected"],
+        rows_excluded=counts["rows_excluded"],
+        rows_not_drawn=counts["rows_not_drawn"] if header["options"].get("pool") else None,
         samples=counts["windows_embedded"],
         tokens=counts["tokens"],
         seconds=round(seconds, 3),
