@@ -76,6 +76,27 @@ def test_hidden_files_only_when_named(corpus):
     assert paths(list_inputs([f"{corpus}/en/.*.jsonl"], None)) == [".hidden.jsonl"]
 
 
+def test_hidden_directories_only_when_named(tmp_path):
+    """What a notebook, a killed job of Spark and Delta leave beside files would be embedded beside them."""
+    corpus = tmp_path / ".cache" / "corpus"
+    hidden = (".ipynb_checkpoints", "_temporary/0", "_delta_log")
+    for folder in ("de", *hidden, "de/.git", "_de"):
+        (corpus / folder).mkdir(parents=True)
+        (corpus / folder / "a.jsonl").write_bytes(b"")
+    (corpus / ".link").symlink_to(corpus / "de")
+    assert paths(list_inputs([f"{corpus}/**/*.jsonl"], None)) == ["_de/a.jsonl", "de/a.jsonl"]
+    assert paths(list_inputs([f"{corpus}/*/a.jsonl"], None)) == ["_de/a.jsonl", "de/a.jsonl"]
+    assert paths(list_inputs([f"{corpus}/_*/**/*.jsonl"], None)) == [
+        "_de/a.jsonl",
+        "_delta_log/a.jsonl",
+        "_temporary/0/a.jsonl",
+    ]
+    for folder in hidden:
+        assert paths(list_inputs([f"{corpus}/{folder}/*.jsonl"], None)) == ["a.jsonl"]
+    with pytest.raises(UsageError, match="no file matches"):
+        list_inputs([f"{corpus}/de/**/.git/*.parquet"], None)
+
+
 def test_a_list_file(corpus, tmp_path):
     list_file = tmp_path / "list.txt"
     list_file.write_text(f"# the English part\n\n{corpus}/en/*.jsonl\r\n {corpus}/de/a.jsonl.zst \n")

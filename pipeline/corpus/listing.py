@@ -15,7 +15,9 @@ Files = Sequence[tuple[str, str, int]]
 """(uri, path, bytes) of every shard of a corpus, in order."""
 
 _GLOB = re.compile(r"[*?\[]")
-_HIDDEN = re.compile(r"\.|_(SUCCESS|metadata|common_metadata|started_\d+|committed_\d+)$")
+_HIDDEN = re.compile(
+    r"\.|_(SUCCESS|metadata|common_metadata|started_\d+|committed_\d+|temporary|delta_log|spark_metadata)$"
+)  # files, and directories
 _NAMED = 5  # paths that a sentence names
 
 
@@ -68,9 +70,10 @@ def list_inputs(
     """Find the files of a corpus.
 
     ``*`` and ``?`` match inside one directory, ``**`` over directories (``a/**/b`` finds ``a/b`` too); a path that is
-    there as it is written is taken literally. Hidden files are found only when named, and so are the marks that Spark
-    and its like leave beside their files (``_SUCCESS``, ``_metadata``, ...). ``@FILE`` is a list of paths and globs,
-    one a line, without blank lines and lines that begin with ``#``. What a file needs beside it is no file of its own.
+    there as it is written is taken literally. Hidden files and directories are found only when named, and so is what
+    Spark and its like leave beside their files (``_SUCCESS``, ``_metadata``, ``_temporary/``, ``_delta_log/``, ...).
+    ``@FILE`` is a list of paths and globs, one a line, without blank lines and lines that begin with ``#``. What a file
+    needs beside it is no file of its own.
 
     Args:
         patterns: paths, globs and list files.
@@ -155,7 +158,8 @@ def _match(pattern: str, others: Sequence[str], unseen: _Unseen) -> dict[str, in
         if os.path.isfile(pattern):
             return {pattern: os.path.getsize(pattern)}
         _check_regular(pattern, others, unseen)
-    hidden = pattern.rpartition("/")[2].startswith((".", "_"))
+    fixed, levels = _levels(pattern)
+    folders, hidden = _names_hidden(levels[:-1]), _names_hidden(levels[-1:])
     found = {}
     for form in _forms(pattern):
         try:
@@ -163,11 +167,25 @@ def _match(pattern: str, others: Sequence[str], unseen: _Unseen) -> dict[str, in
         except OSError as error:
             raise UsageError(f"{pattern}: can't be listed ({error}); check the path and your access to it") from error
         found.update({match.path: match.size_in_bytes for match in matches})
-    if not hidden:
-        found = {uri: size for uri, size in found.items() if not _HIDDEN.match(uri.rpartition("/")[2])}
+    for uri in list(found):
+        *above, name = uri.split("/")[len(fixed) :]
+        if (not hidden and _HIDDEN.match(name)) or (not folders and any(map(_HIDDEN.match, above))):
+            del found[uri]
     if not found:
         unseen.patterns.append(pattern)
     return found
+
+
+def _levels(pattern: str) -> tuple[list[str], list[str]]:
+    """A pattern's parts: those before its first glob, and the others, with the name of the file."""
+    parts = pattern.split("/")
+    first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), len(parts) - 1)
+    return parts[:first], parts[first:]
+
+
+def _names_hidden(levels: Sequence[str]) -> bool:
+    """Whether a pattern's parts name what is hidden, or what begins like the marks of an engine."""
+    return any(level.startswith((".", "_")) for level in levels)
 
 
 def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None:
@@ -179,17 +197,17 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
     Raises:
         UsageError: a directory that can't be listed; a directory, or what is no regular file among the matches.
     """
-    parts = pattern.split("/")
-    first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), len(parts) - 1)
-    levels = parts[first:]
+    fixed, levels = _levels(pattern)
+    root, named = "/".join(fixed), _names_hidden(levels[:-1])
     shallow = next((number for number, level in enumerate(levels) if "**" in level), None)
     forms = _forms(pattern)
-    for folder, folders, names in os.walk("/".join(parts[:first]) or "/", onerror=_refuse_unlisted):
-        below = folder[len("/".join(parts[:first])) :].strip("/")
+    for folder, folders, names in os.walk(root or "/", onerror=_refuse_unlisted):
+        below = folder[len(root) :].strip("/")
         depth = below.count("/") + 1 if below else 0
         level = levels[depth:]
         deep = shallow is not None and depth >= shallow  # any directory may lead to a match
-        here = [name for name in folders if deep or (level and fnmatch.fnmatchcase(name, level[0]))]
+        seen = folders if named else [name for name in folders if not _HIDDEN.match(name)]
+        here = [name for name in seen if deep or (level and fnmatch.fnmatchcase(name, level[0]))]
         for name in sorted(here):
             path = io.join(folder, name)
             if not os.path.islink(path) or not (deep or len(level) > 1) or _HIDDEN.match(name):

@@ -25,7 +25,8 @@ class EmbedConfig(Configuration):
 
     inputs: tuple[str, ...] = argument(
         "Shards: globs or paths, local or on a filesystem of Beam's (gs://, s3://, hdfs://); "
-        "@FILE for a file with one of them a line.",
+        "@FILE for a file with one of them a line. What is hidden, and marks as _SUCCESS or _temporary, are taken only "
+        "where they are named.",
         metavar="'GLOB'...",
     )
 
