@@ -216,6 +216,9 @@ def _run(directory: str, names: Listing, header: RunHeader) -> Described:
     if "shards.parquet" in names:
         columns = ["path", "format", "compression", "bytes", "rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))
+        if "bytes lost" in totals:  # with those of files without a row that could be used, which no block knows
+            lost = io.read_parquet(io.join(directory, "shards.parquet"), ["bytes_lost"])
+            totals["bytes lost"] = pc.sum(lost["bytes_lost"]).as_py() or 0
     return "embedding run", totals, tables
 
 

@@ -85,6 +85,20 @@ def test_tokens_of_a_run_and_those_that_are_predicted_are_told_apart(run, tmp_pa
     assert "n tokens" not in totals
 
 
+def test_bytes_that_are_lost_are_those_of_the_shards(run, tmp_path):
+    """A file without a usable row is lost as a whole, of which its blocks know nothing."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "_SUCCESS").unlink()  # its checks are of other tests
+    shards = pq.read_table(copied / "shards.parquet")
+    lost = pa.array([100 + n for n in range(len(shards))])
+    pq.write_table(
+        shards.set_column(shards.schema.get_field_index("bytes_lost"), "bytes_lost", lost), copied / "shards.parquet"
+    )
+    summary = inspect(str(copied))
+    assert summary.totals["bytes lost"] == sum(row["bytes lost"] for row in summary.table("Shards").records())
+    assert summary.totals["bytes lost"] > 0
+
+
 def reject(run, unit, rejects):
     """Give a unit of a run rejects: (row, window, reason, detail) each."""
     shard_id, block = unit
