@@ -1,7 +1,7 @@
 """The end of an embedding run: its rejects, whether the damage is too great, and the summary."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,9 +62,10 @@ class Rejects:
     breaks: list[Reject]
     first: Reject | None = None
 
-    def listed(self) -> str:
-        """The reasons in a phrase, the most frequent first."""
-        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.reasons.items(), key=lambda i: -i[1]))
+    def listed(self, but: Collection[str] = ()) -> str:
+        """The reasons, ``but`` some, in a phrase, the most frequent first."""
+        found = [(reason, count) for reason, count in self.reasons.items() if reason not in but]
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(found, key=lambda i: -i[1]))
 
     def damaged(self, rows_rejected: int) -> int:
         """Rejected rows that are damage."""
@@ -151,7 +152,7 @@ def check_damage(
     drawn = totals["rows_read"] - totals["rows_not_drawn"]
     if bad > allowed * drawn:
         raise BadInputError(
-            f"{bad} of {drawn} rows were rejected ({rejects.listed()}), more than the allowed share "
+            f"{bad} of {drawn} rows were rejected ({rejects.listed(BENIGN)}), more than the allowed share "
             f"{allowed:g}; {remedy}"
         )
     if totals["windows_rejected"] > allowed * totals["windows"]:
