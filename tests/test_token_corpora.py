@@ -160,10 +160,17 @@ def test_a_rerun_notices_another_index(corpus, tmp_path, tiny_lm, capsys):
     for path in corpus.ids.glob("de/*"):
         (folder / path.name).write_bytes(path.read_bytes())
     embed(str(folder / "*"), out, tiny_lm)
+    content, index = ((folder / name).read_bytes() for name in ("0.bin", "0.idx"))
     write_megatron(folder / "0.bin", [[[*ids, EOD] for ids in corpus.documents["de/0"]]])  # all is one document
     options = ["--model", str(tiny_lm), "--max-tokens", "16", "--sketch-dim", "64", "--out", str(out)]
     assert main(["embed", str(folder / "*"), *options]) == 2
-    assert "the corpus (0.bin) changed since this run was begun" in " ".join(capsys.readouterr().err.split())
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the corpus (0.bin) changed since this run was begun; use another --out" in error
+    for name, data in (("0.bin", content), ("0.idx", index), ("1.bin", content), ("1.idx", index)):
+        (folder / name).write_bytes(data)
+    assert main(["embed", str(folder / "*"), *options]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"(1.bin) changed since this run was begun; embed the new files alone, with --root {folder}, into" in error
 
 
 def test_ids_and_texts_are_corpora_of_their_own(corpus, tmp_path, tiny_lm, capsys):

@@ -307,10 +307,24 @@ def remedy_for(config: EmbedConfig) -> str:
     return f"use another --out, or --overwrite to replace {config.out}"
 
 
-def refuse_difference(config: EmbedConfig, old: RunHeader, new: RunHeader, changed_shards: list[str]) -> None:
-    """Raise UsageError where a rerun asks for other rows than ``--out`` has, naming what differs first."""
+def refuse_difference(
+    config: EmbedConfig, old: RunHeader, new: RunHeader, changed_shards: Sequence[str], only_new: bool
+) -> None:
+    """Raise UsageError where a rerun asks for other rows than ``--out`` has, naming what differs first.
+
+    Args:
+        config: of the rerun.
+        old, new: ``run.json`` as it is there, and as it would be.
+        changed_shards: paths of shards that came, went or changed.
+        only_new: whether all of them only came.
+    """
     out, remedy = config.out, remedy_for(config)
     if difference := first_difference(old, new, changed_shards):
+        if only_new and difference.startswith("the corpus ("):
+            remedy = (
+                f"embed the new files alone, with --root {old['corpus']['root']}, into a run of their own, which "
+                f"select takes beside this one; or {remedy}"
+            )
         raise UsageError(f"{out}: {difference}; {remedy}")
     installed = shaping_packages(new)
     for name, before in shaping_packages(old).items():

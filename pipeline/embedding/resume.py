@@ -1,5 +1,7 @@
 """What is in the output directory when a run begins: nothing, a part of the same run, all of it, or another run."""
 
+from typing import NamedTuple
+
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.run import unit_name
@@ -27,7 +29,7 @@ def begin(config: EmbedConfig, output: Output, header: RunHeader, shards: list[S
         output.begin(to_yaml(config))
     elif io.exists(path):
         old = io.read_json(path)
-        refuse_difference(config, old, header, changed_shards(config.out, shards))
+        refuse_difference(config, old, header, *changed_shards(config.out, shards))
         if io.exists(io.join(config.out, outputs.SUCCESS)):
             if _all_there(config.out):
                 return "already done"
@@ -49,7 +51,7 @@ def is_finished(out: str) -> bool:
 def refuse_other_run(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> None:
     """Raise UsageError where the run that was begun in ``--out`` is another one; the sentence names the difference."""
     begun = io.read_json(io.join(config.out, "run.json"))
-    refuse_difference(config, begun, header, changed_shards(config.out, shards))
+    refuse_difference(config, begun, header, *changed_shards(config.out, shards))
 
 
 def shards_of_run(out: str) -> list[Shard]:
@@ -77,12 +79,19 @@ def _all_there(out: str) -> bool:
     return not rotten and wanted.keys() <= there
 
 
-def changed_shards(out: str, shards: list[Shard]) -> list[str]:
-    """Paths of shards that came, went or changed since the run in ``out`` was begun."""
+class Changes(NamedTuple):
+    """Paths of shards that came, went or changed since a run was begun, and whether all of them only came."""
+
+    paths: list[str]
+    only_new: bool
+
+
+def changed_shards(out: str, shards: list[Shard]) -> Changes:
+    """How a corpus differs from that of the run in ``out``, as far as the run's table is there."""
     path = io.join(out, "shards.parquet")
     if not io.exists(path):
-        return []
+        return Changes([], False)
     rows = io.read_parquet(path).to_pylist()
     old = {(row["path"], row["sha256"], row.get("companion_sha256")) for row in rows}
     new = {(shard.path, shard.sha256, shard.companion and shard.companion.sha256) for shard in shards}
-    return sorted({path for path, *_ in old ^ new})
+    return Changes(sorted({path for path, *_ in old ^ new}), old < new)
