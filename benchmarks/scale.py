@@ -7,9 +7,11 @@
 
 Two series: samples grow in ten shards (``--samples``), and shards grow with the samples fixed (``--shards``,
 ``--shard-samples``). Of each corpus ``embed`` makes a run, and ``select``, ``order``, ``verify`` and ``export`` follow.
-The model does next to nothing: one layer of 16 numbers behind the tokenizer of ``sample_data/tiny-lm``, so that what is
-measured is all but the model. ``--tiny`` says for how many samples that tiny model itself embeds. A document is 20
-words of ``sample_data``, hence one sample.
+The model does next to nothing: one layer of 16 numbers behind the tokenizer of ``sample_data/tiny-lm``. Most of what
+``embed`` takes is its LM head even so, which is the model's cost and not ours; *embed, no gradients* is ``embed`` with
+random numbers in the place of forward pass and gradients. ``--tiny`` says for how many samples that tiny model itself
+embeds. A document is 20 words of ``sample_data``, hence one sample, and ``--long-words`` in a third series of
+``--long`` documents, as a corpus has them: it says what a token costs beside the model.
 
 Every command runs in a process of its own, with one worker and one thread: CPU seconds, user and system, of it and its
 children, and the peak memory of the largest of them. One JSON line a measurement; those that ``--out`` has already are
@@ -49,7 +51,9 @@ import numpy as np
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 WORDS = 20  # of a document
 GREW = 1.5  # times the CPU time of the smallest work: less is noise
-IN_SHARDS = 10  # are the samples of the first series
+IN_SHARDS = 10  # are the samples of the series whose samples grow
+BARE = "embed, no gradients"
+LONG = "long samples"
 
 #: Makes the model that does next to nothing; arguments are its folder and the size of the vocabulary.
 MODEL = """
@@ -58,13 +62,33 @@ from transformers import LlamaConfig, LlamaForCausalLM
 torch.manual_seed(0)
 LlamaForCausalLM(LlamaConfig(
     vocab_size=int(sys.argv[2]), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
-    num_key_value_heads=1, max_position_embeddings=1024, bos_token_id=0, eos_token_id=0, tie_word_embeddings=True,
+    num_key_value_heads=1, max_position_embeddings=2048, bos_token_id=0, eos_token_id=0, tie_word_embeddings=True,
 )).save_pretrained(sys.argv[1])
+"""
+
+#: ``cptsel`` with random numbers for the gradients of a batch; the same for the same tokens.
+BARE_CPTSEL = """
+import torch
+from cptsel.cli.main import run
+from cptsel.pipeline.kernels.gradients.batch import BatchGradients
+from cptsel.pipeline.model.gradients.head import HeadGradient
+
+BANK = torch.randn(4096, 1024, generator=torch.Generator().manual_seed(0))
+
+def of_batch(self, tokens, lengths):
+    spec, rows = self.model.spec, BANK[tokens.sum(dim=1) % len(BANK)]
+    return BatchGradients(rows[:, :spec.sketch_dim], rows[:, :spec.validation_dim], lengths.float(), None)
+
+HeadGradient.of_batch = of_batch
+run()
 """
 
 #: What a command is given, after its name, in order; each reads what those before it wrote.
 COMMANDS = {
-    "embed": "embed {corpus}/*.jsonl --model {model} --max-tokens 128 --sketch-dim 256 --validation-dim 64 --out {run}",
+    "embed": "embed {corpus}/*.jsonl --model {model} --max-tokens {longest} --sketch-dim 256 --validation-dim 64 "
+    "--out {run}",
+    BARE: "embed {corpus}/*.jsonl --model {model} --max-tokens {longest} --sketch-dim 256 --validation-dim 64 "
+    "--out {bare}",
     "select uniform": "select {run} --method uniform --budget 10% --out {uniform}",
     "select shard": "select {run} --scope shard --budget 10% --out {shard}",
     "select global": "select {run} --scope global --budget 10% --out {global}",
@@ -106,6 +130,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 10, 100, 1_000, 10_000])
     parser.add_argument("--shard-samples", type=int, default=10_000, help="samples in all shards of the second series")
     parser.add_argument("--tiny", type=int, nargs="+", default=[10, 100, 1_000], help="samples for the tiny model")
+    parser.add_argument("--long", type=int, nargs="+", default=[100, 1_000, 10_000], help="samples of --long-words")
+    parser.add_argument("--long-words", type=int, default=440, help="of such a document: some 900 tokens")
     parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--report", action="store_true", help="only print the tables of what --out has")
     parser.add_argument("--corpus-samples", type=float, default=1e9)
@@ -134,16 +160,20 @@ def measurements(args: argparse.Namespace, work: Path, found: dict[tuple[Any, ..
     sizes = [("none", "samples", samples, IN_SHARDS) for samples in sorted(args.samples)]
     sizes += [("none", "shards", max(args.shard_samples, shards), shards) for shards in sorted(args.shards)]
     sizes += [("tiny", "samples", samples, IN_SHARDS) for samples in sorted(args.tiny)]
+    sizes += [("none", LONG, samples, IN_SHARDS) for samples in sorted(args.long)]
     for model, grows, documents, shards in sorted(sizes, key=lambda size: size[2] * (100 if size[0] == "tiny" else 1)):
-        wanted = [command for command in COMMANDS if command in args.only and (model == "none" or command == "embed")]
+        able = [BARE] if grows == LONG else list(COMMANDS) if model == "none" else ["embed"]
+        wanted = [command for command in able if command in args.only]
         of = {"model": model, "grows": grows, "documents": documents, "shards": shards}
         keys = {command: key_of({"command": command, **of}) for command in wanted}
         if all(key in found for key in keys.values()):
             continue
-        base = work / f"{model}-{documents}-{shards}"
-        places = {name: base / name for name in ("run", "uniform", "shard", "global", "cluster", "ordered", "export")}
-        places |= {"corpus": base / "corpus", "model": make_model(work) if model == "none" else SAMPLE / "tiny-lm"}
-        make_corpus(base / "corpus", documents, shards)
+        base = work / f"{model}-{grows.split()[0]}-{documents}-{shards}"
+        names = ("run", "bare", "uniform", "shard", "global", "cluster", "ordered", "export", "corpus")
+        places: dict[str, object] = {name: base / name for name in names}
+        places |= {"model": make_model(work) if model == "none" else SAMPLE / "tiny-lm"}
+        places |= {"longest": 1024 if grows == LONG else 128}
+        make_corpus(base / "corpus", documents, shards, args.long_words if grows == LONG else WORDS)
         for command in needed(wanted, keys, found):
             line = {"command": command, **of}
             words = [word.format(**places) for word in COMMANDS[command].split()]
@@ -152,7 +182,7 @@ def measurements(args: argparse.Namespace, work: Path, found: dict[tuple[Any, ..
                 if not is_new and Path(words[-1], "_SUCCESS").exists():
                     continue  # what an earlier call wrote
                 shutil.rmtree(words[-1], ignore_errors=True)
-            line |= measure(words)
+            line |= measure(words, BARE_CPTSEL if command == BARE else None)
             if is_new:
                 yield line
         if args.work is None:
@@ -165,7 +195,7 @@ def needed(wanted: list[str], keys: dict[str, Any], found: dict[tuple[Any, ...],
     for command in wanted:
         if keys[command] not in found:
             run.add(command)
-            while command != "embed":
+            while command not in ("embed", BARE):
                 command = READS.get(command, "embed")
                 run.add(command)
     return [command for command in COMMANDS if command in run]
@@ -189,7 +219,7 @@ def make_model(work: Path) -> Path:
     return place
 
 
-def make_corpus(folder: Path, documents: int, shards: int) -> None:
+def make_corpus(folder: Path, documents: int, shards: int, length: int) -> None:
     """Documents of real words, dealt out to shards of JSON lines."""
     if folder.exists():
         return
@@ -197,22 +227,25 @@ def make_corpus(folder: Path, documents: int, shards: int) -> None:
     for path in sorted(glob.glob(str(SAMPLE / "old/*_en/*.jsonl.gz"))):
         lines = gzip.decompress(Path(path).read_bytes()).decode().splitlines()
         words += " ".join(json.loads(line)["text"] for line in lines).split()
-    starts = np.random.default_rng(0).integers(0, len(words) - WORDS, documents).tolist()
+    starts = np.random.default_rng(0).integers(0, len(words) - length, documents).tolist()
     making = folder.with_name("making")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     for shard in range(shards):
-        lines = [json.dumps({"text": " ".join(words[at : at + WORDS])}) + "\n" for at in starts[shard::shards]]
+        lines = [json.dumps({"text": " ".join(words[at : at + length])}) + "\n" for at in starts[shard::shards]]
         (making / f"{shard:06d}.jsonl").write_text("".join(lines))
     making.rename(folder)
 
 
-def measure(words: list[str]) -> dict[str, Any]:
-    """Time and peak memory of a command in a process of its own, and what its summary counts."""
+def measure(words: list[str], program: str | None = None) -> dict[str, Any]:
+    """Time and peak memory of a command in a process of its own, and what its summary counts.
+
+    ``program`` is the source of one that is to run in the place of ``cptsel``.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     began = time.monotonic()
     with tempfile.TemporaryFile() as out:
-        command = [sys.executable, "-m", "cptsel", *words, "--json"]
+        command = [sys.executable, *(["-m", "cptsel"] if program is None else ["-c", program]), *words, "--json"]
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.DEVNULL, env=os.environ | threads | {"OMP_WAIT_POLICY": "passive"}
         )
@@ -234,7 +267,7 @@ def print_exponents(lines: list[dict[str, Any]]) -> None:
     """A table by series and command: exponents of CPU time, and the largest work."""
     print("\n| grows | command | from | to | exponent of CPU time | CPU seconds at most | start, CPU seconds | MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for grows, model in (("samples", "none"), ("samples", "tiny"), ("shards", "none")):
+    for grows, model in (("samples", "none"), ("samples", "tiny"), (LONG, "none"), ("shards", "none")):
         for command in COMMANDS:
             of = {"command": command, "grows": grows, "model": model}
             mine = sorted((line for line in lines if of.items() <= line.items()), key=work_of)
@@ -256,16 +289,17 @@ def print_extrapolation(lines: list[dict[str, Any]], args: argparse.Namespace) -
             key=work_of,
         )
         for command in COMMANDS
-        for grows in ("samples", "shards")
+        for grows in ("samples", "shards", LONG)
     }
-    if any(len(series[command, "samples"]) < 3 for command in COMMANDS):
+    if any(len(series[command, LONG if command == BARE else "samples"]) < 3 for command in COMMANDS):
         print("\nno extrapolation: not all commands were measured at three works")
         return
     smaller, larger = series["embed", "samples"][-2:]
     step = {name: larger["counts"][name] - smaller["counts"][name] for name in larger["counts"]}
     row = step["bytes of embeddings"] / step["samples"] + 2 * (1024 - 256) + 2 * (256 - 64)  # by default k is 1024
     tokens_a_second = args.gpu_flops * args.gpu_share / (2 * args.gpu_parameters) / args.gradients
-    a_token = (larger["cpu_seconds"] - smaller["cpu_seconds"]) / step["tokens"]
+    start, *_, most = series[BARE, LONG]
+    a_token = (most["cpu_seconds"] - start["cpu_seconds"]) / (most["counts"]["tokens"] - start["counts"]["tokens"])
     print(f"\n| what | the whole corpus | a pool of {args.pool:.0%} | of the pool, on {args.workers} workers, hours |")
     print("| --- | --- | --- | --- |")
 
@@ -279,22 +313,22 @@ def print_extrapolation(lines: list[dict[str, Any]], args: argparse.Namespace) -
     print(f"\n| command, over the pool of {args.pool:.0%} | core hours by its samples | by shards of the corpus |")
     print("| --- | --- | --- |")
     for command in COMMANDS:
-        if command != "embed":
+        if command not in ("embed", BARE):
             by_samples = carried(series[command, "samples"], args.corpus_samples * args.pool)
             by_shards = carried(series[command, "shards"], args.corpus_shards)
             print(f"| {command} | {by_samples} | {by_shards} |")
 
 
 def carried(lines: list[dict[str, Any]], work: float) -> str:
-    """CPU hours beyond the start, at a work that was not measured; a dash where growth was too little to tell."""
+    """CPU hours beyond the start, at a work that was not measured; what they are under where growth was too little."""
     start, last = lines[0]["cpu_seconds"], lines[-1]
     if last["cpu_seconds"] <= GREW * start:
-        return "–"
+        return f"under {(GREW - 1) * start * work / work_of(last) / 3600:,.2f}"
     try:
         power = max(1.0, float(exponent(lines)))
     except ValueError:  # told by one work
         power = 1.0
-    return f"{(last['cpu_seconds'] - start) * (work / work_of(last)) ** power / 3600:,.1f}"
+    return f"{(last['cpu_seconds'] - start) * (work / work_of(last)) ** power / 3600:,.2f}"
 
 
 def work_of(line: dict[str, Any]) -> int:
