@@ -61,7 +61,7 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
 
 @cache
 def _libraries() -> Any:
-    """What is loaded, looked for once; FAISS may bring a BLAS of its own."""
+    """The BLAS of NumPy and that of FAISS, looked for once; what others load later is not used by kernels."""
     import faiss  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
