@@ -224,6 +224,26 @@ def test_a_read_that_breaks_off_in_the_middle_of_a_shard(place, tmp_path, monkey
     assert tree(out) == tree(place.reference)
 
 
+@pytest.mark.parametrize("options", [{}, {"gradient": "head+body"}, {"pool": "50%"}], ids=str)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", r"run\.json: .*'format' is a required property; restore the file, or .* --overwrite"),
+        ("[]", r"run\.json: .*is not of type 'object'; restore the file, or replace the run by --overwrite"),
+        ("{", r"run\.json: not valid JSON .*; restore the file"),
+    ],
+)
+def test_a_damaged_header_of_a_run_that_goes_on_is_named(place, tmp_path, text, words, options):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").write_text("# cptsel embed: as saved\n")
+    (out / "run.json").write_text(text)
+    before = tree(out)
+    with pytest.raises(UsageError, match=words):
+        embed(place.config(out, **options))
+    assert tree(out) == before
+
+
 def test_model_files_that_go_or_change_between_two_starts(place, tmp_path, monkeypatch):
     out, model = tmp_path / "run", tmp_path / "model"
     shutil.copytree(place.model, model)

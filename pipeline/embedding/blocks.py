@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cptsel.pipeline import io
 from cptsel.pipeline.corpus.types import BLOCK_BYTES, BLOCK_ROWS
+from cptsel.pipeline.embedding.begun import begun_run
 from cptsel.pipeline.embedding.config import EmbedConfig
 
 MOST_BYTES = 256 << 20
@@ -38,9 +38,8 @@ def blocks_there(config: EmbedConfig, *others: Mapping[str, Any]) -> BlockSize |
         config: of the run.
         others: options of runs as in ``run.json``, or nothing.
     """
-    path = io.join(config.out, "run.json")
-    header = None if config.overwrite or not io.exists(path) else io.read_json(path)
-    begun = header.get("options", {}) if isinstance(header, dict) else {}
+    header = begun_run(config)
+    begun = header["options"] if header else {}
     found = (options for options in (begun, *others) if isinstance(options.get("block_bytes"), int))
     return next(map(blocks_of_options, found), None)
 

@@ -14,6 +14,7 @@ from cptsel.pipeline.corpus.documents import ReadOptions, read_block, read_strea
 from cptsel.pipeline.corpus.listing import Files, list_inputs
 from cptsel.pipeline.corpus.pool import Pool, Range
 from cptsel.pipeline.corpus.shards import Shard, inventory
+from cptsel.pipeline.embedding.begun import begun_run
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import Sample, cut_block
 from cptsel.pipeline.embedding.plan import (
@@ -170,12 +171,9 @@ def ahead(
 
 def _refuse_other(config: EmbedConfig, asked: dict[str, Any]) -> None:
     """Raise UsageError where a run was begun at another checkpoint, before this one is made in vain."""
-    path = io.join(config.out, "run.json")
-    if not config.overwrite and io.exists(path):
-        header = io.read_json(path)
-        begun = header.get("options", {}).get("lookahead") if isinstance(header, dict) else None
-        if begun != asked:
-            raise UsageError(f"{config.out}: {lookahead_difference(begun, asked)}; {remedy_for(config)}")
+    header = begun_run(config)
+    if header and (begun := header["options"].get("lookahead")) != asked:
+        raise UsageError(f"{config.out}: {lookahead_difference(begun, asked)}; {remedy_for(config)}")
 
 
 def put_in_place(out: str) -> None:
@@ -188,7 +186,8 @@ def put_in_place(out: str) -> None:
 
 def _holds(folder: str, asked: dict[str, Any]) -> bool:
     path = io.join(folder, FACTS)
-    return io.exists(path) and asked.items() <= io.read_json(path).items()
+    found = io.read_json(path) if io.exists(path) else None
+    return isinstance(found, dict) and asked.items() <= found.items()
 
 
 def identity(training: Training, plan: ModelPlan, corpus: NewCorpus) -> dict[str, Any]:

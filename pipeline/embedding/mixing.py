@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import open_runs
+from cptsel.pipeline.embedding.begun import begun_run
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
 from cptsel.pipeline.embedding.plan import ModelPlan, tokenizer_of
@@ -34,8 +34,8 @@ def with_mixing(config: EmbedConfig, plan: ModelPlan, files: Sequence[tuple[str,
     if config.gradient != "head+body":
         return plan
     factors = named_factors(config)
-    if factors is None and not config.overwrite:
-        factors = _recorded(config.out)
+    if factors is None and (begun := begun_run(config)):
+        factors = _mixing_of(begun)
     return replace(plan, spec=replace(plan.spec, mixing=factors or _found(config, plan, files)))
 
 
@@ -52,11 +52,6 @@ def named_factors(config: EmbedConfig) -> tuple[float, float] | None:
     if factors is None:
         raise UsageError(f"{source}: has no --gradient head+body, so it says nothing of how they are mixed")
     return factors
-
-
-def _recorded(out: str) -> tuple[float, float] | None:
-    path = io.join(out, "run.json")
-    return _mixing_of(io.read_json(path)) if io.exists(path) else None
 
 
 def _mixing_of(header: RunHeader) -> tuple[float, float] | None:

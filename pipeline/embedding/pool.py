@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.shard_range import parse_range
 from cptsel.pipeline.corpus.documents import ReadOptions
 from cptsel.pipeline.corpus.listing import Files
 from cptsel.pipeline.corpus.path_groups import path_groups
 from cptsel.pipeline.corpus.pool import Pool, Range
+from cptsel.pipeline.embedding.begun import begun_run
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.blocks import BlockSize, is_by_pool, new_blocks
 from cptsel.pipeline.embedding.config import EmbedConfig
@@ -57,11 +57,8 @@ def recorded_pool(config: EmbedConfig, earlier: Pool | None) -> Pool | None:
         config: of the run.
         earlier: the pool of ``--grow`` or ``--after``, which says where the ranges begin.
     """
-    path = io.join(config.out, "run.json")
-    if config.overwrite or not io.exists(path):
-        return None
-    header = io.read_json(path)
-    value = header.get("options", {}).get("pool") if isinstance(header, dict) else None
+    header = begun_run(config)
+    value = header["options"].get("pool") if header else None
     if not isinstance(value, dict) or {name: value.get(name) for name in _ASKED} != _asked(config):
         return None
     pool, before = Pool.from_json(config.seed, value), earlier or Pool(config.seed, Range(0.0, 0.0))

@@ -9,10 +9,12 @@ from cptsel.pipeline.artifacts.seal import broken_small_files
 from cptsel.pipeline.artifacts.writing import Output
 from cptsel.pipeline.config import to_yaml
 from cptsel.pipeline.corpus.shards import Shard
+from cptsel.pipeline.embedding.begun import begun_run
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.finish import write_shards
 from cptsel.pipeline.embedding.lookahead import put_in_place
 from cptsel.pipeline.embedding.plan import refuse_difference
+from cptsel.pipeline.errors import UsageError
 from cptsel.schemas.headers import RunHeader
 from cptsel.schemas.validation import validate
 
@@ -21,14 +23,13 @@ def begin(config: EmbedConfig, output: Output, header: RunHeader, shards: list[S
     """Start a run, resume it, or find it done; returns the status word of the summary.
 
     Raises:
-        UsageError: the directory holds another run.
+        UsageError: the directory holds another run, or its run.json is damaged.
     """
     path = io.join(config.out, "run.json")
     status = "done"
     if config.overwrite:
         output.begin(to_yaml(config))
-    elif io.exists(path):
-        old = io.read_json(path)
+    elif old := begun_run(config):
         refuse_difference(config, old, header, *changed_shards(config.out, shards))
         if io.exists(io.join(config.out, outputs.SUCCESS)):
             if _all_there(config.out):
@@ -50,7 +51,9 @@ def is_finished(out: str) -> bool:
 
 def refuse_other_run(config: EmbedConfig, header: RunHeader, shards: list[Shard]) -> None:
     """Raise UsageError where the run that was begun in ``--out`` is another one; the sentence names the difference."""
-    begun = io.read_json(io.join(config.out, "run.json"))
+    begun = begun_run(config)
+    if begun is None:
+        raise UsageError(f"{config.out}: run.json was taken away; run all commands again")
     refuse_difference(config, begun, header, *changed_shards(config.out, shards))
 
 
