@@ -20,6 +20,7 @@ from cptsel.pipeline.artifacts.lock import Held, holding, locked
 from cptsel.pipeline.artifacts.shard_range import ShardRange
 from cptsel.pipeline.artifacts.writing import check_output
 from cptsel.pipeline.errors import UsageError
+from cptsel.pipeline.summary import counted
 
 POLL_S = 1.0
 _TOLD_AFTER_S = 5.0
@@ -93,8 +94,8 @@ class Ledger:
                 continue
             if name == "ranges":
                 raise UsageError(
-                    f"{self.out}: was begun in {value} ranges, and --shard-range asks for {terms[name]}; ask for "
-                    f"{value}, or finish it by one command without --shard-range"
+                    f"{self.out}: was begun in {counted(value, 'range')}, and --shard-range asks for {terms[name]}; "
+                    f"ask for {value}, or finish it by one command without --shard-range"
                 )
             what = (
                 "other files, or files of other sizes, are listed than when this run was begun"
