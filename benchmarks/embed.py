@@ -214,7 +214,7 @@ def hidden_states(model: FrozenModel, ids: torch.Tensor, lengths: torch.Tensor) 
 def logits_of(model: FrozenModel, hidden: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """float32 logits, through the scale and soft-cap that the model has."""
     logits = linear(hidden, model.head.weight if weight is None else weight, model.head.bias).float()
-    scale, cap = model.logit_map.scale, model.logit_map.softcap
+    scale, cap = model.head.logit_map.scale, model.head.logit_map.softcap
     logits = logits * scale if scale != 1 else logits
     return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -100,7 +100,7 @@ def exact_grams(model: FrozenModel, windows: list[np.ndarray]) -> tuple[np.ndarr
             else:
                 taken = [weight.requires_grad_() for weight in some]
                 hidden = model.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0]
-            logits = model.logit_map.apply(torch.nn.functional.linear(hidden, base, model.head.bias).float())
+            logits = model.head.logit_map.apply(torch.nn.functional.linear(hidden, base, model.head.bias).float())
             loss = cross_entropy(logits, ids[0, 1:], reduction="sum")
             row[:] = torch.cat([part.flatten() for part in torch.autograd.grad(loss, taken)]).numpy()
         model.model.requires_grad_(False)

@@ -78,7 +78,7 @@ def gradient_sums(model: FrozenModel, windows: Sequence[np.ndarray], weights: np
     Returns:
         Σ_j u_j G_j of every set, (sets, V, d) float32.
     """
-    if model.logit_map.scale != 1 or model.logit_map.softcap is not None:
+    if model.head.logit_map.scale != 1 or model.head.logit_map.softcap is not None:
         raise SystemExit("this benchmark needs a model without logit scale or soft-cap")
     used = np.flatnonzero(weights.any(axis=0))
     sums = torch.zeros(len(weights), *model.head.weight.shape)

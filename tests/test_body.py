@@ -16,7 +16,7 @@ from cptsel.pipeline.embedding import mixing
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import matrix_sketch
-from cptsel.pipeline.kernels.gradients.head import LogitMap, head_backward
+from cptsel.pipeline.kernels.gradients.head import LMHead, LogitMap, head_backward
 from cptsel.pipeline.kernels.gradients.matrix_sketch import MatrixSketch
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.body import BodyGradient
@@ -116,7 +116,7 @@ def test_the_backward_pass_through_the_head_is_autograds(logit_map):
     torch.manual_seed(0)
     hidden, weight = torch.randn(2, 7, 5), torch.randn(11, 5)
     labels, lengths = torch.randint(11, (2, 7)), torch.tensor([7, 4])
-    loss, below = head_backward(hidden, labels, lengths, weight, None, logit_map)
+    loss, below = head_backward(hidden, labels, lengths, LMHead(weight, None, logit_map))
     for i, n in enumerate(lengths.tolist()):
         states = hidden[i, :n].clone().requires_grad_(True)
         z = (

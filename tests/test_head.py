@@ -10,7 +10,7 @@ from model_builder import spec
 from scipy.stats import spearmanr
 
 from cptsel.pipeline.kernels.gradients import head as head_gradient
-from cptsel.pipeline.kernels.gradients.head import LogitMap, head_gradients, head_losses
+from cptsel.pipeline.kernels.gradients.head import LMHead, LogitMap, head_gradients, head_losses
 from cptsel.pipeline.kernels.gradients.sketch import K_V, K_V_VALIDATION, HeadSketch
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.head import HeadGradient
@@ -46,8 +46,9 @@ def test_equals_autograd(logit_map, with_bias, steps, monkeypatch):
     hidden, labels = torch.randn(2, steps, width), torch.randint(vocab, (2, steps))
     lengths = torch.tensor([steps, steps - 2])
     tables = [HeadSketch.create(0, name, vocab, width, k, k_v) for name, k, k_v in (("a", 32, 8), ("b", 16, 7))]
-    result = head_gradients(hidden, labels, lengths, weight, bias, logit_map, *tables, exact_norm=True)
-    losses = head_losses(hidden, labels, lengths, weight, bias, logit_map)
+    head = LMHead(weight, bias, logit_map)
+    result = head_gradients(hidden, labels, lengths, head, *tables, exact_norm=True)
+    losses = head_losses(hidden, labels, lengths, head)
     for i, length in enumerate(lengths):
         gradient, loss = by_autograd(hidden[i, :length], labels[i, :length], weight, bias, logit_map)
         torch.testing.assert_close(result.sketch[i], dense_sketch(gradient, tables[0]), atol=1e-4, rtol=1e-4)
@@ -144,8 +145,8 @@ def test_bfloat16_accumulates_in_float32(model, kind, windows):
     weight = model.head.weight.bfloat16()
     lengths = torch.tensor([hidden.shape[1]])
     tables = (kind.sketch, kind.validation)
-    low = head_gradients(hidden, tokens[:, 1:], lengths, weight, None, LogitMap(), *tables)
-    high = head_gradients(hidden.float(), tokens[:, 1:], lengths, weight.float(), None, LogitMap(), *tables)
+    low = head_gradients(hidden, tokens[:, 1:], lengths, LMHead(weight), *tables)
+    high = head_gradients(hidden.float(), tokens[:, 1:], lengths, LMHead(weight.float()), *tables)
     assert low.sketch.dtype == torch.float32
     assert float((low.sketch - high.sketch).norm() / high.sketch.norm()) < 0.02  # logits are rounded, sums are not
     assert (kind.sketch.k_v, kind.validation.k_v) == (K_V, K_V_VALIDATION)

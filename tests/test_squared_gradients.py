@@ -9,7 +9,7 @@ from model_builder import EXPERTS, KINDS, save, spec
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.kernels.gradients import head as kernel
 from cptsel.pipeline.kernels.gradients.fisher import draw_labels, label_variates
-from cptsel.pipeline.kernels.gradients.head import LogitMap
+from cptsel.pipeline.kernels.gradients.head import LMHead
 from cptsel.pipeline.model.fisher import SquaredGradients
 from cptsel.pipeline.model.frozen import FrozenModel
 
@@ -88,12 +88,12 @@ def test_labels_follow_the_model():
     n = 20_000
     u = torch.from_numpy(label_variates(0, "many", n))
     rows = torch.tensor([[2.0, 0.0, -1.0, 1.0]]).expand(n, -1)
-    labels = draw_labels(rows, torch.eye(4), None, LogitMap(), u)
+    labels = draw_labels(rows, LMHead(torch.eye(4)), u)
     p = torch.softmax(rows[0].double(), 0)
     share = torch.bincount(labels, minlength=4) / n
     assert bool(((share - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all())
     ends = torch.tensor([2.0**-53, 1.0], dtype=torch.float64)
-    assert draw_labels(rows[:2], torch.eye(4), None, LogitMap(), ends).tolist() == [0, 3]
+    assert draw_labels(rows[:2], LMHead(torch.eye(4)), ends).tolist() == [0, 3]
 
 
 def test_the_expectation_over_labels_is_the_fisher_information(tmp_path):

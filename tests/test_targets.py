@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cptsel.pipeline.kernels.gradients import head as kernel
-from cptsel.pipeline.kernels.gradients.head import LogitMap
+from cptsel.pipeline.kernels.gradients.head import LMHead, LogitMap
 from cptsel.pipeline.kernels.targets import hidden_projection, top_targets
 
 MAPS = [LogitMap(), LogitMap(0.25), LogitMap(2.0, 5.0)]
@@ -37,7 +37,7 @@ def reference(rows, weight, bias, logit_map, k):
 def test_the_top_and_the_rest(monkeypatch, logit_map, k, biased):
     monkeypatch.setitem(kernel.CHUNK_ELEMENTS, "cpu", 23 * 7)  # several slices, the last one short
     rows, weight, bias = head()
-    found = top_targets(rows, weight, bias if biased else None, logit_map, k)
+    found = top_targets(rows, LMHead(weight, bias if biased else None, logit_map), k)
     expected = reference(rows, weight, bias if biased else None, logit_map, k)
     assert found.ids.tolist() == [ids for ids, _, _ in expected]
     np.testing.assert_allclose(found.log_probs, [values for _, values, _ in expected], atol=1e-5)
@@ -48,13 +48,13 @@ def test_the_top_and_the_rest(monkeypatch, logit_map, k, biased):
 def test_of_equal_logits_the_lower_ids_are_taken(k):
     """Whole numbers of few values, so that most positions have ties at the edge of the top."""
     z = torch.randint(0, 3, (50, 12), generator=torch.Generator().manual_seed(k)).float()
-    found = top_targets(z, torch.eye(12), None, LogitMap(), k)
+    found = top_targets(z, LMHead(torch.eye(12)), k)
     assert found.ids.tolist() == [sorted(range(12), key=lambda v: (-row[v], v))[:k] for row in z.tolist()]
 
 
 def test_a_small_rest_is_no_difference_to_one():
     rows, weight = torch.tensor([[60.0]]), torch.tensor([[1.0], [0.0], [0.5]])
-    found = top_targets(rows, weight, None, LogitMap(), 2)
+    found = top_targets(rows, LMHead(weight), 2)
     assert found.rest.item() == pytest.approx(-60.0)
 
 
@@ -62,7 +62,7 @@ def test_a_small_rest_is_no_difference_to_one():
 def test_k_is_of_the_vocabulary(k):
     rows, weight, _ = head()
     with pytest.raises(ValueError, match=f"k must be between 1 and 23, not {k}"):
-        top_targets(rows, weight, None, LogitMap(), k)
+        top_targets(rows, LMHead(weight), k)
 
 
 def test_projection_keeps_inner_products_on_average():

@@ -88,7 +88,7 @@ class WriteTargets:
         if self.targets["kind"] == "hidden":
             states = rows.float() if matrix is None else rows.float() @ matrix
             return {"hidden": states.half().cpu().numpy()}
-        top = top_targets(rows, model.head.weight, model.head.bias, model.logit_map, self.targets["width"])
+        top = top_targets(rows, model.head, self.targets["width"])
         return {
             "top_ids": top.ids.to(torch.int32).cpu().numpy(),
             "top_log_probs": top.log_probs.half().cpu().numpy(),

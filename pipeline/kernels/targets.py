@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cptsel.pipeline.kernels.gradients.head import LogitMap, token_slices
+from cptsel.pipeline.kernels.gradients.head import LMHead
 from cptsel.pipeline.kernels.gradients.sketch import signs
 
 
@@ -28,28 +28,25 @@ class TopTargets:
     rest: torch.Tensor
 
 
-def top_targets(
-    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap, k: int
-) -> TopTargets:
+def top_targets(rows: torch.Tensor, head: LMHead, k: int) -> TopTargets:
     """The k most likely tokens of every position, in float32 whatever the model's dtype.
 
     Args:
         rows: (n, d) inputs of the head.
-        weight: (V, d) the head; bias: (V,) or None.
-        logit_map: from head outputs to logits.
+        head: of the model.
         k: between 1 and V.
 
     Raises:
         ValueError: k is not.
     """
-    n, vocab = rows.shape[0], weight.shape[0]
+    n, vocab = rows.shape[0], head.weight.shape[0]
     if not 1 <= k <= vocab:
         raise ValueError(f"k must be between 1 and {vocab}, not {k}")
     ids = torch.empty(n, k, dtype=torch.int64, device=rows.device)
     log_probs = torch.empty(n, k, dtype=torch.float32, device=rows.device)
     rest = torch.empty(n, dtype=torch.float32, device=rows.device)
-    for part in token_slices(n, weight):
-        z = logit_map.apply_(torch.nn.functional.linear(rows[part], weight, bias).float())
+    for part in head.token_slices(n):
+        z = head.logits(rows[part])
         log_z = z.logsumexp(dim=1)
         ids[part] = _top_ids(z, k)
         log_probs[part] = z.gather(1, ids[part]) - log_z.unsqueeze(1)

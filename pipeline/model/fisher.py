@@ -55,7 +55,7 @@ class SquaredGradients:
         Raises:
             BadInputError: a number of the loss is not finite.
         """
-        head, logit_map = self.model.head, self.model.logit_map
+        head = self.model.head
         tokens, lengths = self.model.pad([ids])
         with torch.enable_grad():
             hidden = self.model.hidden(tokens[:, :-1], lengths)
@@ -63,8 +63,8 @@ class SquaredGradients:
             rows, labels = hidden.detach()[0], tokens[0, 1:]
             if seed is not None:
                 u = torch.from_numpy(label_variates(seed, sample_id, len(rows))).to(rows.device)
-                labels = draw_labels(rows, head.weight, head.bias, logit_map, u)
-            found = head_gradient(rows, labels, head.weight, head.bias, logit_map)
+                labels = draw_labels(rows, head, u)
+            found = head_gradient(rows, labels, head)
         loss = float(found.loss)
         if not math.isfinite(loss):
             raise BadInputError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cptsel.pipeline.errors import UsageError, first_line
-from cptsel.pipeline.kernels.gradients.head import head_losses
+from cptsel.pipeline.kernels.gradients.head import LMHead, head_losses
 from cptsel.pipeline.kernels.gradients.transfer import to_device
 from cptsel.pipeline.model.configuration import linear_head, logit_map_of, positions_of
 from cptsel.pipeline.model.device_map import DeviceMap, entry_of, offloaded
@@ -63,17 +63,17 @@ class FrozenModel:
         check_dtype(spec.dtype, spec.device)
         self.model = _load(spec, self.path)
         self.name = type(self.model).__name__
-        self.head = linear_head(self.model, spec.source)
+        linear = linear_head(self.model, spec.source)
+        self.head = LMHead(linear.weight, linear.bias, logit_map_of(self.model.config))
         self.entry = torch.device(spec.device)
         if spec.device_map is not None:
-            self._place()
+            self._place(linear)
         self.base = self.model.base_model
         if self.base is self.model:
             raise UsageError(f"--model {spec.source}: {self.name} has no base model apart from its head")
         limit = positions_of(self.model.config)
         if limit is not None and spec.max_positions > limit:
             raise UsageError(f"--max-tokens: {spec.max_positions} positions are needed, but {self.name} has {limit}")
-        self.logit_map = logit_map_of(self.model.config)
         self._probe()
 
     def hidden(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -103,11 +103,11 @@ class FrozenModel:
         tokens, lengths = self.pad(ids)
         with torch.inference_mode():
             hidden = self.hidden(tokens[:, :-1], lengths)
-            return head_losses(hidden, tokens[:, 1:], lengths, self.head.weight, self.head.bias, self.logit_map)
+            return head_losses(hidden, tokens[:, 1:], lengths, self.head)
 
-    def _place(self) -> None:
+    def _place(self, linear: torch.nn.Module) -> None:
         """Take tokens, labels and tables to the head's device, where all but the model's own layers is computed."""
-        if offloaded(self.head):
+        if offloaded(linear):
             raise UsageError(
                 f"--device-map: the LM head of {self.name}, which its embeddings may share, lies outside the device "
                 "that computes with it, and gradients need it there; give a map that puts lm_head on a device"
@@ -126,8 +126,7 @@ class FrozenModel:
             full = torch.tensor([steps, steps])
             hidden = self.hidden(tokens, full)
             theirs = self.model(input_ids=tokens, use_cache=False).logits.float()
-            a = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias).float()
-            ours = self.logit_map.apply_(a)
+            ours = self.head.logits(hidden)
             if ours.shape != theirs.shape or not _close(ours, theirs, tolerance):
                 raise UsageError(
                     f"--model {self.spec.source}: the logits of {self.name} are not its LM head's output through "

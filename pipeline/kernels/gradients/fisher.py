@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cptsel.pipeline.kernels.gradients.head import LogitMap, softmax_errors, through_head, token_slices
+from cptsel.pipeline.kernels.gradients.head import LMHead, softmax_errors, through_head
 from cptsel.pipeline.kernels.gradients.sketch import philox_words
 
 
@@ -30,28 +30,22 @@ class HeadGradient:
     bias: torch.Tensor | None
 
 
-def head_gradient(
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    logit_map: LogitMap,
-) -> HeadGradient:
+def head_gradient(hidden: torch.Tensor, labels: torch.Tensor, head: LMHead) -> HeadGradient:
     """Backward pass of one sample through the head, in slices of tokens, so that its logits are never held whole.
 
     Args:
         hidden: (T, d) inputs of the head, without graph.
         labels: (T,) int64.
-        weight: (V, d) the head; bias: (V,) or None.
-        logit_map: from head outputs to logits.
+        head: of the model.
     """
+    weight, bias = head.weight, head.bias
     below = torch.empty_like(hidden)
     of_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
     of_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
     loss = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    for part in token_slices(len(hidden), weight):
-        errors, losses, slope = softmax_errors(hidden[part], labels[part], weight, bias, logit_map)
-        below[part] = through_head(errors, labels[part], slope, weight)  # errors are whole from here on
+    for part in head.token_slices(len(hidden)):
+        errors, losses, slope = softmax_errors(hidden[part], labels[part], head)
+        below[part] = through_head(errors, labels[part], slope, head)  # errors are whole from here on
         of_weight.addmm_(errors.T, hidden[part].float())
         if of_bias is not None:
             of_bias += errors.sum(dim=0)
@@ -59,22 +53,16 @@ def head_gradient(
     return HeadGradient(loss, below, of_weight, of_bias)
 
 
-def draw_labels(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    logit_map: LogitMap,
-    u: torch.Tensor,
-) -> torch.Tensor:
+def draw_labels(hidden: torch.Tensor, head: LMHead, u: torch.Tensor) -> torch.Tensor:
     """Labels (T,) int64 drawn from the model's own distributions, by inversion of their cumulative sums in float64.
 
     Args:
-        hidden, weight, bias, logit_map: as of ``head_gradient``.
+        hidden, head: as of ``head_gradient``.
         u: (T,) float64 in (0, 1], a variate a position.
     """
     labels = torch.empty(hidden.shape[0], dtype=torch.int64, device=hidden.device)
-    for part in token_slices(len(hidden), weight):
-        z = logit_map.apply_(torch.nn.functional.linear(hidden[part], weight, bias).float())
+    for part in head.token_slices(len(hidden)):
+        z = head.logits(hidden[part])
         sums = z.double().sub_(z.amax(dim=1, keepdim=True)).exp_().cumsum(dim=1)
         drawn = torch.searchsorted(sums, u[part].unsqueeze(1) * sums[:, -1:])  # the first sum that reaches it
         labels[part] = drawn.squeeze(1)

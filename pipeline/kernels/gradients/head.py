@@ -45,13 +45,36 @@ class LogitMap:
         return (1.0 - (z / self.softcap).square()).mul_(self.scale)
 
 
+@dataclass(frozen=True, eq=False)
+class LMHead:
+    """The head of a language model: logits z = f(h Wᵀ + b) of its inputs h.
+
+    Attributes:
+        weight: (V, d), in the model's dtype.
+        bias: (V,) or None.
+        logit_map: f.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    logit_map: LogitMap = LogitMap()
+
+    def logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, V) float32 of inputs (n, d), a tensor of its own."""
+        return self.logit_map.apply_(torch.nn.functional.linear(rows, self.weight, self.bias).float())
+
+    def token_slices(self, tokens: int) -> list[slice]:
+        """Slices of so many tokens in order, each of which has ``CHUNK_ELEMENTS`` logits or less."""
+        elements = CHUNK_ELEMENTS.get(self.weight.device.type, CHUNK_ELEMENTS["cuda"])
+        chunk = max(1, elements // self.weight.shape[0])
+        return [slice(start, min(start + chunk, tokens)) for start in range(0, tokens, chunk)]
+
+
 def head_gradients(
     hidden: torch.Tensor,
     labels: torch.Tensor,
     lengths: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    logit_map: LogitMap,
+    head: LMHead,
     sketch: HeadSketch,
     validation: HeadSketch,
     exact_norm: bool = False,
@@ -63,9 +86,7 @@ def head_gradients(
         hidden: (B, T, d) inputs of the head at the positions that predict, in the model's dtype.
         labels: (B, T) int64, the token each position predicts.
         lengths: (B,) int64, how many positions of each sample are real; best on the host.
-        weight: (V, d) the head.
-        bias: (V,) or None.
-        logit_map: from head outputs to logits.
+        head: of the model.
         sketch: tables of the sketch.
         validation: tables of the validation sketch.
         exact_norm: also compute ‖G‖_F exactly; costs about as much as the head itself.
@@ -81,13 +102,13 @@ def head_gradients(
     folded = torch.empty(len(rows), sketch.k_v, dtype=torch.float32, device=device)
     folded_validation = torch.empty(len(rows), validation.k_v, dtype=torch.float32, device=device)
     below_rows = None if below is None else torch.empty_like(rows)
-    for part in token_slices(len(rows), weight):
-        errors, loss[part], slope_at_target = softmax_errors(rows[part], targets[part], weight, bias, logit_map)
+    for part in head.token_slices(len(rows)):
+        errors, loss[part], slope_at_target = softmax_errors(rows[part], targets[part], head)
         for table, out in ((sketch, folded), (validation, folded_validation)):
             out[part] = table.fold_vocab(errors)
             table.subtract_onehot(out[part], targets[part], slope_at_target)
         if below_rows is not None:
-            below_rows[part] = through_head(errors, targets[part], slope_at_target, weight)
+            below_rows[part] = through_head(errors, targets[part], slope_at_target, head)
     if below is not None and below_rows is not None:
         below[real] = below_rows
     states = _padded(rows.float(), real, shape)
@@ -95,44 +116,35 @@ def head_gradients(
         sketch=sketch.fold_product(_padded(folded, real, shape), states),
         validation=validation.fold_product(_padded(folded_validation, real, shape), states),
         loss_sum=_padded(loss, real, shape).sum(dim=1),
-        exact_norm=_exact_norms(hidden, labels, lengths, weight, bias, logit_map) if exact_norm else None,
+        exact_norm=_exact_norms(hidden, labels, lengths, head) if exact_norm else None,
     )
 
 
-def head_losses(
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    lengths: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    logit_map: LogitMap,
-) -> torch.Tensor:
+def head_losses(hidden: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor, head: LMHead) -> torch.Tensor:
     """Losses (B,) float32 in nats, summed over tokens, of a right-padded batch; arguments as of ``head_gradients``."""
     real = real_positions(lengths, hidden.shape[1], hidden.device)
     rows, targets = hidden[real], labels[real]
     losses = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
-    for part in token_slices(len(rows), weight):
-        z = logit_map.apply_(torch.nn.functional.linear(rows[part], weight, bias).float())
-        losses[part] = torch.nn.functional.cross_entropy(z, targets[part], reduction="none")
+    for part in head.token_slices(len(rows)):
+        losses[part] = torch.nn.functional.cross_entropy(head.logits(rows[part]), targets[part], reduction="none")
     return _padded(losses, real, hidden.shape[:2]).sum(dim=1)
 
 
 def softmax_errors(
-    rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
+    rows: torch.Tensor, targets: torch.Tensor, head: LMHead
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
     """All of e but the one-hot's part, of n tokens.
 
     Args:
         rows: (n, d) inputs of the head.
         targets: (n,) int64, the tokens that they predict.
-        weight, bias, logit_map: as of ``head_gradients``.
+        head: of the model.
 
     Returns:
         f′(a) ⊙ p (n, V), losses (n,) in nats, both float32, and f′ at the targets: (n,), or one number for all.
     """
-    a = torch.nn.functional.linear(rows, weight, bias).float()
-    z = logit_map.apply_(a)
-    slope = logit_map.slope(z)
+    z = head.logits(rows)
+    slope = head.logit_map.slope(z)
     z_target = z.gather(1, targets.unsqueeze(1)).squeeze(1)
     top = z.amax(dim=1, keepdim=True)
     p = z.sub_(top).exp_()
@@ -147,17 +159,11 @@ def softmax_errors(
 
 
 def through_head(
-    errors: torch.Tensor, targets: torch.Tensor, slope: torch.Tensor | float, weight: torch.Tensor
+    errors: torch.Tensor, targets: torch.Tensor, slope: torch.Tensor | float, head: LMHead
 ) -> torch.Tensor:
     """Σ_v e_tv W_v (n, d), in the dtype of W, from f′ ⊙ p (n, V), which becomes e in place."""
     errors[torch.arange(len(errors), device=errors.device), targets] -= slope
-    return errors.to(weight.dtype) @ weight
-
-
-def token_slices(tokens: int, weight: torch.Tensor) -> list[slice]:
-    """Slices of so many tokens in order, each of which has ``CHUNK_ELEMENTS`` logits or less by a head (V, d)."""
-    chunk = max(1, CHUNK_ELEMENTS.get(weight.device.type, CHUNK_ELEMENTS["cuda"]) // weight.shape[0])
-    return [slice(start, min(start + chunk, tokens)) for start in range(0, tokens, chunk)]
+    return errors.to(head.weight.dtype) @ head.weight
 
 
 def _padded(values: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], shape: torch.Size) -> torch.Tensor:
@@ -167,32 +173,20 @@ def _padded(values: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], shape
     return batch
 
 
-def _exact_norms(
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    lengths: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    logit_map: LogitMap,
-) -> torch.Tensor:
+def _exact_norms(hidden: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor, head: LMHead) -> torch.Tensor:
     """‖G‖_F (B,) float32 of every sample; arguments as of ``head_gradients``."""
-    norms = [
-        _frobenius(hidden[i, :length], labels[i, :length], weight, bias, logit_map)
-        for i, length in enumerate(lengths.tolist())
-    ]
+    norms = [_frobenius(hidden[i, :length], labels[i, :length], head) for i, length in enumerate(lengths.tolist())]
     return torch.stack(norms)
 
 
-def _frobenius(
-    hidden: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, logit_map: LogitMap
-) -> torch.Tensor:
+def _frobenius(hidden: torch.Tensor, labels: torch.Tensor, head: LMHead) -> torch.Tensor:
     """‖Eᵀ H‖_F of one sample (T, d), by the cheaper of Σ_{t,s} (e_t·e_s)(h_t·h_s) and the product itself, in slices.
 
     One sample's E (T, V) is held whole, in float32; G never is.
     """
     steps, width = hidden.shape
-    vocab = weight.shape[0]
-    errors, _, slope = softmax_errors(hidden, labels, weight, bias, logit_map)
+    vocab = head.weight.shape[0]
+    errors, _, slope = softmax_errors(hidden, labels, head)
     errors[torch.arange(steps, device=hidden.device), labels] -= slope
     h = hidden.float()
     if steps <= width:
@@ -208,17 +202,12 @@ def _frobenius(
 
 
 def head_backward(
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    lengths: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    logit_map: LogitMap,
+    hidden: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor, head: LMHead
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The backward pass through the head, in slices of tokens: what the layers below it get.
 
     Args:
-        hidden, labels, lengths, weight, bias, logit_map: as of ``head_gradients``.
+        hidden, labels, lengths, head: as of ``head_gradients``.
 
     Returns:
         Losses (B,) float32, summed over tokens; and their gradients by ``hidden`` (B, T, d), in its dtype, zero at
@@ -228,9 +217,9 @@ def head_backward(
     rows, targets = hidden[real], labels[real]
     losses = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
     below = torch.empty_like(rows)
-    for part in token_slices(len(rows), weight):
-        errors, losses[part], slope = softmax_errors(rows[part], targets[part], weight, bias, logit_map)
-        below[part] = through_head(errors, targets[part], slope, weight)
+    for part in head.token_slices(len(rows)):
+        errors, losses[part], slope = softmax_errors(rows[part], targets[part], head)
+        below[part] = through_head(errors, targets[part], slope, head)
     gradient = torch.zeros_like(hidden)
     gradient[real] = below
     return _padded(losses, real, hidden.shape[:2]).sum(dim=1), gradient

@@ -61,8 +61,7 @@ class BodyGradient(GradientKind):
         self, hidden: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[BatchGradients, torch.Tensor]:
         """Losses, with what else is taken of the head, and the gradient of the hidden states (B, T, d)."""
-        head = self.model.head
-        loss, below = head_backward(hidden, labels, lengths, head.weight, head.bias, self.model.logit_map)
+        loss, below = head_backward(hidden, labels, lengths, self.model.head)
         nothing = torch.zeros(0, device=hidden.device)
         return BatchGradients(nothing, nothing, loss, None), below
 
@@ -83,10 +82,8 @@ class BodyGradient(GradientKind):
         parts = _Parts(self.tables, 2, steps, model.spec.device)
         with torch.enable_grad(), _hooked(model, self.layers, parts):
             hidden = model.hidden(tokens[:, :-1], lengths)
-            head = model.head
-            _, below = head_backward(
-                hidden.detach(), tokens[:, 1:], lengths, head.weight.detach(), head.bias, model.logit_map
-            )
+            with torch.no_grad():
+                _, below = head_backward(hidden.detach(), tokens[:, 1:], lengths, model.head)
             torch.autograd.backward(hidden, below)
         scale = max((float(part.norm(dim=1).max()) for part in parts.sketches.values()), default=0.0)
         tolerance = (1e-3 if model.spec.dtype == "float32" else 1e-1) * max(scale, 1e-30)
