@@ -47,11 +47,11 @@ class Texts:
                 "be read; --root says where it lies now"
             )
         if self.changed:
-            said.append(f"{self.changed:,} texts are left out: the corpus has changed since it was embedded")
+            said.append(f"{counted(self.changed, 'text')} left out: the corpus has changed since it was embedded")
         if self.far:
             said.append(
-                f"{self.far:,} texts are left out: for them more than {ROW_BYTES >> 20:,} MiB of the corpus would have "
-                "to be read front to back"
+                f"{counted(self.far, 'text')} left out: for them more than {ROW_BYTES >> 20:,} MiB of the corpus would "
+                "have to be read front to back"
             )
         return said
 
