@@ -148,6 +148,14 @@ def test_a_dry_run_costs_no_more_for_more_epochs(built, tmp_path, monkeypatch):
     assert summary.totals["tokens in all epochs"] == 100_000 * per_epoch
 
 
+def test_unequal_ranks_are_a_warning_with_their_tokens(built, tmp_path):
+    summary = order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "o"), world_size=16))
+    (row,) = summary.table("Tokens by rank").records()
+    assert row["least"] < 0.9 * row["most"]
+    said = f"the fullest rank has {row['most']:,} tokens and the emptiest {row['least']:,}, because"
+    assert said in summary.warnings[0]
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize(("epochs", "phrase"), [(100_000_000, "rows, and may have 100,000,000"), (100_001, "files")])
 def test_schedules_without_end_are_refused(built, tmp_path, epochs, phrase, dry_run):

@@ -59,7 +59,7 @@ class OrderReport:
             self.epoch_rows.append([phase, epoch, low, round(mean), high, f"{spread:.2%}"])
         if epoch == 0 and spread > 0.1 and low:
             self.warnings.append(
-                f"phase {phase}: the fullest rank has {spread:.0%} more tokens than the emptiest, because shards are "
+                f"phase {phase}: the fullest rank has {high:,} tokens and the emptiest {low:,}, because shards are "
                 "played whole; use a smaller --world-size, or smaller shards in the corpus"
             )
 
