@@ -15,6 +15,7 @@ from selection_builder import choose
 from token_builder import EOD, embed, exported, plays_of
 
 from cptsel.cli.main import main
+from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.chosen.config import DistillConfig, FisherConfig
 from cptsel.pipeline.corpus.types import TokenRule
 from cptsel.pipeline.distill import distill
@@ -177,6 +178,12 @@ def test_ids_and_texts_are_corpora_of_their_own(corpus, tmp_path, tiny_lm, capsy
     both = [str(corpus.ids / "de/*"), str(corpus.texts / "de/*")]
     assert main(["embed", *both, "--model", str(tiny_lm), "--out", str(tmp_path / "run")]) == 2
     assert "holds token ids and" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("to", ["parquet", "jsonl", "hf"])
+def test_an_export_of_ids_does_not_speak_of_its_text(replay, to):
+    (lost, *_) = EXPORTS[to].loses(load_manifest(str(replay)))
+    assert "there is no text" in lost
 
 
 @pytest.mark.parametrize("to", ["parquet", "jsonl", "hf"])

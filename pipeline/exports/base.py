@@ -38,6 +38,14 @@ _INSTRUCTIONS = {
     "none": "play every {unit} once, in the order of the files; weights are ignored",
 }
 _ANEW = "Text is tokenised anew by the trainer, and a window may become other token ids than those that were embedded."
+_ANEW_BUT_IDS = (
+    "Text is tokenised anew by a trainer that does not read `input_ids` of `--ids`, and a window may become other "
+    "token ids than those that were embedded."
+)
+_NO_TEXT = (
+    "The corpus is of token ids, and there is no text: of what follows, what reads `text` does not apply. `input_ids` "
+    "are those of each window, without BOS or EOS."
+)
 _BOUNDARIES = (
     "Every play ends with EOS, also where its window ends inside a document. No BOS is written. Tokens of a window are "
     "those of its whole document, as they were embedded."
@@ -175,7 +183,9 @@ class ExportFormat(ABC):
 
     def loses(self, manifest: "Manifest") -> list[str]:
         """What of the manifest does not reach a trainer that reads the files alone, in sentences."""
-        lost = [_ANEW] if self.writes_text else [_BOUNDARIES]
+        lost = [_BOUNDARIES]
+        if self.writes_text:
+            lost = [_NO_TEXT if manifest.of_ids else _ANEW_BUT_IDS if self.writes_ids else _ANEW]
         if self.layout != "visits" and manifest.header["order"].get("world_size", 1) > 1:
             lost.append("Plays stand in the common order of all ranks, and the trainer deals them out.")
         if self.shuffles:
