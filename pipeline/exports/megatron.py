@@ -19,8 +19,8 @@ _BLEND = Blend(
     name="blend.txt",
     language="sh",
     text="{rest} {new} {share} EXPORT/{folder}/replay\n",
-    use="""Blended with the new corpus, a path without `.bin` as well, by `--data-args-path` with {file}, or on the
-command line after `--data-path`:""",
+    use="""Blended with the new corpus, a path without `.bin` as well, by `--data-args-path` with {file}, or
+on the command line after `--data-path`:""",
 )
 _MEGATRON = Trainer(
     name="Megatron-LM, Megatron-core",

@@ -73,7 +73,7 @@ class Trainer:
         """
         text = fill(self.recipe, folder, mix)
         if self.blend is not None:
-            lies = f"`EXPORT/{folder}/{self.blend.name}`" if known else f"`{self.blend.name}`"
+            lies = f"`EXPORT/{folder}/{self.blend.name}`" if known else f"a `{self.blend.name}` of your own"
             use = fill(self.blend.use, folder, mix).replace("{file}", lies)
             text += f"\n{use}\n\n```{self.blend.language}\n{fill(self.blend.text, folder, mix)}```\n"
         return text
