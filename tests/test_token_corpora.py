@@ -27,6 +27,17 @@ from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 from cptsel.replay_dataset import ReplayDataset
 
+#: Trainers that read token ids without texts.
+APPLY = {
+    "parquet": [
+        "PyTorch, with replay_dataset.py",
+        "Hugging Face Trainer, from Parquet",
+        "Hugging Face datasets, from Parquet",
+    ],
+    "jsonl": ["A reader of your own"],
+    "hf": ["Hugging Face datasets"],
+}
+
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch):
@@ -194,6 +205,7 @@ def test_plays_are_the_ids_in_order(corpus, replay, tmp_path, to):
     found, plays = [(row["sample_id"], row["input_ids"]) for row in rows], plays_of(corpus, replay)
     assert (sorted(found) if to == "hf" else found) == (sorted(plays) if to == "hf" else plays)
     assert not any("text" in row for row in rows)
+    assert re.findall(r"^## (.*)", (out / "TRAINING.md").read_text(), re.MULTILINE) == APPLY[to]
     if to == "parquet":
         facts = json.loads((out / "croissant.json").read_text())
         assert "of windows of token ids that cptsel chose" in facts["description"]

@@ -42,10 +42,7 @@ _ANEW_BUT_IDS = (
     "Text is tokenised anew by a trainer that does not read `input_ids` of `--ids`, and a window may become other "
     "token ids than those that were embedded."
 )
-_NO_TEXT = (
-    "The corpus is of token ids, and there is no text: of what follows, what reads `text` does not apply. `input_ids` "
-    "are those of each window, without BOS or EOS."
-)
+_NO_TEXT = "The corpus is of token ids, and there is no text. `input_ids` are those of each window, without BOS or EOS."
 _BOUNDARIES = (
     "Every play ends with EOS, also where its window ends inside a document. No BOS is written. Tokens of a window are "
     "those of its whole document, as they were embedded."
@@ -192,16 +189,20 @@ class ExportFormat(ABC):
             lost.append("The trainer shuffles: the order is its own, and there is one epoch of files for all epochs.")
         return lost
 
-    def recipe(self, folders: Sequence[str], mixes: Mapping[str, Mix] | None = None) -> str:
+    def recipe(
+        self, folders: Sequence[str], mixes: Mapping[str, Mix] | None = None, fields: Sequence[str] | None = None
+    ) -> str:
         """How each of its trainers trains on it, in Markdown: what to paste into the trainer's configuration.
 
         Args:
             folders: of the datasets, relative to the export, such as ``data``; the recipe shows the first.
             mixes: how each is mixed with the new corpus, where that is known.
+            fields: that plays have, where that is known; trainers that need another are left out.
         """
         folder, known = folders[0], mixes is not None
         mix = mixes[folder] if mixes is not None else EXAMPLE
-        return "".join(f"\n## {trainer.name}\n{trainer.section(folder, mix, known)}" for trainer in self.trainers)
+        able = [one for one in self.trainers if one.needs is None or fields is None or one.needs in fields]
+        return "".join(f"\n## {trainer.name}\n{trainer.section(folder, mix, known)}" for trainer in able)
 
     def blends(self) -> dict[str, Trainer]:
         """Names of the files by which trainers mix a dataset with another corpus, and one that reads each."""

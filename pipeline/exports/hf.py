@@ -54,6 +54,7 @@ write all plays a second time, into the export.
     order="kept, with `sequential`",
     weights="a column, for a loss of your own",
     proved=("transformers",),
+    needs="text",
 )
 _TRL = Trainer(
     name="TRL",
@@ -76,6 +77,7 @@ probabilities=[{rest}, {share}], seed=SEED)`.
     order="kept, with `sequential` and without packing",
     weights="do not reach it",
     proved=("trl",),
+    needs="text",
 )
 _AXOLOTL = Trainer(
     name="axolotl",
@@ -97,6 +99,7 @@ probabilities=[{rest}, {share}], seed=SEED)` of Hugging Face datasets and name t
     order="kept, with both options and without packing",
     weights="do not reach it",
     proved=("axolotl",),
+    needs="text",
 )
 
 

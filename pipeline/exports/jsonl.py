@@ -12,8 +12,8 @@ from cptsel.pipeline.model.vocabulary import Vocabulary
 _LINES = Trainer(
     name="A reader of your own",
     recipe="""
-Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. A line is a JSON object: `text`, `sample_id`,
-`group`, `weight`, `loss_weight` and where the play is from.
+Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. A line is a JSON object: `text`, `input_ids` or
+both, `sample_id`, `group`, `weight`, `loss_weight` and where the play is from.
 """,
     order="kept; by rank, where the manifest has ranks",
     weights="fields, for a loss or draws of your own",

@@ -51,6 +51,7 @@ def _named(folders: Sequence[str]) -> str:
 def training_page(format: ExportFormat, header: ExportHeader) -> str:
     """The page that belongs to ``export.json``."""
     folders, mixes = recipe_folders(format, header["files"]), mixes_of(header)
+    fields = header["dataset"]["fields"] if "dataset" in header else None
     mixed = "".join(
         f"| mixed in `{folder}` | {mix.fraction:.12g} of replay with `{mix.new}` |\n"
         for folder, mix in (mixes or {}).items()
@@ -68,5 +69,5 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
         if folders[1:]
         else "",
         mixed=mixed,
-        recipe=format.recipe(folders, mixes) if folders else "",
+        recipe=format.recipe(folders, mixes, fields) if folders else "",
     )

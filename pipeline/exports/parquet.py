@@ -75,6 +75,7 @@ Trainer(model, settings, data_collator=collate, train_dataset=mixed).train()
     weights="columns, for a loss of your own",
     samples="token ids that were embedded",
     proved=("transformers",),
+    needs="input_ids",
 )
 _LITDATA = Trainer(
     name="LitData",
@@ -90,6 +91,7 @@ replay = StreamingDataset("EXPORT/{folder}", item_loader=ParquetLoader(), index_
     order="kept, once the index is sorted",
     weights="columns, for a loss of your own",
     proved=("litdata",),
+    needs="text",
 )
 _TORCHTITAN = Trainer(
     name="torchtitan",
@@ -121,6 +123,7 @@ weight={rest}), HFDataSource(dataset="replay", weight={share})]`.
     order="kept within each rank, of which each plays a slice",
     weights="do not reach it",
     proved=("torchtitan",),
+    needs="text",
 )
 _FILES = Trainer(
     name="Hugging Face datasets, from Parquet",

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Trainer:
         repeats: what becomes of repeats.
         proved: distributions with which a test has read exports.
         blend: how it mixes, where a file of its own says so.
+        needs: a field of plays without which the recipe does not apply, where exports of the format may lack it.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Trainer:
     repeats: str = "in the files"
     proved: tuple[str, ...] = ()
     blend: Blend | None = None
+    needs: Literal["text", "input_ids"] | None = None
 
     def section(self, folder: str, mix: Mix, known: bool = False) -> str:
         """The recipe and the blend, in Markdown.
