@@ -7,7 +7,9 @@ import struct
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from token_builder import EOD, exported, plays_of
+from corpus_builders import write_megatron
+from selection_builder import choose
+from token_builder import EOD, embed, exported, plays_of
 
 from cptsel.cli.main import main
 from cptsel.pipeline.engine.steps import InlineSteps
@@ -60,6 +62,22 @@ def test_every_play_points_into_the_corpus(token_corpus, token_replay, out):
     page = " ".join((out / "TRAINING.md").read_text().split())
     assert "**Never merge these files**" in page
     assert "nothing stands between other plays" in page
+
+
+def test_no_token_is_added_where_a_document_has_no_end(tmp_path, tiny_lm):
+    """The last window is of one token: the one before it ends where that of a document with an end would."""
+    write_megatron(tmp_path / "0.bin", [[list(range(5, 22))], [[*range(5, 21), EOD]]])
+    embed(str(tmp_path / "*.bin"), tmp_path / "run", tiny_lm)
+    choose(tmp_path / "run", tmp_path / "replay", method="uniform", budget="100%", group_by=None)
+    (path,) = exported(tmp_path / "replay", tmp_path / "out", TO).glob("data/*.idx")
+    plays = [play["input_ids"] for play in EXPORTS[TO].read(str(path))]
+    assert sorted(plays) == [list(range(5, 21)), [*range(5, 21), EOD], [21]]
+    data = path.read_bytes()
+    place = 34 + 4 * plays.index(list(range(5, 21)))
+    path.write_bytes(data[:place] + struct.pack("<i", 17) + data[place + 4 :])
+    with pytest.raises(VerificationError) as error:
+        verify(VerifyConfig(directory=str(tmp_path / "out"), replay=str(tmp_path / "replay")))
+    assert any("has 17 token ids, not 16" in row[2] for row in error.value.summary.tables[-1].rows)
 
 
 def test_it_is_written_again_over_itself(token_replay, out):

@@ -45,19 +45,20 @@ EXPECT, COMPARE = "expected plays", "compared files"
 UNTOLD = "not checked: what was left out is not known"
 
 #: Of an expected play, what its file can't be held against word by word.
-_MEASURES = ("content_hash", "of_ids", "token_count", "n_tokens")
+_MEASURES = ("content_hash", "of_ids", "eod", "token_count", "n_tokens")
 
 
 @dataclass(frozen=True)
 class ExpectShard:
     """ExportTask → {"pieces": of what ``write_pieces`` says, "left_out": {samples, lines, tokens}}.
 
-    ``left_out`` are sample_ids that the export was told to leave out.
+    ``left_out`` are sample_ids that the export was told to leave out; ``eod`` is the id that ends documents.
     """
 
     work: str
     weighs_losses: bool
     left_out: frozenset[str]
+    eod: int | None
 
     def __call__(self, task: ExportTask) -> dict[str, Any]:
         rows = parse_table(read_data_file(task.samples, task.sha256), COLUMNS).sort_by("order_rank").to_pylist()
@@ -77,6 +78,7 @@ class ExpectShard:
             **facts_of_play(task, visit, row, self.weighs_losses),
             "content_hash": row["content_hash"].hex(),
             "of_ids": row["char_start"] is None,
+            "eod": self.eod,
             "token_count": row["token_count"],
             "n_tokens": row["n_tokens"],
         }
@@ -136,9 +138,8 @@ def _difference(format: ExportFormat, play: Record, wanted: Record) -> str | Non
             return f"{name} is {str(play[name])[:60]!r}, not {str(kept[name])[:60]!r}"
     if "text" in play and content_hash(play["text"].encode()).hex() != wanted["content_hash"]:
         return "the text is not what was chosen (content_hash differs)"
-    if format.refers == "place" and len(play["input_ids"]) == wanted["token_count"] + 1:
-        # The last is the id that ends its document.
-        play = {**play, "input_ids": play["input_ids"][:-1]}
+    if format.refers == "place" and play["input_ids"][wanted["token_count"] :] == [wanted["eod"]]:
+        play = {**play, "input_ids": play["input_ids"][:-1]}  # without the id that ends its document
     if "input_ids" in play and len(play["input_ids"]) != wanted["token_count"]:
         return f"has {len(play['input_ids'])} token ids, not {wanted['token_count']}"
     if "input_ids" in play and wanted["of_ids"]:
@@ -197,7 +198,9 @@ def check_against(
             if len(named) < header["excluded"]["samples"] and listed.difference(*(by for _, by in rows)):
                 return UNTOLD
             left_out = frozenset(named)
-    expect = ExpectShard(steps.work, manifest.realisation == "loss", left_out)
+    of_ids = manifest.header["corpus"].get("tokens")
+    eod = of_ids["eod"] if of_ids else None
+    expect = ExpectShard(steps.work, manifest.realisation == "loss", left_out, eod)
     results = steps.run(EXPECT, expect, tasks)
     pieces = [piece for result in results for piece in result["pieces"]]
     _check_left_out(header, [result["left_out"] for result in results], problems)

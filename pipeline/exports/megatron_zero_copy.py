@@ -16,6 +16,8 @@ from cptsel.schemas.headers import ExportFile
 
 if TYPE_CHECKING:
     from cptsel.pipeline.artifacts.manifest import Manifest
+    from cptsel.pipeline.corpus.formats.megatron import MegatronIndex
+    from cptsel.pipeline.corpus.formats.spans import SoughtSpans
 
 _BLEND = "blend.json"
 _BOUNDARIES = (
@@ -77,13 +79,15 @@ class MegatronZeroCopy(ExportFormat):
     def write(self, path: str, records: Iterable[Record], vocabulary: Vocabulary | None) -> Sequence[str | Linked]:
         from cptsel.pipeline import io
         from cptsel.pipeline.corpus.formats.megatron import Megatron, MegatronIndex
+        from cptsel.pipeline.corpus.formats.spans import SoughtSpans
 
+        assert vocabulary is not None
         rows = [record["place"] for record in records]
         source = rows[0]["source"]
-        with io.open_read(Megatron().companion(source["uri"])) as handle:
-            index = MegatronIndex(handle)
-            spans = [_span(index.places(place["row"], 1), place, index.dtype.itemsize) for place in rows]
-        starts, lengths = np.array(spans, np.int64).T
+        with io.open_read(Megatron().companion(source["uri"])) as handle, io.open_read(source["uri"]) as tokens:
+            index, spans = MegatronIndex(handle), SoughtSpans(tokens)
+            found = [_span(index, spans, place, vocabulary.eos) for place in rows]
+        starts, lengths = np.array(found, np.int64).T
         with io.atomic_writer(path) as handle:
             for part in index_of(lengths, index.dtype, starts):
                 handle.write(part)
@@ -114,12 +118,14 @@ class MegatronZeroCopy(ExportFormat):
         return {_BLEND: {"train": [word for pair in pairs for word in pair], "valid": None, "test": None}}
 
 
-def _span(places: Any, place: Mapping[str, Any], size: int) -> tuple[int, int]:
-    """First byte of a play in the ``.bin``, and its ids, the one that ends the document among them."""
-    (start,), (ids,) = places
+def _span(index: "MegatronIndex", spans: "SoughtSpans", place: Mapping[str, Any], eod: int | None) -> tuple[int, int]:
+    """First byte of a play in the ``.bin``, and its ids, that which ends the document among them."""
+    from cptsel.pipeline.corpus.formats.tokens import read_ids
+
+    ((start,), (ids,)), size = index.places(place["row"], 1), index.dtype.itemsize
     end = place["token_start"] + place["token_count"]
-    last = end == ids - 1  # windows take all of a document but the id that ends it
-    return int(start) + place["token_start"] * size, place["token_count"] + last
+    ended = end == ids - 1 and read_ids(spans, int(start) + end * size, 1, index.dtype)[0] == eod
+    return int(start) + place["token_start"] * size, place["token_count"] + bool(ended)
 
 
 def _link(source: Mapping[str, Any], path: str) -> Linked:
