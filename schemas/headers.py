@@ -341,7 +341,7 @@ class ExportPopulation(TypedDict):
 
 
 class ExportGroup(TypedDict):
-    """A group: tokens of the corpus for which it stands, and those that an epoch of the manifest plays of it."""
+    """A group: tokens of the corpus for which it stands, and those that an epoch plays of it, or draws on average."""
 
     group: str
     mass: float

@@ -196,6 +196,26 @@ def test_names_of_groups_can_not_mark_up_the_card(exported, tmp_path):
     assert row == r"| a\|b\]\(x\)\\n\-\-\-\\n\<b\> | 100.00% | 100.00% | 1 |"
 
 
+def test_groups_without_a_visible_name_are_told_apart(exported, tmp_path):
+    out = shutil.copytree(exported("parquet"), tmp_path / "out")
+    groups = [{"group": name, "mass": 1.0, "tokens": 1} for name in ("", " ")]
+    reseal_export(out, lambda header: header["dataset"].update(groups=groups))
+    rows = [line for line in (out / "README.md").read_text().splitlines() if line.endswith("50.00% | 1 |")]
+    assert rows == ['| "" | 50.00% | 50.00% | 1 |', '| " " | 50.00% | 50.00% | 1 |']
+
+
+def test_groups_of_what_is_drawn_have_the_shares_that_draws_give(tmp_path):
+    """By target mass: a trainer draws by weights."""
+    built = build_replay(tmp_path, realisation="sampling")
+    out = make(built.replay, tmp_path / "out", to="parquet")
+    manifest = json.loads((built.replay / "manifest.json").read_text())
+    drawn = manifest["weighting"]["replay_tokens"]["requested"]
+    mass = sum(group["target_mass"] for group in manifest["groups"])
+    assert {group["group"]: group["tokens"] for group in header_of(out)["dataset"]["groups"]} == {
+        group["group"]: round(drawn * group["target_mass"] / mass) for group in manifest["groups"]
+    }
+
+
 def test_the_training_page_names_all_data_sets_where_a_recipe_shows_one(built, exported, tmp_path):
     order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), epochs=2))
     page = (make(tmp_path / "ordered", tmp_path / "export", to="hf") / "TRAINING.md").read_text()

@@ -30,7 +30,10 @@ def about(format: ExportFormat, manifest: "Manifest", ids: bool, license: str | 
         found = groups.setdefault(
             entry["group"], ExportGroup(group=entry["group"], mass=entry["population_mass"], tokens=0)
         )
-        found["tokens"] += entry["replay_tokens"]
+        tokens = entry["replay_tokens"]
+        if manifest.realisation == "sampling":  # draws go by weight, not by what was chosen
+            tokens = round(entry.get("replay_requested", tokens))
+        found["tokens"] += tokens
     return ExportDataset(
         fields=[
             *(name for name in format.keeps if not (name == "text" and manifest.of_ids)),

@@ -85,8 +85,9 @@ def _groups(header: ExportHeader) -> str:
 
 
 def _escaped(name: str) -> str:
-    """A group's name as a cell of Markdown, which no name can leave or mark up."""
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name) or "all"
+    """A group's name as a cell of Markdown, which no name can leave or mark up; a blank one stands in quotes."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+    shown = shown if shown.strip() else f'"{shown}"'
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#+-.!|~&$" else letter for letter in shown)
 
 
