@@ -16,6 +16,7 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.engine.steps import InlineSteps
 from cptsel.pipeline.errors import BadInputError, UsageError, VerificationError
 from cptsel.pipeline.export import export
+from cptsel.pipeline.exports import mds
 from cptsel.pipeline.exports import plan as export_plan
 from cptsel.pipeline.exports.config import ExportConfig
 from cptsel.pipeline.exports.lines import read_lines
@@ -239,6 +240,12 @@ def test_another_format_replaces_an_export_whole(embedded, tmp_path, to):
     exported(embedded.replay, out, to, overwrite=True)
     assert not list(out.rglob("*.mds"))
     assert not (out / "data/index.json").exists()
+
+
+def test_a_shard_that_mds_can_not_hold_is_refused(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(mds, "_LIMIT", 1000)
+    with pytest.raises(UsageError, match=r"part-000000\.mds: would have .* bytes, and an MDS shard holds less than"):
+        exported(embedded.replay, tmp_path / "out", "mds")
 
 
 @pytest.fixture(scope="module")

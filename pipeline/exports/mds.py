@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.trainers import Blend, Trainer
@@ -27,6 +28,7 @@ _COLUMNS = {  # by name, as MDSWriter sorts them: encoding, bytes where all valu
     "text": "str",
     "weight": "float64",
 }
+_LIMIT = 1 << 32  # bytes: places in a shard are uint32
 _NUMBERS = {"float64": "<d", "int32": "<i", "int64": "<q"}
 
 _STREAMING = Trainer(
@@ -83,8 +85,11 @@ class Mds(ExportFormat):
         head = _head()
         sizes = np.asarray([len(sample) for sample in samples], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)]) + 4 + 4 * (len(samples) + 1) + len(head)
-        if offsets[-1] >= 1 << 32:
-            raise ValueError(f"{path}: {offsets[-1]:,} bytes, and an MDS shard holds less than 4 GiB")
+        if offsets[-1] >= _LIMIT:
+            raise UsageError(
+                f"{path}: would have {offsets[-1]:,} bytes, and an MDS shard holds less than 4 GiB; use --to parquet "
+                "or webdataset"
+            )
         with io.atomic_writer(path) as handle:
             handle.write(struct.pack("<I", len(samples)) + offsets.astype("<u4").tobytes() + head)
             for sample in samples:
