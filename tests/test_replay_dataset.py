@@ -125,9 +125,9 @@ def test_mixing_by_index_is_mixing_of_streams(sizes, fraction):
 
 
 def test_what_can_not_be_played_is_named(ordered, built, tmp_path):
-    for wanted, words in (({"epoch": 2}, "no epoch 2; it has epochs 0 to 1"), ({"rank": 5}, "ranks 0 to 1")):
-        with pytest.raises(ValueError, match=words):
-            ReplayDataset(str(ordered), **wanted)
+    for key, number in (("epoch", 2), ("rank", 5)):
+        with pytest.raises(ValueError, match=f"has no plays of {key} {number}; it has plays of {key}s 0 to 1"):
+            ReplayDataset(str(ordered), **{key: number})
     with pytest.raises(ValueError, match="no phase 1; it has one phase"):
         ReplayDataset(str(ordered), phase=1)
     with pytest.raises(ValueError, match="is no finished export"):

@@ -43,8 +43,8 @@ class ReplayDataset(Dataset[Play]):
         check: hold every file against its SHA-256 in ``export.json``.
 
     Raises:
-        ValueError: the directory is no finished export as Parquet, has no such phase, epoch or rank, or was changed; or
-            its weights are realised by draws, which a fixed order can't do.
+        ValueError: the directory is no finished export as Parquet, has no plays of that phase, epoch and rank, or was
+            changed; or its weights are realised by draws, which a fixed order can't do.
     """
 
     def __init__(self, directory: str, *, phase: int = 0, epoch: int = 0, rank: int = 0, check: bool = False):
@@ -106,8 +106,8 @@ def _files(names: list[str], directory: str, phase: int, epoch: int, rank: int) 
                 name for name in names if any(_is(p, key) and int(p[len(key) + 1 :]) == number for p in _folders(name))
             ]
         if (there and number not in there) or (not there and number):
-            has = f"it has {key}s {there[0]} to {there[-1]}" if there else f"it has one {key}"
-            raise ValueError(f"{directory} has no {key} {number}; {has}")
+            has = f"it has plays of {key}s {there[0]} to {there[-1]}" if there else f"it has one {key}"
+            raise ValueError(f"{directory} has no {'plays of ' if there else ''}{key} {number}; {has}")
     return names
 
 
