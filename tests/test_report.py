@@ -10,6 +10,8 @@ import types
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from manifest_builder import build_replay
 from page_reader import Page, columns_of
@@ -28,10 +30,11 @@ from cptsel.pipeline.reporting import population as populations
 from cptsel.pipeline.reporting import texts as reading
 from cptsel.pipeline.reporting.config import ReportConfig
 from cptsel.pipeline.reporting.contents import HOVER_BYTES
-from cptsel.pipeline.reporting.facts import read_picks
+from cptsel.pipeline.reporting.facts import facts_of, read_picks
 from cptsel.pipeline.reporting.html import percent
 from cptsel.pipeline.reporting.map import Points, map_item
 from cptsel.pipeline.reporting.population import read_population
+from cptsel.pipeline.reporting.sections import asked
 from cptsel.pipeline.reporting.texts import shorten
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -137,6 +140,19 @@ def test_the_random_sample_is_the_same_however_little_is_held(run, selections, m
     assert set(names[1]) == {*names[0][:12], *ids(selections / "a")}
 
 
+def test_chosen_rows_are_not_gone_through_for_every_shard(tmp_path, monkeypatch):
+    """However many there are: all rows of 40 shards are chosen, and two are wanted."""
+    run = build_run(tmp_path / "run", rows=(5,) * 40)
+    rows = pa.concat_tables([pq.read_table(path) for path in sorted(run.glob("embeddings/*.parquet"))])
+    gone_through = []
+    least = populations._least
+    monkeypatch.setattr(populations, "_least", lambda rows, count: gone_through.append(len(rows)) or least(rows, count))
+    monkeypatch.setattr(populations, "SAMPLE", 2)
+    found = read_population(open_runs([str(run)]), "language", [rows.select(["shard_id", "sample_id"])], 2, seed=0)
+    assert found.rows.num_rows == 200
+    assert sum(gone_through) <= 5 * 200
+
+
 def test_groups_of_the_run_take_the_place_of_one_of_all(run, tmp_path):
     choose(run, tmp_path / "a", method="uniform", group_by=None)
     page, _ = make(tmp_path / "a", run=[run], out=tmp_path / "a.html")
@@ -203,6 +219,21 @@ def test_an_ordered_manifest_shows_its_order(selections, run, tmp_path):
     assert header_of(selections / "a")["manifest_id"] in page.text, "the parent"
     plain, _ = make(selections / "a", out=tmp_path / "a.html")
     assert "There is no schedule" in plain.text
+
+
+def test_ranks_without_a_visit_are_shown(selections, tmp_path):
+    order(OrderConfig(replay=str(selections / "a"), out=str(tmp_path / "o"), world_size=18))
+    page, _ = make(tmp_path / "o", out=tmp_path / "o.html")
+    assert all(f"rank {rank}0 tokens" in page.text for rank in range(3, 16))
+    assert "Of 2 more ranks each has 0 to 0 tokens." in page.text
+
+
+def test_a_column_of_groups_is_named_as_it_is(selections):
+    manifest = load_manifest(str(selections / "a"))
+    manifest.header["selection"]["options"]["group_by"] = "Meta.Lang"
+    phase = manifest.header["phases"][0]
+    told = asked(facts_of("a", manifest, phase, "", read_picks(manifest, phase)))
+    assert "Every group by Meta.Lang gets a share of its own" in told
 
 
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])

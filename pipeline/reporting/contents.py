@@ -212,7 +212,7 @@ def _map(drawn: Drawn, names: Sequence[str]) -> Html:
     groups = []
     for code in sorted(colours):
         members = sorted(set(colours[code]))
-        label = members[0] if code < len(PALETTE) else f"{len(members):,} others"
+        label = members[0] if len(members) == 1 else f"{len(members):,} others"
         groups.append(_box("group", code, label, PALETTE[code] if code < len(PALETTE) else OTHERS))
     picked = int((points.mark > 0).sum())
     which = "what was chosen" if picked == drawn.chosen else f"{picked:,} of the {drawn.chosen:,} that were chosen"

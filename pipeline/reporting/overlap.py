@@ -10,7 +10,7 @@ from cptsel.pipeline.artifacts.manifest import Manifest, groups_of, replay_token
 from cptsel.pipeline.artifacts.origin import runs_of
 from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.summary import Table
+from cptsel.pipeline.summary import Table, counted
 from cptsel.schemas.headers import PhaseEntry
 
 _GROUPS_SHOWN = 20
@@ -266,7 +266,7 @@ def groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int
     shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
     rows = [[name, mass[name], *(_share(mine, [name]) for mine in played)] for name in shown]
     if rest:
-        rows.append([f"{len(rest)} others", sum(mass[n] for n in rest), *(_share(mine, rest) for mine in played)])
+        rows.append([counted(len(rest), "other"), sum(mass[n] for n in rest), *(_share(mine, rest) for mine in played)])
     return Table(title="Groups, by share of the tokens played", columns=["group", "corpus", *names], rows=rows)
 
 
@@ -295,7 +295,7 @@ def tokens_table(names: Sequence[str], manifests: Sequence[Manifest], phases: Se
     ranked = sorted(moved, key=lambda name: (-moved[name], name))
     shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
     rows: list[list[Any]] = []
-    for label, mine in [*((name, [name]) for name in shown), *([(f"{len(rest)} others", rest)] if rest else [])]:
+    for label, mine in [*((name, [name]) for name in shown), *([(counted(len(rest), "other"), rest)] if rest else [])]:
         played = [round(math.fsum(its.get(name, 0) for name in mine)) for its in tokens]
         rows.append([label, *played, *(its - played[0] for its in played[1:])])
     columns = ["group", *names, *(f"{name} less {names[0]}" for name in names[1:])]

@@ -86,6 +86,7 @@ def read_population(
     kept: list[pa.Table] = []
     mass: Counter[str] = Counter()
     samples = found = waiting = 0
+    most = 4 * wanted  # rows that may wait until they are thinned out
     for done, shard in enumerate(runs.shards, 1):
         number = first.setdefault(shard.source["path"], shard.shard_id)
         rows = _shard_rows(runs, shard, group_by, [mine.get(number) for mine in picks], seed)
@@ -94,9 +95,10 @@ def read_population(
         found += int(rows[f"chosen_{own}"].to_numpy().sum())
         kept.append(_least(rows, wanted))
         waiting += kept[-1].num_rows
-        if waiting > 4 * wanted:
+        if waiting > most:
             kept = [_least(pa.concat_tables(kept, promote_options="permissive"), wanted)]
             waiting = kept[0].num_rows
+            most = max(most, 2 * waiting)  # all chosen rows stay, and to go through them for every shard takes long
         if progress:
             progress(done, len(runs.shards), "shards read")
     if found != chosen[own].num_rows:

@@ -46,7 +46,8 @@ def asked(facts: Facts) -> Html:
     if len(header["phases"]) > 1:
         wishes.append(f"this is phase {facts.phase['phase']} of {len(header['phases'])}")
     wishes.append(_REALISED.get(facts.manifest.realisation, facts.manifest.realisation))
-    said.append("; ".join(wishes).capitalize() + ".")
+    wished = "; ".join(wishes)
+    said.append(wished[0].upper() + wished[1:] + ".")
     return paragraphs(said)
 
 
@@ -178,7 +179,7 @@ def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
     return join(
         [
             tag("table", tag("tbody", *rows), class_="mix"),
-            tag("p", f"{others:,} smaller groups are in the table alone.", class_="note") if others > 0 else None,
+            tag("p", f"The table alone has {counted(others, 'smaller group')}.", class_="note") if others > 0 else None,
             _unfolding("Figures", columns, figures),
         ]
     )
@@ -268,13 +269,13 @@ def shard_order(facts: Facts) -> Html:
     ]
     title = f"The first {len(rows):,} of {counted(visits.num_rows, 'visit')} of epoch 0"
     columns = ["place", "file", "rank", "pass", "samples", "tokens"]
-    return join([paragraphs(said), _ranks(visits), table(columns, rows, title)])
+    return join([paragraphs(said), _ranks(visits, order.get("world_size", 1)), table(columns, rows, title)])
 
 
-def _ranks(visits: Any) -> Html:
-    """Tokens by rank as bars."""
+def _ranks(visits: Any, world_size: int) -> Html:
+    """Tokens by rank as bars; a rank without a visit has none."""
     ranks, tokens = visits["rank"].to_numpy(), visits["tokens"].to_numpy().astype(np.float64)
-    loads = np.bincount(ranks, tokens)
+    loads = np.bincount(ranks, tokens, minlength=world_size)
     most = float(loads.max()) if len(loads) else 0.0
     rows = [
         tag(
@@ -284,9 +285,11 @@ def _ranks(visits: Any) -> Html:
         )
         for rank, load in enumerate(loads[:_RANKS_SHOWN].tolist())
     ]
-    more = len(loads) - _RANKS_SHOWN
-    note = tag("p", f"{more:,} more ranks have {loads.min():,.0f} to {loads.max():,.0f} tokens.", class_="note")
-    return join([tag("table", tag("tbody", *rows), class_="mix"), note if more > 0 else None])
+    rest, note = loads[_RANKS_SHOWN:], None
+    if len(rest):
+        words = f"Of {counted(len(rest), 'more rank')} each has {rest.min():,.0f} to {rest.max():,.0f} tokens."
+        note = tag("p", words, class_="note")
+    return join([tag("table", tag("tbody", *rows), class_="mix"), note])
 
 
 def provenance(facts: Facts) -> Html:
