@@ -103,6 +103,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def named(name: str) -> str:
+    """A name as it is, or in quotes where nothing of it would be seen."""
+    return name if name.strip() else f'"{name}"'
+
+
 def plain(value: Any) -> str:
     """A value in words, without control characters of names."""
     if isinstance(value, bool):

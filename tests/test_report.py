@@ -228,6 +228,16 @@ def test_ranks_without_a_visit_are_shown(selections, tmp_path):
     assert "Of 2 more ranks each has 0 to 0 tokens." in page.text
 
 
+def test_groups_without_a_visible_name_are_told_apart(tmp_path):
+    run = build_run(tmp_path / "run", languages=("", " ", "en", "uk"))
+    choose(run, tmp_path / "a", method="uniform")
+    page, _ = make(tmp_path / "a", run=[run], out=tmp_path / "a.html")
+    blank = [name for name in re.findall("<bdi>([^<]*)</bdi>", (tmp_path / "a.html").read_text()) if not name.strip()]
+    assert blank == []
+    assert '""' in page.text
+    assert '" "' in page.text
+
+
 def test_a_column_of_groups_is_named_as_it_is(selections):
     manifest = load_manifest(str(selections / "a"))
     manifest.header["selection"]["options"]["group_by"] = "Meta.Lang"

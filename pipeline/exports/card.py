@@ -9,7 +9,7 @@ import yaml
 from cptsel.pipeline.exports.base import ExportFormat
 from cptsel.pipeline.exports.croissant import FIELDS, SENSITIVE, collected, described, limits, name_of
 from cptsel.pipeline.exports.media import parts
-from cptsel.pipeline.summary import counted
+from cptsel.pipeline.summary import counted, named
 from cptsel.schemas.headers import ExportHeader
 
 NAME = "README.md"
@@ -86,8 +86,7 @@ def _groups(header: ExportHeader) -> str:
 
 def _escaped(name: str) -> str:
     """A group's name as a cell of Markdown, which no name can leave or mark up; a blank one stands in quotes."""
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
-    shown = shown if shown.strip() else f'"{shown}"'
+    shown = named("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name))
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#+-.!|~&$" else letter for letter in shown)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cptsel.pipeline.reporting.distributions import QUANTILES, Bins, Series
-from cptsel.pipeline.reporting.html import Html, details, figure, join, percent, table, tag
+from cptsel.pipeline.reporting.html import Html, details, figure, group_name, join, percent, table, tag
 
 _WIDTH, _HEIGHT, _BASE, _TOP = 320, 150, 22, 6  # of a histogram: its box, room for ticks below, and above the bars
 _ROOM = 62.0  # percent of a row that the longest bar takes; its label stands behind it
@@ -105,4 +105,4 @@ def _tick(value: float) -> str:
 def share_bars(name: str, entries: Sequence[tuple[str, str, float]], most: float) -> Html:
     """A row of a table: a name, and a bar for each (kind, label, share); ``most`` is the share of a whole bar."""
     bars = join(bar(kind, share / most if most else 0.0, f"{percent(share)} {label}") for kind, label, share in entries)
-    return tag("tr", tag("th", tag("bdi", name), scope="row"), tag("td", bars))
+    return tag("tr", tag("th", group_name(name), scope="row"), tag("td", bars))

@@ -26,7 +26,7 @@ from cptsel.pipeline.reporting.sections import (
     warning_list,
 )
 from cptsel.pipeline.reporting.texts import Texts, shorten
-from cptsel.pipeline.summary import Table, counted
+from cptsel.pipeline.summary import Table, counted, named
 
 HOVER_BYTES = 110  # of a text on the map: 10,000 of them are what most of the page's data is
 EXAMPLE_BYTES = 400
@@ -212,7 +212,7 @@ def _map(drawn: Drawn, names: Sequence[str]) -> Html:
     groups = []
     for code in sorted(colours):
         members = sorted(set(colours[code]))
-        label = members[0] if len(members) == 1 else f"{len(members):,} others"
+        label = named(members[0]) if len(members) == 1 else f"{len(members):,} others"
         groups.append(_box("group", code, label, PALETTE[code] if code < len(PALETTE) else OTHERS))
     picked = int((points.mark > 0).sum())
     which = "what was chosen" if picked == drawn.chosen else f"{picked:,} of the {drawn.chosen:,} that were chosen"

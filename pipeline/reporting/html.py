@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cptsel.pipeline.summary import named
+
 # Control characters (C0 but for white space, DEL, C1), overrides and isolates of direction, lone surrogates.
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _VOID = frozenset({"br", "hr", "input", "meta"})
@@ -108,8 +110,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str | 
 def _cell(value: Any, right: bool, first: bool) -> Html:
     shown = value if isinstance(value, Html) else figure(value)
     if first:
+        shown = shown if isinstance(shown, Html) else named(shown)
         return tag("th", shown, scope="row", class_="n" if right else None)
     return tag("td", shown, class_="n" if right else None)
+
+
+def group_name(name: str) -> Html:
+    """The name of a group, whose direction is its own."""
+    return tag("bdi", named(name))
 
 
 def details(summary: object, *children: object, open_: bool = False) -> Html:

@@ -8,7 +8,7 @@ import numpy as np
 from cptsel.pipeline.artifacts.manifest import schedule_name
 from cptsel.pipeline.reporting.charts import bar, share_bars
 from cptsel.pipeline.reporting.facts import Facts
-from cptsel.pipeline.reporting.html import Html, details, figure, join, paragraphs, percent, table, tag
+from cptsel.pipeline.reporting.html import Html, details, figure, group_name, join, paragraphs, percent, table, tag
 from cptsel.pipeline.summary import counted, first_rows
 
 GROUPS_SHOWN = 20
@@ -101,7 +101,7 @@ def _moved(facts: Facts) -> list[object]:
             parts = [
                 join(
                     [
-                        tag("b", tag("bdi", s.name)),
+                        tag("b", group_name(s.name)),
                         f" ({percent(s.played)} of the replay, {percent(s.corpus)} of the corpus)",
                     ]
                 )
@@ -167,7 +167,7 @@ def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
     columns = ["group", "corpus", *(["target"] if wanted else []), "chosen", "replayed", "samples"]
     figures = [
         [
-            tag("bdi", s.name),
+            group_name(s.name),
             percent(s.corpus),
             *([percent(s.target)] if wanted else []),
             percent(s.chosen),
@@ -226,7 +226,7 @@ def _fit_by_group(facts: Facts) -> Html | None:
         report, found = by_group.get(group["group"], {}), dict(group)
         figures = [report.get("mean_distance"), report.get("random_distance"), *(found.get(name) for name in names)]
         if any(value is not None for value in figures):
-            rows.append([tag("bdi", group["group"]), *figures])
+            rows.append([group_name(group["group"]), *figures])
     if len(rows) < 2:
         return None
     columns = ["group", "mean distance", "of random picks", "residual on validation", "of random picks"]
@@ -332,7 +332,7 @@ def provenance(facts: Facts) -> Html:
 def quotes(examples: Sequence[tuple[str, str, str]]) -> Html:
     """Texts with a group and a remark each."""
     return join(
-        tag("blockquote", tag("p", tag("bdi", text)), tag("p", tag("bdi", group), f" · {remark}", class_="note"))
+        tag("blockquote", tag("p", tag("bdi", text)), tag("p", group_name(group), f" · {remark}", class_="note"))
         for group, remark, text in examples
     )
 
