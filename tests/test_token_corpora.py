@@ -207,6 +207,7 @@ def test_plays_are_the_ids_in_order(corpus, replay, tmp_path, to):
     assert not any("text" in row for row in rows)
     assert re.findall(r"^## (.*)", (out / "TRAINING.md").read_text(), re.MULTILINE) == APPLY[to]
     if to == "parquet":
+        assert "Texts" not in (out / "README.md").read_text()
         facts = json.loads((out / "croissant.json").read_text())
         assert "of windows of token ids that cptsel chose" in facts["description"]
         assert {field["name"] for field in facts["recordSet"][0]["field"]} == set(rows[0])

@@ -142,7 +142,7 @@ def limits(header: ExportHeader) -> list[str]:
 
 
 SENSITIVE = (
-    "Texts are as they stand in the corpus. Nothing was looked for or redacted: what it holds of persons is here."
+    "Windows are as they stand in the corpus. Nothing was looked for or redacted: what it holds of persons is here."
 )
 
 
