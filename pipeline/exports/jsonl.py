@@ -28,7 +28,6 @@ class Jsonl(ExportFormat):
     name: ClassVar[str] = "jsonl"
     summary: ClassVar[str] = "JSON lines, zstd-compressed, repeats expanded, files in order"
     suffix: ClassVar[str] = ".jsonl.zst"
-
     writes_ids: ClassVar[bool] = True
     trainers: ClassVar[tuple[Trainer, ...]] = (_LINES,)
     media: ClassVar[Media | None] = Media(types=("application/jsonlines", "application/zstd"))

@@ -28,10 +28,11 @@ stream = ReplayStream(replay, batch_size=8)            # in order for any number
 batches = Mixed(new_batches, replay_batches, fraction={share})
 ```
 
-It is a source of grain (`MapDataset.source(replay)`) and of torchdata (`MapStyleWrapper`) as it is.
+It is a source of grain (`MapDataset.source(replay)`) and of torchdata (`MapStyleWrapper`) as it is. Where weights are
+realised by draws it refuses: load the rows by Hugging Face datasets, and draw them by `weight`.
 """,
     order="kept, by rank and epoch",
-    weights="columns, for a loss or draws of your own",
+    weights="columns, for a loss of your own; draws are refused",
     samples="text, or text and token ids",
     proved=("torch", "grain", "torchdata"),
 )
@@ -131,7 +132,7 @@ _FILES = Trainer(
 `load_dataset("parquet", data_files=sorted(glob("EXPORT/{folder}/**/*.parquet", recursive=True)))`
 """,
     order="kept",
-    weights="columns, for a loss of your own",
+    weights="columns, for a loss or draws of your own",
     samples="text, or text and token ids",
     proved=("datasets",),
 )
