@@ -1,5 +1,8 @@
 """Steps: what becomes of errors of tasks, of the runner, and of this code."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -63,3 +66,12 @@ def test_blas_has_one_thread(tmp_path):
     with threadpool_limits(2, user_api="blas"):
         assert threads(None) == [2]
         assert make(tmp_path).run("threads", threads, [1]) == [[1]]
+
+
+def test_every_thread_of_a_worker_has_one_of_faiss():
+    """OpenMP keeps the number for each thread by itself, and Beam calls from any of a worker's."""
+    alone = steps._OnOneThread(lambda task: faiss.omp_get_max_threads())
+    for _ in range(2):
+        with ThreadPoolExecutor(1, initializer=faiss.omp_set_num_threads, initargs=(3,)) as thread:
+            assert thread.submit(faiss.omp_get_max_threads).result() == 3
+            assert thread.submit(alone, None).result() == 1

@@ -92,21 +92,19 @@ class InlineSteps(Steps):
 
 
 class _OnOneThread:
-    """A function that gives FAISS and BLAS one thread before its first call in a worker.
+    """A function that gives FAISS and BLAS one thread before each call.
 
-    So bytes don't depend on a worker's cores; the runner is parallel.
+    So bytes don't depend on a worker's cores; the runner is parallel. OpenMP, which FAISS uses, keeps the number for
+    each thread by itself, and a worker may call from another thread every time.
     """
 
     def __init__(self, function: Callable[[Any], Any]):
         self.function = function
-        self.limited = False
 
     def __call__(self, task: Any) -> Any:
-        if not self.limited:
-            import faiss
-            from threadpoolctl import threadpool_limits
+        import faiss
+        from threadpoolctl import threadpool_limits
 
-            faiss.omp_set_num_threads(1)
-            threadpool_limits(1, user_api="blas")
-            self.limited = True
+        faiss.omp_set_num_threads(1)
+        threadpool_limits(1, user_api="blas")
         return self.function(task)
