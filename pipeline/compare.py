@@ -39,8 +39,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
         far the picks of each are from those of the others.
 
     Raises:
-        UsageError: fewer than two manifests, one is none, they are not of one corpus, or have no such phase; runs are
-            not those of one of them, or do not hold all picks.
+        UsageError: fewer than two manifests, one is none, they are not of one corpus, which may have grown, or have no
+            such phase; runs are not those of one of them, or do not hold all picks.
         BadInputError: a file of a run is not the one that was embedded.
         VerificationError: a file of a manifest is not what its checksum says.
     """
@@ -49,8 +49,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
     if len(config.replays) < 2:
         raise UsageError("compare takes two manifests or more; name another REPLAY")
     manifests = [load_manifest(path) for path in config.replays]
-    for other in manifests[1:]:
-        check_alike(manifests[0], other)
+    for first, other in combinations(manifests, 2):
+        check_alike(first, other, grown=True)
     phases = [phase_of(manifest, config.phase) for manifest in manifests]
     runs = open_origin_of_any(manifests, config.run, config.phase)[1] if config.run else None
     names = short_names([manifest.directory for manifest in manifests])

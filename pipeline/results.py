@@ -298,7 +298,7 @@ class CompareResult(Result):
     Attributes:
         selections: how many.
         phase: that is compared.
-        samples, tokens: of the corpus; where selections are from several pools of it, of the largest.
+        samples, tokens: of the corpus; where selections are from several pools of it, or it grew, of the largest.
     """
 
     command: str = "compare"

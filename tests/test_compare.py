@@ -178,6 +178,48 @@ def test_what_is_refused(run, tmp_path):
         side_by_side(tmp_path / "a", tmp_path / "a")
 
 
+@pytest.fixture
+def grown(run, tmp_path):
+    """Runs of files that the corpus got since, with a language of their own."""
+    return [
+        build_run(tmp_path / name, rows=(50, 30), prefix=f"{name}/", pool=True, languages=("de", "xx"))
+        for name in ("more", "other")
+    ]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_corpus_that_grew(run, grown, tmp_path, swapped):
+    """What is of its files alone is in no overlap, and shares of groups are those of the larger corpus."""
+    choose(run, tmp_path / "a", method="uniform")
+    choose((run, grown[0]), tmp_path / "b", method="uniform")
+    names = "ba" if swapped else "ab"
+    summary = side_by_side(tmp_path / names[0], tmp_path / names[1], run=(str(run), str(grown[0])))
+    a, b = ({row["sample_id"] for row in read_samples(tmp_path / name).to_pylist()} for name in "ab")
+    (pair,) = table(summary, "Overlap")
+    assert pair["samples in both"] == len(a & b) > 0
+    assert pair["by chance"] == pytest.approx(len(a) * len(b) / (sum(ROWS) + 80))
+    header = load_manifest(str(tmp_path / "b")).header
+    shares = {row["group"]: row["corpus"] for row in table(summary, "Groups")}
+    assert shares == {
+        group["group"]: pytest.approx(group["population_mass"] / header["totals"]["population_mass"])
+        for group in header["groups"]
+    }
+    assert "xx" in shares
+    alone = {row["selection"]: row["of these alone"] for row in table(summary, "Distances")}
+    assert alone == {"a": len(a - b), "b": len(b - a)}
+    told = {"a": f"a from 4 files with {sum(ROWS)} samples", "b": f"b from 6 files with {sum(ROWS) + 80} samples"}
+    (warning,) = (sentence for sentence in summary.warnings if "has files" in sentence)
+    assert f"{told[names[0]]}, {told[names[1]]}; so they can differ" in warning
+
+
+def test_a_corpus_that_grew_in_two_ways_is_refused(run, grown, tmp_path):
+    choose(run, tmp_path / "a", method="uniform")
+    choose((run, grown[0]), tmp_path / "b", method="uniform")
+    choose((run, grown[1]), tmp_path / "c", method="uniform")
+    with pytest.raises(UsageError, match=r"c is not a selection from the corpus of .*b: 2 of its files are not in"):
+        side_by_side(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+
+
 def test_the_command(run, tmp_path, capsys):
     for name, method in (("a", "uniform"), ("b", "gradmatch")):
         choose(run, tmp_path / name, method=method)

@@ -43,12 +43,16 @@ def target_warnings(names: Sequence[str], phases: Sequence[PhaseEntry]) -> list[
         return []
     return [
         f"residuals of {', '.join(others)} are against another target than that of {known[0][0]} (another mix of "
-        "groups, pool, --mass, --new or --combine), so they do not tell which matches better"
+        "groups, corpus, pool, --mass, --new or --combine), so they do not tell which matches better"
     ]
 
 
-def check_alike(first: Manifest, other: Manifest) -> None:
+def check_alike(first: Manifest, other: Manifest, grown: bool = False) -> None:
     """Refuse manifests whose samples are not windows of one corpus; from which of its documents does not matter.
+
+    Args:
+        first, other: the manifests.
+        grown: whether one corpus may have files that the other has not, if it has all of that one's too.
 
     Raises:
         UsageError: the sentence names the difference.
@@ -64,6 +68,8 @@ def check_alike(first: Manifest, other: Manifest) -> None:
     before, after = _hashes(first), _hashes(other)
     changed = [path for path in before if after.get(path, before[path]) != before[path]]
     strange, missing = [path for path in after if path not in before], [path for path in before if path not in after]
+    if grown and not changed and not (strange and missing):
+        return
     differences = (
         (changed, "files have other bytes"),
         (strange, "of its files are not in that corpus"),
@@ -80,8 +86,16 @@ def _hashes(manifest: Manifest) -> dict[str, str]:
 
 
 def population_warnings(names: Sequence[str], manifests: Sequence[Manifest]) -> list[str]:
-    """Selections from other pools of one corpus may lie beside each other, but had not the same to choose from."""
+    """Selections from other pools of one corpus, or before it grew, had not the same to choose from."""
     samples = [manifest.header["totals"]["population_samples"] for manifest in manifests]
+    files = [len(_hashes(manifest)) for manifest in manifests]
+    if len(set(files)) > 1:
+        there = zip(names, files, samples, strict=True)
+        told = ", ".join(f"{name} from {counted(n, 'file')} with {counted(m, 'sample')}" for name, n, m in there)
+        return [
+            f"the corpus of some has files that that of others has not: {told}; so they can differ where one had not "
+            "what the other chose, and each share of mass is one of its own corpus"
+        ]
     if len(set(samples)) == 1:
         return []
     told = ", ".join(f"{name} from {count:,}" for name, count in zip(names, samples, strict=True))
@@ -254,13 +268,14 @@ def overlap_table(
 def groups_table(names: Sequence[str], manifests: Sequence[Manifest], phase: int) -> Table:
     """Share of every group in the corpus and in what each selection plays."""
     played: list[dict[str, float]] = []
-    mass: dict[str, float] = {}  # share of the corpus, as the first says that knows the group
     for manifest in manifests:
-        whole = manifest.header["totals"]["population_mass"]
-        groups = groups_of(manifest.header, phase)
         drawn = manifest.realisation == "sampling"
+        groups = groups_of(manifest.header, phase)
         played.append({group["group"]: group["target_mass" if drawn else "replay_tokens"] for group in groups})
-        for group in groups:
+    mass: dict[str, float] = {}  # share of the corpus, as the first says that knows the group, of the most files
+    for manifest in sorted(manifests, key=lambda manifest: -len(_hashes(manifest))):
+        whole = manifest.header["totals"]["population_mass"]
+        for group in groups_of(manifest.header, phase):
             mass.setdefault(group["group"], group["population_mass"] / whole if whole else 0.0)
     ranked = sorted(mass, key=lambda name: (-mass[name], name))
     shown, rest = ranked[:_GROUPS_SHOWN], ranked[_GROUPS_SHOWN:]
