@@ -181,5 +181,5 @@ def _cell(value: Any) -> Text:
     if isinstance(value, int):
         return Text(f"{value:,}")
     if isinstance(value, float):
-        return Text(f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}")
+        return Text(f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.4g}")
     return Text(visible(str(value)), overflow="fold")

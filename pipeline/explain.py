@@ -22,8 +22,6 @@ from cptsel.pipeline.results import ExplainResult
 from cptsel.pipeline.selection.methods import METHODS
 from cptsel.pipeline.summary import Table, counted
 
-_NEIGHBOUR = ["neighbour", "cosine", "tokens", "row", "characters", "text"]
-
 
 @one_blas_thread()
 def explain(config: ExplainConfig, progress: Progress | None = None) -> ExplainResult:
@@ -163,7 +161,7 @@ def _neighbour_tables(
         head = [row[name] for name in of]
         nearest += [[*head, *_neighbour(near, texts), near.chosen] for near in one.nearest]
         represented += [[*head, *_neighbour(near, texts)] for near in one.represented]
-    columns = [*of, *_NEIGHBOUR]
+    columns = [*of, "neighbour", "cosine", "tokens", *location(rows[0]), "text"]
     return [
         Table(title="Nearest of its group in its shard", columns=[*columns, "chosen"], rows=nearest),
         Table(title="Stands for: no chosen one of its group in its shard is nearer", columns=columns, rows=represented),
@@ -171,7 +169,7 @@ def _neighbour_tables(
 
 
 def _neighbour(near: Neighbour, texts: dict[str, str]) -> list[Any]:
-    """Values of the columns _NEIGHBOUR."""
+    """Values of a row of a neighbour, but for whose it is."""
     row, text = near.row, texts.get(near.row["sample_id"])
     cosine = finite(near.cosine)
     return [row["sample_id"], cosine, row["n_tokens"], *location(row).values(), None if text is None else glance(text)]

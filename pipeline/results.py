@@ -391,7 +391,7 @@ class LocateResult(Result):
         tokens: that are predicted.
         stands_for_tokens: weight · tokens.
         gradient_norm: the length of its sketch, or of its gradient.
-        shard, file, row, characters: where it lies.
+        shard, file, row, characters, token_ids: where it lies; characters or token ids, as the corpus is of either.
         text: its beginning; None where the corpus is not at hand.
     """
 
@@ -419,7 +419,8 @@ class LocateResult(Result):
     shard: str
     file: str
     row: int
-    characters: str
+    characters: str | None = None
+    token_ids: str | None = None
     text: str | None
 
 

@@ -305,6 +305,15 @@ def test_the_summary_is_printed_whole_and_never_taken_for_markup(stub, capsys):
     assert "one shard is empty" in err
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(4864, "4,864"), (4144.2, "4,144"), (9999.7, "10,000"), (999.96, "1,000"), (-5925.4, "-5,925"),
+     (12345.6, "12,346"), (0.12345, "0.1235"), (1e-7, "1e-07"), (999.4, "999.4")],
+)  # fmt: skip
+def test_thousands_are_apart_in_all_numbers(value, shown):
+    assert str(_output._cell(value)) == shown
+
+
 def test_json_puts_the_summary_and_nothing_else_on_stdout(stub, capsys):
     stub("order")
     assert main(["order", "replay", "--out", "x", "--json"]) == 0

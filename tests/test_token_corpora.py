@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from corpus_builders import read_corpus, write_megatron, write_nanotron
-from selection_builder import choose
+from selection_builder import choose, read_samples
 from token_builder import EOD, embed, exported, plays_of
 
+import cptsel
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.chosen.config import DistillConfig, FisherConfig
@@ -321,8 +322,14 @@ def test_models_see_the_ids(corpus, replay, tmp_path, tiny_lm):
 
 def test_people_see_the_ids_as_numbers(corpus, replay, run, tmp_path, capsys):
     name, ids = plays_of(corpus, replay)[0]
+    start = next(row["token_start"] for row in read_samples(replay).to_pylist() if row["sample_id"] == name)
     assert main(["explain", str(replay), name, "--run", str(run)]) == 0
-    assert " ".join(map(str, ids))[:20] in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert " ".join(map(str, ids))[:20] in told
+    assert f"token ids {start}:{start + len(ids)} " in " ".join(told.split())
+    assert "tokens row token ids text" in " ".join(told.split())
+    found = cptsel.locate(cptsel.LocateConfig(replay=str(replay), epoch=0, rank=0, position=0))
+    assert (found.token_ids, "characters" in found.totals) == (f"{start}:{start + len(ids)}", False)
     assert main(["explain", str(replay), "--text", "words"]) == 2
     assert "is of token ids; name a sample" in " ".join(capsys.readouterr().err.split())
     assert main(["report", str(replay), "--run", str(run), "--out", str(tmp_path / "page.html")]) == 0

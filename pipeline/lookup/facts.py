@@ -42,13 +42,13 @@ def facts(manifest: Manifest, row: Row, shard: dict[str, Any], uri: str, text: s
 def location(row: Row) -> dict[str, Any]:
     """Where a sample lies in its shard: physical row, and characters of the document's text, end excluded.
 
-    Of a document of ids there are tokens in their place.
+    Of a document of ids there are token ids in their place.
     """
     if row["char_start"] is None:
-        span = f"tokens {row['token_start']}:{row['token_start'] + row['token_count']}"
+        place = {"token ids": f"{row['token_start']}:{row['token_start'] + row['token_count']}"}
     else:
-        span = f"{row['char_start']}:{row['char_end']}"
-    return {"row": row["row_index"], "characters": span}
+        place = {"characters": f"{row['char_start']}:{row['char_end']}"}
+    return {"row": row["row_index"], **place}
 
 
 def finite(value: Any) -> Any:

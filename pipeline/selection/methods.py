@@ -116,7 +116,7 @@ METHODS: dict[str, Method] = {
         source="Conneau et al. 2020 (XLM-R)",
         implies={"group_mass": None},
     ),
-    "mix-review": Draw(summary="draws afresh for every phase, fewer each time", source="He et al. 2021"),
+    "mix-review": Draw(summary="draws as uniform, afresh for every phase and fewer each time", source="He et al. 2021"),
     "importance": Draw(
         summary="draws samples by the length of their gradient, or by their loss",
         source="Katharopoulos & Fleuret 2018",
