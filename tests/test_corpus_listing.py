@@ -174,6 +174,21 @@ def test_what_a_glob_would_find(corpus):
     assert would_find([f"{corpus}/**/*.parquet"], f"{corpus}/0.parquet")
     assert not would_find([f"{corpus}/*.parquet"], f"{corpus}/run/0.parquet")
     assert not would_find([f"{corpus}/*/*.jsonl"], f"{corpus}/run/0.parquet")
+    assert not would_find([f"{corpus}/**/*.parquet"], f"{corpus}/.runs/1/0.parquet")
+    assert not would_find([f"{corpus}/**/*.parquet"], f"{corpus}/.0.parquet")
+    assert would_find([f"{corpus}/**/*.parquet", f"{corpus}/.runs/**/*.parquet"], f"{corpus}/.runs/1/0.parquet")
+
+
+def test_links_that_are_hidden_and_named(corpus, tmp_path):
+    """Beam passes over links to nothing and to directories without a word."""
+    (tmp_path / "elsewhere").mkdir()
+    (corpus / ".far").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=rf"^{corpus}/\.far: is a link to a directory"):
+        list_inputs([f"{corpus}/.*/*.jsonl"], None)
+    (corpus / "en" / ".gone.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(UsageError, match=r"\.gone\.jsonl: is a link to a file that is not there"):
+        list_inputs([f"{corpus}/en/.*.jsonl"], None)
+    assert ".far" not in str(paths(list_inputs([f"{corpus}/*/*.jsonl"], None)))
 
 
 def test_one_pattern_without_a_match_is_an_error_beside_others(corpus):

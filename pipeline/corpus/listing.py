@@ -123,8 +123,10 @@ def _beside(uri: str, format: str | None) -> set[str]:
 def would_find(patterns: Sequence[str], uri: str) -> bool:
     """Whether ``list_inputs`` would find a file at ``uri`` if there were one."""
     expanded = [io.absolute(pattern) for given in patterns for pattern in _expand(given)]
-    forms = {form for pattern in expanded for form in _forms(pattern)}
-    return any(io.matches(form, uri) for form in forms)
+    return any(
+        any(io.matches(form, uri) for form in _forms(pattern)) and not _passed_over(pattern, uri)
+        for pattern in expanded
+    )
 
 
 def _forms(pattern: str) -> list[str]:
@@ -158,19 +160,13 @@ def _match(pattern: str, others: Sequence[str], unseen: _Unseen) -> dict[str, in
         if os.path.isfile(pattern):
             return {pattern: os.path.getsize(pattern)}
         _check_regular(pattern, others, unseen)
-    fixed, levels = _levels(pattern)
-    folders, hidden = _names_hidden(levels[:-1]), _names_hidden(levels[-1:])
     found = {}
     for form in _forms(pattern):
         try:
             matches = io.match(form)
         except OSError as error:
             raise UsageError(f"{pattern}: can't be listed ({error}); check the path and your access to it") from error
-        found.update({match.path: match.size_in_bytes for match in matches})
-    for uri in list(found):
-        *above, name = uri.split("/")[len(fixed) :]
-        if (not hidden and _HIDDEN.match(name)) or (not folders and any(map(_HIDDEN.match, above))):
-            del found[uri]
+        found.update({match.path: match.size_in_bytes for match in matches if not _passed_over(pattern, match.path)})
     if not found:
         unseen.patterns.append(pattern)
     return found
@@ -181,6 +177,14 @@ def _levels(pattern: str) -> tuple[list[str], list[str]]:
     parts = pattern.split("/")
     first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), len(parts) - 1)
     return parts[:first], parts[first:]
+
+
+def _passed_over(pattern: str, uri: str) -> bool:
+    """Whether a file that matches is hidden, or below a hidden directory, and the pattern does not name such."""
+    fixed, levels = _levels(pattern)
+    *above, name = uri.split("/")[len(fixed) :]
+    folders, hidden = _names_hidden(levels[:-1]), _names_hidden(levels[-1:])
+    return bool((not hidden and _HIDDEN.match(name)) or (not folders and any(map(_HIDDEN.match, above))))
 
 
 def _names_hidden(levels: Sequence[str]) -> bool:
@@ -198,7 +202,7 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
         UsageError: a directory that can't be listed; a directory, or what is no regular file among the matches.
     """
     fixed, levels = _levels(pattern)
-    root, named = "/".join(fixed), _names_hidden(levels[:-1])
+    root, named, named_files = "/".join(fixed), _names_hidden(levels[:-1]), _names_hidden(levels[-1:])
     shallow = next((number for number, level in enumerate(levels) if "**" in level), None)
     forms = _forms(pattern)
     for folder, folders, names in os.walk(root or "/", onerror=_refuse_unlisted):
@@ -210,7 +214,7 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
         here = [name for name in seen if deep or (level and fnmatch.fnmatchcase(name, level[0]))]
         for name in sorted(here):
             path = io.join(folder, name)
-            if not os.path.islink(path) or not (deep or len(level) > 1) or _HIDDEN.match(name):
+            if not os.path.islink(path) or not (deep or len(level) > 1):
                 continue
             if not any(other.startswith(path + "/") for other in others):
                 unseen.folders.append(path)
@@ -218,7 +222,7 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
         folders[:] = [] if not deep and len(level) <= 1 else here
         for name in sorted([*names, *([] if deep else here if len(level) == 1 else [])]):
             path = io.join(folder, name)
-            if not _HIDDEN.match(name) and any(io.matches(form, path) for form in forms):
+            if (named_files or not _HIDDEN.match(name)) and any(io.matches(form, path) for form in forms):
                 _check_file(path, unseen)
 
 
