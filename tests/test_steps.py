@@ -58,14 +58,18 @@ def test_only_failures_of_the_runner_are_reported_as_such(tmp_path, monkeypatch,
 
 
 def threads(task):
-    return sorted({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+    """Of every BLAS, and of FAISS."""
+    of_blas = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+    return [*sorted(of_blas), faiss.omp_get_max_threads()]
 
 
-def test_blas_has_one_thread(tmp_path):
-    """Its sums hang on the number of threads."""
+def test_a_task_has_one_thread_and_the_caller_what_it_had(tmp_path):
+    """Sums of BLAS hang on the number of threads; workers may be the caller's process."""
     with threadpool_limits(2, user_api="blas"):
-        assert threads(None) == [2]
-        assert make(tmp_path).run("threads", threads, [1]) == [[1]]
+        faiss.omp_set_num_threads(2)
+        assert threads(None) == [2, 2]
+        assert make(tmp_path).run("threads", threads, [1, 2]) == [[1, 1]] * 2
+        assert threads(None) == [2, 2]
 
 
 def test_every_thread_of_a_worker_has_one_of_faiss():
@@ -75,3 +79,4 @@ def test_every_thread_of_a_worker_has_one_of_faiss():
         with ThreadPoolExecutor(1, initializer=faiss.omp_set_num_threads, initargs=(3,)) as thread:
             assert thread.submit(faiss.omp_get_max_threads).result() == 3
             assert thread.submit(alone, None).result() == 1
+            assert thread.submit(faiss.omp_get_max_threads).result() == 3

@@ -16,6 +16,7 @@ from cptsel.pipeline import errors, io
 from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.engine.tasks import call_on_tasks
+from cptsel.pipeline.engine.threads import one_blas_thread
 
 
 class Steps:
@@ -65,7 +66,8 @@ class Steps:
         """
         folder = io.join(self.work, f"{what}.{uuid.uuid4().hex[:8]}")  # an attempt of an earlier call may still write
         written = io.join(self.work, what)
-        with Watch(self.progress, lambda: len(io.list_names(written)), total, what):
+        # Workers may be this process, which then gets its threads of BLAS back.
+        with one_blas_thread(), Watch(self.progress, lambda: len(io.list_names(written)), total, what):
             try:
                 values = call_on_tasks(self.options, folder, _OnOneThread(function), tasks)
             except (RuntimeError, OSError, MemoryError, grpc.RpcError) as error:  # of the runner, or what it reads
@@ -92,7 +94,7 @@ class InlineSteps(Steps):
 
 
 class _OnOneThread:
-    """A function that gives FAISS and BLAS one thread before each call.
+    """A function during which FAISS and BLAS have one thread.
 
     So bytes don't depend on a worker's cores; the runner is parallel. OpenMP, which FAISS uses, keeps the number for
     each thread by itself, and a worker may call from another thread every time.
@@ -105,6 +107,10 @@ class _OnOneThread:
         import faiss
         from threadpoolctl import threadpool_limits
 
+        before = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
-        threadpool_limits(1, user_api="blas")
-        return self.function(task)
+        threadpool_limits(1, user_api="blas")  # for good: another thread of this process may be in a task
+        try:
+            return self.function(task)
+        finally:
+            faiss.omp_set_num_threads(before)
