@@ -4,6 +4,7 @@ import pickle
 
 import pyarrow as pa
 import pytest
+from selection_builder import choose, read_samples
 
 from cptsel.pipeline import io
 from cptsel.pipeline.selection.scopes import merged
@@ -45,6 +46,16 @@ def test_what_is_kept_is_bounded(paths, monkeypatch):
     for path in (paths[0], paths[2], paths[2]):
         assert groups.read(path) is not None
     assert len(groups._kept) == 1
+
+
+@pytest.mark.parametrize("method", ["craig", "gradmatch"])
+def test_a_second_choice_in_one_process_reads_its_own_files(run, tmp_path, method):
+    """They have the paths of the first one's."""
+    options = {"method": method, "scope": "global", "phases": 2, "phase_budget": "80%"}
+    for seed, budget in enumerate(("10%", "25%")):
+        choose(run, tmp_path / "out", **options, budget=budget, seed=seed, overwrite=True)
+        choose(run, tmp_path / budget, **options, budget=budget, seed=seed)
+        assert read_samples(tmp_path / "out").equals(read_samples(tmp_path / budget))
 
 
 def test_nothing_chosen_is_none(tmp_path):

@@ -37,7 +37,14 @@ def same_on_any_threads(function: Callable[Arguments, Result]) -> Callable[Argum
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Results of ``function`` in the order of ``items``, on as many threads as FAISS has; on each BLAS has one."""
+    """Results of ``function`` in the order of ``items``, on as many threads as FAISS has; on each BLAS has one.
+
+    Nothing is done before the first result is asked for. Inside ``function`` this does one item after another. BLAS may
+    have one number of threads for the whole process: who calls this from several threads at once sets it to one before.
+
+    Raises:
+        Whatever ``function`` raises, for the first of the items; those that were not begun are left out.
+    """
     import faiss  # here, as commands that look something up take longer to load it than to answer
 
     threads = min(_available(), len(items))
