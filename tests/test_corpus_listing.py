@@ -91,6 +91,9 @@ def test_hidden_directories_only_when_named(tmp_path):
         "_delta_log/a.jsonl",
         "_temporary/0/a.jsonl",
     ]
+    (corpus / "_de" / ".git").mkdir()
+    (corpus / "_de" / ".git" / "a.jsonl").write_bytes(b"")
+    assert paths(list_inputs([f"{corpus}/_d*/**/*.jsonl"], None)) == ["_de/a.jsonl", "_delta_log/a.jsonl"]
     for folder in hidden:
         assert paths(list_inputs([f"{corpus}/{folder}/*.jsonl"], None)) == ["a.jsonl"]
     with pytest.raises(UsageError, match="no file matches"):

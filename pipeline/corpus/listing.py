@@ -183,13 +183,18 @@ def _passed_over(pattern: str, uri: str) -> bool:
     """Whether a file that matches is hidden, or below a hidden directory, and the pattern does not name such."""
     fixed, levels = _levels(pattern)
     *above, name = uri.split("/")[len(fixed) :]
-    folders, hidden = _names_hidden(levels[:-1]), _names_hidden(levels[-1:])
-    return bool((not hidden and _HIDDEN.match(name)) or (not folders and any(map(_HIDDEN.match, above))))
+    folders = _named(levels[:-1])
+    return _is_hidden(name, _named(levels[-1:])) or any(_is_hidden(folder, folders) for folder in above)
 
 
-def _names_hidden(levels: Sequence[str]) -> bool:
-    """Whether a pattern's parts name what is hidden, or what begins like the marks of an engine."""
-    return any(level.startswith((".", "_")) for level in levels)
+def _named(levels: Sequence[str]) -> set[str]:
+    """With what a pattern's parts begin, of what hidden names and marks of an engine begin with."""
+    return {level[0] for level in levels if level.startswith((".", "_"))}
+
+
+def _is_hidden(name: str, named: set[str]) -> bool:
+    """Whether a file or directory is passed over where a pattern names what begins so."""
+    return bool(_HIDDEN.match(name)) and name[0] not in named
 
 
 def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None:
@@ -202,7 +207,7 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
         UsageError: a directory that can't be listed; a directory, or what is no regular file among the matches.
     """
     fixed, levels = _levels(pattern)
-    root, named, named_files = "/".join(fixed), _names_hidden(levels[:-1]), _names_hidden(levels[-1:])
+    root, of_folders, of_files = "/".join(fixed), _named(levels[:-1]), _named(levels[-1:])
     shallow = next((number for number, level in enumerate(levels) if "**" in level), None)
     forms = _forms(pattern)
     for folder, folders, names in os.walk(root or "/", onerror=_refuse_unlisted):
@@ -210,7 +215,7 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
         depth = below.count("/") + 1 if below else 0
         level = levels[depth:]
         deep = shallow is not None and depth >= shallow  # any directory may lead to a match
-        seen = folders if named else [name for name in folders if not _HIDDEN.match(name)]
+        seen = [name for name in folders if not _is_hidden(name, of_folders)]
         here = [name for name in seen if deep or (level and fnmatch.fnmatchcase(name, level[0]))]
         for name in sorted(here):
             path = io.join(folder, name)
@@ -222,7 +227,7 @@ def _check_regular(pattern: str, others: Sequence[str], unseen: _Unseen) -> None
         folders[:] = [] if not deep and len(level) <= 1 else here
         for name in sorted([*names, *([] if deep else here if len(level) == 1 else [])]):
             path = io.join(folder, name)
-            if (named_files or not _HIDDEN.match(name)) and any(io.matches(form, path) for form in forms):
+            if not _is_hidden(name, of_files) and any(io.matches(form, path) for form in forms):
                 _check_file(path, unseen)
 
 
