@@ -209,7 +209,7 @@ def test_a_corpus_that_grew(run, grown, tmp_path, swapped):
     assert alone == {"a": len(a - b), "b": len(b - a)}
     told = {"a": f"a from 4 files with {sum(ROWS)} samples", "b": f"b from 6 files with {sum(ROWS) + 80} samples"}
     (warning,) = (sentence for sentence in summary.warnings if "has files" in sentence)
-    assert f"{told[names[0]]}, {told[names[1]]}; so they can differ" in warning
+    assert f"{told[names[0]]}, {told[names[1]]}; so the selections can differ" in warning
 
 
 def test_a_corpus_that_grew_in_two_ways_is_refused(run, grown, tmp_path):

@@ -93,8 +93,8 @@ def population_warnings(names: Sequence[str], manifests: Sequence[Manifest]) -> 
         there = zip(names, files, samples, strict=True)
         told = ", ".join(f"{name} from {counted(n, 'file')} with {counted(m, 'sample')}" for name, n, m in there)
         return [
-            f"the corpus of some has files that that of others has not: {told}; so they can differ where one had not "
-            "what the other chose, and each share of mass is one of its own corpus"
+            f"one corpus has files that another has not: {told}; so the selections can differ where one had not what "
+            "the other chose, and each mass is a share of its own corpus"
         ]
     if len(set(samples)) == 1:
         return []
