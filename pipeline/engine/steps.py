@@ -102,14 +102,17 @@ class _OnOneThread:
 
     def __init__(self, function: Callable[[Any], Any]):
         self.function = function
+        self.limited = False
 
     def __call__(self, task: Any) -> Any:
         import faiss
         from threadpoolctl import threadpool_limits
 
-        before = faiss.omp_get_max_threads()
+        before = faiss.omp_get_max_threads()  # which a limit of BLAS may change
+        if not self.limited:  # for good: another thread of this process may be in a task
+            threadpool_limits(1, user_api="blas")
+            self.limited = True
         faiss.omp_set_num_threads(1)
-        threadpool_limits(1, user_api="blas")  # for good: another thread of this process may be in a task
         try:
             return self.function(task)
         finally:
