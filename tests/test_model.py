@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from model_builder import EXPERTS, KINDS, save, spec
@@ -15,7 +16,7 @@ from cptsel.pipeline.model.configuration import describe
 from cptsel.pipeline.model.frozen import FrozenModel
 from cptsel.pipeline.model.gradients.head import HeadGradient
 from cptsel.pipeline.model.naming import local_path, resolve_device, resolve_dtype, weights_fingerprint
-from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of, tokenizer_fingerprint
+from cptsel.pipeline.model.tokenizer import load_tokenizer, prefix_of, tokenizer_fingerprint, vocabulary_of
 
 
 @pytest.mark.parametrize("kind", KINDS | EXPERTS)
@@ -95,6 +96,17 @@ def test_fingerprints_name_weights_and_tokenizer(tmp_path, tiny_lm):
     before = tokenizer_fingerprint(tokenizer)
     tokenizer.add_tokens(["cptsel"])
     assert tokenizer_fingerprint(tokenizer) != before
+
+
+def test_a_vocabulary_holds_every_id(tiny_lm):
+    """Two bytes an id are enough, or not, for the largest id there is, not for as many as there are."""
+    known = load_tokenizer(str(tiny_lm))
+    assert vocabulary_of(known).size == len(known)
+    words = {"a": 0, "<eos>": 1, "b": 70_000}
+    gapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "a")), eos_token="<eos>"
+    )
+    assert (vocabulary_of(gapped).size, vocabulary_of(gapped).eos) == (70_001, 1)
 
 
 def test_prefix_is_bos_else_eos_else_nothing(tiny_lm):

@@ -93,7 +93,7 @@ def token_ids(
     Raises:
         UsageError: the tokenizer can't be had, or is another.
     """
-    from cptsel.pipeline.model.tokenizer import tokenizer_fingerprint
+    from cptsel.pipeline.model.tokenizer import tokenizer_fingerprint, vocabulary_of
 
     if of_ids := manifest.header["corpus"].get("tokens"):
         return TokenIds(None, False, Vocabulary(of_ids["vocabulary"], of_ids["eod"], has_texts=False))
@@ -109,7 +109,7 @@ def token_ids(
             f"{option} {source}: not the tokenizer that the corpus was embedded with (its fingerprint differs); "
             "name the folder of that model"
         )
-    vocabulary = Vocabulary(len(loaded), loaded.eos_token_id)
+    vocabulary = vocabulary_of(loaded)
     split = manifest.header["corpus"].get("split_special_tokens", False)
     return TokenIds(source, split, vocabulary, trust_remote_code)
 

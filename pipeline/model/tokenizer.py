@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from cptsel.pipeline.errors import UsageError, first_line
 from cptsel.pipeline.model.configuration import special_of_config
+from cptsel.pipeline.model.vocabulary import Vocabulary
 
 AT_ONCE = 1 << 20  # code points of text handed to the tokenizer in one call: bounds the offsets in memory
 _TRIED = 8  # tokens whose texts tell whether a tokenizer works
@@ -151,6 +152,11 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of the special tokens, such as BOS; text that spells one becomes its id unless it is split."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added.union(tokenizer.all_special_ids))
+
+
+def vocabulary_of(tokenizer: Any) -> Vocabulary:
+    """Of all ids that it makes: those of added tokens may leave a gap, which ``len(tokenizer)`` does not count."""
+    return Vocabulary(1 + max(tokenizer.get_vocab().values()), tokenizer.eos_token_id)
 
 
 def prefix_of(tokenizer: Any) -> Prefix:

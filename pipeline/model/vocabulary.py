@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a file of token ids must know of the tokenizer: its size, and the id that ends a document.
+    """What a file of token ids must know of the tokenizer.
 
-    ``has_texts`` is False where ids are all that is known of documents.
+    ``size`` is above all ids, and ``eos`` the one that ends a document. ``has_texts`` is False where ids are all that
+    is known of documents.
     """
 
     size: int
