@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OUT := demo-out
 STORES := .engines/stores
 # Of the tests of Spark, each of which takes minutes, those that make test-slow runs; pytest -m spark runs all.
-SPARK_TESTS := embed_writes or executor or (writes_the_same_bytes and options1) or (local and export)
+SPARK_TESTS := executor or (writes_the_same_bytes and not what_runs)
 JARS := $(or $(CPTSEL_SHARED),../shared)/jars/make_job_server.py
 export OMP_NUM_THREADS ?= 1
 
