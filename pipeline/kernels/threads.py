@@ -26,12 +26,17 @@ def same_on_any_threads(function: Callable[Arguments, Result]) -> Callable[Argum
 
     @wraps(function)
     def alone(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        import faiss
+
+        before = faiss.omp_get_max_threads()
         token = _threads.set(_available())
         try:
             with _one_blas_thread():
+                faiss.omp_set_num_threads(1)  # by itself: after torch it may have torch's BLAS, which no one sees
                 return function(*args, **options)
         finally:
             _threads.reset(token)
+            faiss.omp_set_num_threads(before)
 
     return alone
 
