@@ -143,12 +143,17 @@ def atomic_writer(path: str, durable: bool = True) -> Iterator[BinaryIO]:
     except BaseException as error:
         if os.path.exists(temporary):
             os.remove(temporary)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise _no_room(path, error) from error
+        if isinstance(error, OSError) and is_full(error):
+            raise no_room(path, error) from error
         raise
 
 
-def _no_room(path: str, error: OSError) -> PartialError:
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return error.errno in _FULL
+
+
+def no_room(path: str, error: OSError) -> PartialError:
     """The error of a full disk: of one kind and with its path, in every step."""
     reason = (error.strerror or str(error)).lower()
     return PartialError(f"{path}: can't be written ({reason}); make room and run the command again")
@@ -187,8 +192,8 @@ def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:
             try:
                 os.link(name, name, src_dir_fd=here, dst_dir_fd=there)
             except OSError as error:
-                if error.errno in _FULL:
-                    raise _no_room(join(target, name), error) from error
+                if is_full(error):
+                    raise no_room(join(target, name), error) from error
                 if error.errno not in _UNLINKABLE:
                     raise
                 left.append(name)

@@ -26,7 +26,8 @@ from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.methods import MATCH, METHODS
 from cptsel.pipeline.selection.options import settle
 from cptsel.pipeline.selection.outcome.header import Selected, manifest_header
-from cptsel.pipeline.selection.outcome.phases import Phase, draw_from_first
+from cptsel.pipeline.selection.outcome.later_phase import draw_from_first
+from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.outcome.residuals import measure
 from cptsel.pipeline.selection.outcome.summary import dry_run_summary, select_summary
 from cptsel.pipeline.selection.outcome.weighting import weigh
@@ -122,16 +123,17 @@ def _select_phases(config: SelectConfig, task: Task, steps: Steps) -> tuple[list
         counted = steps.run("statistics", CountCells(task.reader), task.phases[0].runs.shards)
     _check_plans(config, task, counted)
     selected: list[Selected] = []
+    rows = task.tuning.pick_rows
     for phase in task.phases:
         within = steps.within(f"phase-{phase.number}")
         if phase.from_first:
             first, reader = selected[0], selected[0].reader
-            plan = draw_from_first(first.weighted, first.work, first.plan, phase, config.seed, within.work)
+            plan = draw_from_first(first.weighted, first.work, first.plan, phase, config.seed, within.work, rows)
             reports: list[dict[str, Any]] = []
         else:
             plan, reader = _plan_phase(task, phase, counted, within)
             reports = _choose(task, phase, plan, reader, within)
-        weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing)
+        weighted = weigh(within.work, phase.number, plan, phase.text, task.weighing, rows)
         selected.append(Selected(phase.runs, reader, within.work, plan, weighted, reports, {}, phase.from_first))
     return counted, selected
 

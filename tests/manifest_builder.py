@@ -21,8 +21,14 @@ from cptsel.pipeline.artifacts.manifest import finish_manifest, load_manifest, m
 from cptsel.pipeline.artifacts.visits import tally
 from cptsel.pipeline.hashing import content_hash, doc_key, sample_id, uniform
 from cptsel.pipeline.kernels.sampling.curriculum import curriculum_rank
-from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
-from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, GroupShare, realise
+from cptsel.pipeline.kernels.sampling.repeats import (
+    Chunk,
+    capped_rates,
+    repeat_purpose,
+    replay_scales,
+    systematic_repeats,
+)
+from cptsel.pipeline.kernels.sampling.weights import REQUIRED_FEATURES, loss_factor
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, VISITS
 
 WORDS = ["replay", "старий", "корпус", "の", "データ", "naïve", "gradient", "𝔘nicode", "🙂", "token", "a", "mass", "ß"]
@@ -196,22 +202,34 @@ def _decide(
 ) -> None:
     """Fill weight, loss_weight, repeat and order_rank of the samples chosen for a phase, as ``select`` makes them."""
     mass = float(sum(s["n_tokens"] for s in population))
-    places = sorted(range(len(chosen)), key=lambda place: chosen[place]["sample_id"])
-    shares = []
     for group in ("even", "odd"):
         members = [s for s in chosen if s["group"] == group]
         raw = [rng.uniform(0.1, 5.0) for _ in members]
         target = sum(s["n_tokens"] for s in population if s["group"] == group)
         for sample, share in zip(members, raw, strict=True):
             sample["weight"] = target * share / sum(raw) / sample["n_tokens"]
-        (u,) = uniform(SEED, repeat_purpose(phase), [group])
-        mine = np.array([place for place in places if chosen[place]["group"] == group])
-        shares.append(GroupShare(mine, _requested(chosen, realisation) * (target / mass), float(u)))
+        repeats = [1] * len(members)
+        if realisation == "repeat":
+            (u,) = uniform(SEED, repeat_purpose(phase), [group])
+            repeats = _repeats(members, _requested(chosen, realisation) * (target / mass), max_repeats, float(u))
+        for sample, repeat in zip(members, repeats, strict=True):
+            sample["repeat"] = repeat
     weight, n_tokens = (np.array([s[key] for s in chosen]) for key in ("weight", "n_tokens"))
-    made = realise(realisation, weight, n_tokens, shares, max_repeats)
+    factor = loss_factor(int(n_tokens.sum()), float(weight @ n_tokens))
     for place, sample in enumerate(chosen):
-        sample |= {"repeat": int(made.repeat[place]), "loss_weight": float(made.loss_weight[place])}
+        sample["loss_weight"] = sample["weight"] * factor if realisation in {"repeat", "loss"} else 1.0
         sample["order_rank"] = place
+
+
+def _repeats(members: list[dict], tokens: float, cap: int, u: float) -> list[int]:
+    """Plays of the samples of a group, which are in corpus order."""
+    weight, n_tokens = (np.array([s[key] for s in members]) for key in ("weight", "n_tokens"))
+    cell = np.unique([s["shard_id"] for s in members], return_inverse=True)[1]
+    group = np.zeros(cell.max() + 1, np.int64)
+    scales = replay_scales(lambda: [Chunk(cell, weight, n_tokens)], group, np.array([tokens]), cap)
+    order = sorted(range(len(members)), key=lambda place: members[place]["sample_id"])
+    counts, _ = systematic_repeats(capped_rates(weight, scales.scale[0], cap)[order], u)
+    return [int(counts[order.index(place)]) for place in range(len(members))]
 
 
 def _rank(chosen: list[dict]) -> None:

@@ -1,10 +1,14 @@
 """Phases: fresh draws that decay, draws from the first phase, and later checkpoints."""
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 from run_builder import build_run
 from selection_builder import choose, header_of, ids, population, read_samples
 
+from cptsel.pipeline.hashing import uniform
+from cptsel.pipeline.kernels.budget import carry
+from cptsel.pipeline.kernels.sampling.draws import priority_sample
 from cptsel.pipeline.order import order
 from cptsel.pipeline.ordering.config import OrderConfig
 from cptsel.pipeline.verification.config import VerifyConfig
@@ -49,6 +53,27 @@ def test_later_phases_drawn_from_the_first(run, tmp_path, phase_budget):
             assert pc.sum(mine["n_tokens"]).as_py() <= 400
         assert (mine["inclusion_prob"].to_numpy() <= 1).all()
     order(OrderConfig(replay=str(out), out=str(tmp_path / "ordered")))
+
+
+@pytest.mark.parametrize("phase_budget", ["25%", "1200 tokens"])
+def test_a_draw_from_the_first_phase_is_a_priority_sample_of_every_group(run, tmp_path, phase_budget):
+    """Groups in turn, each with its share and, of tokens, what those before it left."""
+    choose(run, tmp_path / "replay", method="craig", phases=2, phase_budget=phase_budget, budget="60%", seed=3)
+    rows = read_samples(tmp_path / "replay").sort_by("sample_id")
+    zero, one = (rows.filter(pc.equal(rows["phase"], phase)) for phase in (0, 1))
+    found = dict(zip(one["sample_id"].to_pylist(), one["inclusion_prob"].to_pylist(), strict=True))
+    left, by_tokens = 0, "tokens" in phase_budget
+    for group in [entry for entry in header_of(tmp_path / "replay")["groups"] if entry["phase"] == 1]:
+        mine = zero.filter(pc.equal(zero["group"], group["group"]))
+        weight, norm, n_tokens = (mine[name].to_numpy() for name in ("weight", "grad_norm", "n_tokens"))
+        names = mine["sample_id"].to_pylist()
+        scores, u = weight * norm.astype(np.float64), uniform(3, "draw 1", names)
+        draw = priority_sample(scores, u, group["budget"] + left, n_tokens if by_tokens else None)
+        if by_tokens:
+            left = carry(left, group["budget"], int(n_tokens[draw.picked].sum()), draw.threshold > 0)
+        for place, share in zip(draw.picked.tolist(), draw.inclusion_prob.tolist(), strict=True):
+            assert found.pop(names[place]) == pytest.approx(share * mine["inclusion_prob"][place].as_py(), rel=1e-12)
+    assert not found
 
 
 def test_phases_from_later_checkpoints(run, later, tmp_path):

@@ -1,8 +1,13 @@
 """Weights as they are realised, and curricula."""
 
-import pytest
-from selection_builder import choose, losses, read_samples
+from dataclasses import replace
 
+import pytest
+from selection_builder import choose, data_bytes, header_of, losses, read_samples
+
+from cptsel.pipeline.artifacts.manifest import load_manifest
+from cptsel.pipeline.selection.outcome import tallies
+from cptsel.pipeline.selection.tuning import DEFAULT
 from cptsel.pipeline.verification.config import VerifyConfig
 from cptsel.pipeline.verify import verify
 
@@ -32,3 +37,40 @@ def test_realisations(run, tmp_path, realisation):
     rows = read_samples(tmp_path / "replay")
     assert (rows["repeat"].to_numpy() == 1).all() == (realisation != "repeat")
     assert (rows["loss_weight"].to_numpy() == 1).all() == (realisation in ("sampling", "none"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"realisation": "repeat", "max_repeats": 2, "replay_tokens": 3000, "group_by": None},
+        {"realisation": "loss", "curriculum": "norm"},
+        {"realisation": "repeat", "curriculum": "loss", "curriculum_buckets": 3, "curriculum_order": "descending"},
+        {"method": "importance", "budget": "2000 tokens"},
+        {"method": "uniform", "budget": "90 samples", "unit": "batch", "batch_size": 3},
+        {"phases": 3, "phase_budget": "25%", "budget": "40%"},
+        {"phases": 2, "phase_budget": "1200 tokens", "budget": "60%"},
+    ],
+)
+def test_how_many_picks_are_held_at_once_changes_no_byte(run, tmp_path, options):
+    for rows in (DEFAULT.pick_rows, 5):
+        tuning = replace(DEFAULT, pick_rows=rows)
+        choose(run, tmp_path / str(rows), tuning=tuning, **{"method": "craig", "budget": "40%", **options})
+    few, all_at_once = (load_manifest(str(tmp_path / str(rows))) for rows in (5, DEFAULT.pick_rows))
+    assert data_bytes(few.directory) == data_bytes(all_at_once.directory)
+    assert few.header == all_at_once.header
+    verify(VerifyConfig(directory=few.directory))
+
+
+def test_quantiles_of_many_weights_are_those_of_evenly_spaced_ones(run, tmp_path, monkeypatch):
+    choose(run, tmp_path / "all", method="importance", budget="90%")
+    monkeypatch.setattr(tallies, "_KEPT", 40)
+    choose(run, tmp_path / "some", method="importance", budget="90%")
+    expected, found = (header_of(tmp_path / name) for name in ("all", "some"))
+    for key in ("groups", "phases"):
+        for exact, near in zip(expected[key], found[key], strict=True):
+            assert near["weight_quantiles"] == sorted(near["weight_quantiles"])
+            assert [near["weight_quantiles"][at] for at in (0, -1)] == [exact["weight_quantiles"][at] for at in (0, -1)]
+            assert near["weight_quantiles"] != exact["weight_quantiles"]
+            assert exact["weight_quantiles"][1] <= near["weight_quantiles"][3] <= exact["weight_quantiles"][5]
+            assert near | {"weight_quantiles": 0} == exact | {"weight_quantiles": 0}

@@ -8,8 +8,13 @@ import numpy as np
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, groups_of, replay_tokens
 from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.sampling.repeats import repeat_purpose
-from cptsel.pipeline.kernels.sampling.weights import GroupShare, realise
+from cptsel.pipeline.kernels.sampling.repeats import (
+    Chunk,
+    capped_rates,
+    repeat_purpose,
+    replay_scales,
+    systematic_repeats,
+)
 from cptsel.schemas.headers import ManifestHeader, PhaseEntry
 
 _RELATIVE = 1e-9
@@ -80,15 +85,19 @@ def _check_group(parts: list[Played], tokens: float, u: float, cap: int, problem
         np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "weight", "n_tokens")
     )
     members = np.lexsort((ids[:, 1], ids[:, 0]))
-    with np.errstate(divide="ignore", invalid="ignore"):  # a weight may be 0
-        made = realise("repeat", weight, n_tokens, [GroupShare(members, tokens, u)], cap)
+    cell = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
+    scales = replay_scales(
+        lambda: [Chunk(cell, weight, n_tokens)], np.zeros(len(parts), np.int64), np.array([tokens]), cap
+    )
+    repeat = np.empty(len(weight), np.int32)
+    repeat[members], _ = systematic_repeats(capped_rates(weight[members], scales.scale[0], cap), u)
     start = 0
     for part in parts:
-        expected = made.repeat[start : start + len(part.rows)]
+        expected = repeat[start : start + len(part.rows)]
         start += len(part.rows)
         wrong = np.flatnonzero(part.repeat != expected)
         problems.total += len(wrong)
         for index in wrong[:KEPT].tolist():
             what = f"repeat is {part.repeat[index]}, but its weight, the replay tokens and the seed make it"
             problems.kept.append(Problem(part.file, int(part.rows[index]), f"{what} {expected[index]}"))
-    return made.shortfall[0]
+    return float(scales.shortfall[0])

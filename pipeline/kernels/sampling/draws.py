@@ -97,7 +97,12 @@ def crossing_room(scores: np.ndarray, n_tokens: np.ndarray, u: float) -> int:
     return int(u * float(scores @ (n * n)) / total) if total > 0 else 0
 
 
-def inclusion_probability(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """π = min(1, s/τ), 1 where the threshold is 0: (m,) float64."""
-    scores = np.asarray(scores, dtype=np.float64)
-    return np.minimum(1.0, scores / threshold) if threshold > 0 else np.ones(len(scores))
+def inclusion_probability(scores: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
+    """π = min(1, s/τ), 1 where the threshold is 0: (m,) float64.
+
+    Args:
+        scores: (m,).
+        threshold: τ of each sample, (m,), or one for all.
+    """
+    scores, some = np.asarray(scores, dtype=np.float64), np.greater(threshold, 0)
+    return np.minimum(1.0, np.divide(scores, threshold, out=np.ones(len(scores)), where=some))

@@ -1,6 +1,10 @@
 """From weights to whole numbers of plays: capped rates and systematic rounding (docs/design.md, Weights)."""
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,52 +17,91 @@ def repeat_purpose(phase: int) -> str:
     return "repeat" if phase == 0 else f"repeat {phase}"
 
 
+class Chunk(NamedTuple):
+    """Some samples: the ``cell`` (m,) integer of each, its ``weight`` a token (m,) and ``n_tokens`` (m,) int64."""
+
+    cell: np.ndarray
+    weight: np.ndarray
+    n_tokens: np.ndarray
+
+
 @dataclass(frozen=True)
-class Rates:
-    """How often each sample is to be played, on average.
+class Scales:
+    """``scale`` (g,) float64, c of each group, and ``shortfall`` (g,), tokens that no sample below the cap can play."""
 
-    Attributes:
-        x: (m,) float64, x_j = min(cap, scale · weight_j).
-        scale: c_g.
-        shortfall: tokens of the target that not even all samples at the cap can play (0 otherwise).
-    """
-
-    x: np.ndarray
-    scale: float
-    shortfall: float
+    scale: np.ndarray
+    shortfall: np.ndarray
 
 
-def replay_rates(weight: np.ndarray, n_tokens: np.ndarray, target_tokens: float, cap: int) -> Rates:
-    """Find c with Σ min(cap, c·w_j)·n_j = target, exactly, by going through the samples from the heaviest down.
+def sum_by_group(by_cell: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """(g,) float64 sums over the cells of each group, correctly rounded, so that the order of cells does not matter.
 
     Args:
-        weight: (m,) float64 not negative, weight a token; what weighs nothing is not played.
-        n_tokens: (m,) int64 at least 1.
-        target_tokens: tokens to be played by these samples together, not negative.
+        by_cell: (c,) float64; group: (c,) that of each cell.
+        groups: g.
+    """
+    order = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group, minlength=groups)).tolist()
+    values = by_cell[order].tolist()
+    return np.array([math.fsum(values[start:end]) for start, end in pairwise([0, *ends])])
+
+
+def replay_scales(
+    chunks: Callable[[], Iterable[Chunk]], group: np.ndarray, target_tokens: np.ndarray, cap: int
+) -> Scales:
+    """Find c_g with Σ min(cap, c_g·w_j)·n_j = target_g: what reaches the cap stays there, the rest is scaled anew.
+
+    That is Newton's method on a function that is concave, linear between the points where samples reach the cap, and
+    met from below: it ends after a few steps, at the root. Sums are of each cell in the order of its samples, then of
+    cells correctly rounded: the same bits however samples are cut into chunks and cells come.
+
+    Args:
+        chunks: gives all samples, as often as it is called; those of a cell always in one order. What weighs nothing
+            is not played.
+        group: (c,) the group of each cell.
+        target_tokens: (g,) tokens to be played by the samples of each group, not negative.
         cap: most plays of one sample.
     """
-    weight = np.asarray(weight, dtype=np.float64)
-    n_tokens = np.asarray(n_tokens, dtype=np.float64)
-    some = weight > 0
-    full = cap * n_tokens[some].sum()
-    if target_tokens >= full:
-        scale = cap / weight[some].min() if some.any() else 0.0
-        return Rates(np.where(some, float(cap), 0.0), float(scale), float(target_tokens - full))
-    order = np.argsort(-weight, kind="stable")[: int(some.sum())]
-    w, n = weight[order], n_tokens[order]
-    at_cap = cap * np.concatenate([[0.0], np.cumsum(n)[:-1]])  # tokens played by the heavier ones, were they at the cap
-    mass_left = np.cumsum((w * n)[::-1])[::-1]  # Σ w·n of this one and the lighter ones
-    scales = (target_tokens - at_cap) / mass_left
-    # With s samples at the cap, c is right when the next one stays under it; the first such s is the one.
-    fits = scales * w <= cap
-    s = int(np.argmax(fits)) if fits.any() else len(w) - 1  # rounding alone can deny the last one
-    scale = float(scales[s])
-    x = np.minimum(float(cap), scale * weight)
+    groups = len(target_tokens)
+    mass, full, lightest = np.zeros(len(group)), np.zeros(groups, np.int64), np.full(groups, np.inf)
+    for cell, weight, n_tokens in chunks():
+        some = weight > 0
+        np.add.at(mass, cell, weight * n_tokens)
+        np.add.at(full, group[cell[some]], cap * n_tokens[some])
+        np.minimum.at(lightest, group[cell[some]], weight[some])
+    total = sum_by_group(mass, group, groups)
+    short = target_tokens >= full
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.where(short, np.where(full > 0, cap / lightest, 0.0), target_tokens / total)
+    at_cap = np.zeros(groups, np.int64)
+    going = ~short
+    while going.any():
+        rest, capped = np.zeros(len(group)), np.zeros(groups, np.int64)
+        for cell, weight, n_tokens in chunks():
+            full_play = scale[group[cell]] * weight > cap
+            np.add.at(capped, group[cell[full_play]], cap * n_tokens[full_play])
+            np.add.at(rest, cell[~full_play], (weight * n_tokens)[~full_play])
+        left = sum_by_group(rest, group, groups)
+        going &= (capped > at_cap) & (left > 0)  # rounding alone can put all at the cap
+        at_cap = np.where(going, capped, at_cap)
+        scale[going] = ((target_tokens - at_cap)[going]) / left[going]
+    return Scales(scale, np.where(short, target_tokens - full, 0.0))
+
+
+def capped_rates(weight: np.ndarray, scale: np.ndarray | float, cap: int) -> np.ndarray:
+    """x_j = min(cap, c·weight_j), how often each sample is to be played on average: (m,) float64.
+
+    Args:
+        weight: (m,) float64 not negative.
+        scale: c, (m,) of each sample's group or one for all.
+        cap: most plays of one sample.
+    """
+    x = np.where(weight > 0, np.minimum(float(cap), scale * weight), 0.0)
     nearest = np.round(x)
-    return Rates(np.where(np.abs(x - nearest) <= _SNAP * x, nearest, x), scale, 0.0)
+    return np.where(np.abs(x - nearest) <= _SNAP * x, nearest, x)
 
 
-def systematic_repeats(x: np.ndarray, u: float) -> np.ndarray:
+def systematic_repeats(x: np.ndarray, u: float, before: float = 0.0) -> tuple[np.ndarray, float]:
     """repeat_j = ⌊u + X_j⌋ − ⌊u + X_{j−1}⌋ with X the running sum of x: (m,) int32, each ⌊x⌋ or ⌈x⌉.
 
     Only the fractional parts are summed: the same in exact arithmetic, and a whole rate gives exactly itself however
@@ -67,8 +110,12 @@ def systematic_repeats(x: np.ndarray, u: float) -> np.ndarray:
     Args:
         x: (m,) float64 not negative, in order of sample_id.
         u: one uniform variate in (0, 1] for all of them.
+        before: the running sum of the samples that came before these.
+
+    Returns:
+        The counts, and the running sum behind the last one.
     """
     x = np.asarray(x, dtype=np.float64)
     whole = np.floor(x)
-    steps = np.floor(u + np.cumsum(x - whole))
-    return (whole + np.diff(steps, prepend=np.floor(u))).astype(np.int32)
+    running = np.cumsum(np.concatenate([[before], x - whole]))  # one addition after the other: parts give the same bits
+    return (whole + np.diff(np.floor(u + running))).astype(np.int32), float(running[-1])

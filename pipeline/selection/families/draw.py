@@ -17,13 +17,19 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.budget import carry
-from cptsel.pipeline.kernels.sampling.draws import crossing_room, priority_sample
+from cptsel.pipeline.kernels.sampling.draws import (
+    crossing_room,
+    inclusion_probability,
+    priority_keys,
+    priority_sample,
+)
+from cptsel.pipeline.selection.drawing import GroupDraws
 from cptsel.pipeline.selection.families.base import Chooser, Picks, picks_table
 from cptsel.pipeline.selection.methods import Draw
 from cptsel.pipeline.selection.picks import PICKS, with_column, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
+from cptsel.pipeline.spill import Column
 
 STEP = "keys"
 
@@ -99,7 +105,8 @@ class DrawChooser(Chooser[Draw]):
             for shard in shards
         ]
         left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
-        thresholds, drawn = _draw(plan, shards, steps.work)
+        rows = self.settings.tuning.pick_rows
+        thresholds, drawn = _draw(plan, shards, steps.work, rows)
         again = [
             KeysTask(shard, {name: cell.candidates for name, cell in cells[shard.shard_id].items()})
             for shard in shards
@@ -108,8 +115,8 @@ class DrawChooser(Chooser[Draw]):
         ]
         if again:
             steps.run(STEP, send, again)
-            thresholds, drawn = _draw(plan, shards, steps.work)
-        _write(thresholds, drawn, shards, steps.work)
+            thresholds, drawn = _draw(plan, shards, steps.work, rows)
+        _write(thresholds, drawn, plan, shards, steps.work)
         return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
 
 
@@ -131,45 +138,61 @@ def _largest(cell: Cell, limit: int, chooser: DrawChooser) -> tuple[pa.Table, fl
     return pa.Table.from_arrays(columns, schema=_SENT), draw.threshold
 
 
-def _draw(plan: Plan, shards: Sequence[RunShard], work: str) -> tuple[dict[str, float], list[np.ndarray]]:
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """What a shard sent of groups that are to stand for something.
+
+    Attributes:
+        rows: (m,) int64, where it is in the file.
+        group: (a,) int64 the place of each atom's group in the plan; names: a of them, ascending.
+        score, u, cost: (a,) of the atoms.
+        atom: (m,) int64 the atom of each row.
+    """
+
+    rows: np.ndarray
+    group: np.ndarray
+    names: list[str]
+    score: np.ndarray
+    u: np.ndarray
+    cost: np.ndarray
+    atom: np.ndarray
+
+
+def _sent(plan: Plan, path: str) -> _Sent:
+    table = io.read_parquet(path, ["group", "draw_score", "draw_u", "atom", "cost"])
+    group = pc.index_in(table["group"], pa.array([group.group for group in plan.groups], pa.string())).to_numpy()
+    rows = np.flatnonzero(np.array([group.budget > 0 for group in plan.groups])[group])
+    names, first, atom = np.unique(table["atom"].to_numpy()[rows].astype(str), return_index=True, return_inverse=True)
+    score, u, cost = (table[name].to_numpy()[rows[first]] for name in ("draw_score", "draw_u", "cost"))
+    return _Sent(rows, group[rows[first]].astype(np.int64), names.tolist(), score, u, cost, atom)
+
+
+def _draw(plan: Plan, shards: Sequence[RunShard], work: str, rows: int) -> tuple[dict[str, float], Column]:
     """Draw each group from what was sent.
 
     Returns:
-        The threshold of every group with a budget, and for each shard which of the rows that it sent are drawn, (m,)
-        bool: all rows of an atom that is.
+        The threshold of every group with a budget, and which atoms are drawn, (n,) bool, shard after shard.
     """
-    columns = ["group", "draw_score", "draw_u", "atom", "cost"]
-    tables = [io.read_parquet(_path(work, shard.shard_id), columns) for shard in shards]
-    sent = pa.concat_tables(tables)
-    drawn = np.zeros(sent.num_rows, bool)
-    thresholds: dict[str, float] = {}
-    left = 0
-    for group in plan.groups:
-        if not group.budget:  # it is to stand for nothing
-            continue
-        here = np.flatnonzero(pc.equal(sent["group"], group.group).to_numpy())
-        rows = sent.take(pa.array(here))
-        names, first, atom = np.unique(rows["atom"].to_numpy().astype(str), return_index=True, return_inverse=True)
-        scores, u, costs = (rows[name].to_numpy()[first] for name in ("draw_score", "draw_u", "cost"))
-        counts = plan.unit == "samples" and (costs == 1).all()
-        draw = priority_sample(scores, u, group.budget + left, None if counts else costs)
-        if not counts:
-            left = carry(left, group.budget, int(costs[draw.picked].sum()), draw.threshold > 0)
-        picked = np.zeros(len(names), bool)
-        picked[draw.picked] = True
-        drawn[here] = picked[atom]
-        thresholds[group.group] = draw.threshold
-    ends = np.cumsum([table.num_rows for table in tables])
-    return thresholds, np.split(drawn, ends[:-1])
+    draws = GroupDraws(len(plan.groups), plan.unit)
+    for shard in shards:
+        sent = _sent(plan, _path(work, shard.shard_id))
+        draws.add(sent.group, sent.names, priority_keys(sent.score, sent.u), sent.cost)
+    drawn = draws.draw([group.budget for group in plan.groups], rows)
+    thresholds = dict(zip((group.group for group in plan.groups), drawn.threshold.tolist(), strict=True))
+    return {group.group: thresholds[group.group] for group in plan.groups if group.budget}, drawn.taken
 
 
-def _write(thresholds: dict[str, float], drawn: Sequence[np.ndarray], shards: Sequence[RunShard], work: str) -> None:
-    """Write the picks of each shard: what was drawn of the rows it sent, with π from the threshold of all."""
-    for shard, mine in zip(shards, drawn, strict=True):
-        rows = io.read_parquet(_path(work, shard.shard_id)).filter(pa.array(mine))
-        threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()])
-        score = rows["draw_score"].to_numpy()
-        pi = np.minimum(1.0, np.divide(score, threshold, out=np.ones_like(score), where=threshold > 0))
+def _write(thresholds: dict[str, float], drawn: Column, plan: Plan, shards: Sequence[RunShard], work: str) -> None:
+    """Write the picks of each shard: all rows of what was drawn of it, with π from the threshold of all."""
+    start = 0
+    for shard in shards:
+        path = _path(work, shard.shard_id)
+        sent = _sent(plan, path)
+        taken = drawn.read(start, start + len(sent.names))
+        start += len(sent.names)
+        rows = io.read_parquet(path).take(pa.array(sent.rows[taken[sent.atom]]))
+        threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()], np.float64)
+        pi = inclusion_probability(rows["draw_score"].to_numpy(), threshold)
         rows = with_column(rows, "found_mass", rows["found_mass"].to_numpy() / pi)
         rows = with_column(rows, "inclusion_prob", pi)
         write_picks(work, shard.shard_id, [rows.select(PICKS.names)])

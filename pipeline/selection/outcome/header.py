@@ -10,17 +10,16 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from cptsel import __version__
 from cptsel.pipeline.artifacts.damage import damage_of
 from cptsel.pipeline.artifacts.manifest import load_manifest, required_features
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, run_fingerprint
 from cptsel.pipeline.config import options_of
-from cptsel.pipeline.kernels.sampling.weights import effective_tokens
 from cptsel.pipeline.selection.config import SelectConfig
 from cptsel.pipeline.selection.outcome.reports import add_reports, summarise_reports
-from cptsel.pipeline.selection.outcome.weighting import QUANTILES, GroupResult, Weighing, Weighted, total
+from cptsel.pipeline.selection.outcome.tallies import QUANTILES
+from cptsel.pipeline.selection.outcome.weighted import GroupResult, Weighted, total
+from cptsel.pipeline.selection.outcome.weighting import Weighing
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader
 from cptsel.schemas.headers import Group, ManifestBody, ManifestCorpus, PhaseEntry, Provenance, ReplayTokens, Residuals
@@ -124,8 +123,8 @@ def _phase(selected: Selected, weighing: Weighing) -> PhaseEntry:
             "realised": total(weighted.groups, "replay_tokens"),
             "shortfall": float(sum(group.shortfall for group in weighted.groups)),
         },
-        "effective_tokens": effective_tokens(weighted.weight, weighted.n_tokens),
-        "weight_quantiles": [float(q) for q in np.quantile(weighted.weight, QUANTILES)],
+        "effective_tokens": weighted.effective_tokens,
+        "weight_quantiles": list(weighted.weight_quantiles),
         "drawn_from_phase": 0 if selected.from_first else None,
         "runs": [run_fingerprint(header) for header in selected.runs.headers],
         **selected.residuals.get(None, {}),

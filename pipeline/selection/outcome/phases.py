@@ -6,23 +6,18 @@ Every phase is selected anew, by fresh draws or from a later checkpoint's run, o
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.run import EmbeddingRuns, check_same_samples, open_checkpoints, open_runs
 from cptsel.pipeline.errors import UsageError
-from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.budget import Budget, carry, divide, parse_budget
-from cptsel.pipeline.kernels.sampling.draws import priority_sample
+from cptsel.pipeline.kernels.budget import Budget, parse_budget
 from cptsel.pipeline.selection.config import SelectConfig
-from cptsel.pipeline.selection.outcome.weighting import Weighted
 from cptsel.pipeline.selection.picks import list_picks, picks_path, with_column
-from cptsel.pipeline.selection.plan import Plan, Share, Unit
 
 
 @dataclass(frozen=True)
@@ -86,54 +81,6 @@ def _decayed(budget: Budget, decay: float, phase: int) -> Budget:
     if value <= 0:
         raise UsageError(f"--mix-decay {decay}: nothing is left of the budget in phase {phase}; ask for fewer --phases")
     return Budget(budget.kind, value)
-
-
-def draw_from_first(first: Weighted, first_work: str, plan: Plan, phase: Phase, seed: int, work: str) -> Plan:
-    """Draw a later phase from the picks of phase 0, with s_j = M_j · grad_norm_j / n_j; returns its plan.
-
-    Raises:
-        UsageError: the budget is more than phase 0 has, or a group gets nothing of it.
-    """
-    unit: Unit = phase.budget.unit
-    ids, groups = (first.table[name] for name in ("sample_id", "group"))
-    size = first.n_tokens if unit == "tokens" else np.ones(len(first.weight), np.int64)
-    total = phase.budget.of(len(first.weight))
-    if total > size.sum():
-        raise UsageError(f"{phase.text}: phase 0 has only {int(size.sum()):,} {unit}; ask for less")
-    score = first.weight * first.table["grad_norm"].to_numpy().astype(np.float64)
-    members = {name: np.flatnonzero(pc.equal(groups, name).to_numpy()) for name in (g.group for g in first.groups)}
-    caps = np.array([size[members[group.group]].sum() if group.group in members else 0 for group in plan.groups])
-    budgets = divide(total, np.array([group.target_mass for group in plan.groups]), caps)
-    kept, pi = np.zeros(len(score), bool), np.ones(len(score))
-    drawn_groups: list[Share] = []
-    left = 0
-    for group, budget in zip(plan.groups, budgets.tolist(), strict=True):
-        drawn_groups.append(replace(group, budget=budget))
-        if group.group not in members:
-            continue
-        mine = members[group.group]
-        mine = mine[pc.sort_indices(ids.take(pa.array(mine))).to_numpy()]
-        u = uniform(seed, f"draw {phase.number}", ids.take(pa.array(mine)).to_pylist())
-        draw = priority_sample(score[mine], u, budget + left, size[mine] if unit == "tokens" else None)
-        if unit == "tokens":
-            left = carry(left, budget, int(size[mine[draw.picked]].sum()), draw.threshold > 0)
-        if not len(draw.picked):
-            raise UsageError(
-                f"{phase.text}: group {group.group!r} gets no sample in phase {phase.number} (its share "
-                f"is {budget:,} {unit}); ask for more"
-            )
-        kept[mine[draw.picked]] = True
-        pi[mine[draw.picked]] = draw.inclusion_prob
-    mass = first.weight * first.n_tokens
-    for shard, path in list_picks(first_work).items():
-        part = slice(*first.offsets[shard])
-        rows = io.read_parquet(path).filter(pa.array(kept[part]))
-        if rows.num_rows:
-            share = pi[part][kept[part]]
-            rows = with_column(rows, "found_mass", mass[part][kept[part]] / share)
-            rows = with_column(rows, "inclusion_prob", rows["inclusion_prob"].to_numpy() * share)
-            io.write_scratch(picks_path(work, shard), rows)
-    return replace(plan, unit=unit, budget=total, groups=tuple(drawn_groups))
 
 
 def join_picks(chosen: str, drawn: str, shares: dict[str, float], work: str) -> None:

@@ -19,7 +19,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import samples_name
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.selection.outcome.weighting import GroupResult
+from cptsel.pipeline.selection.outcome.weighted import GroupResult
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.pipeline.selection.reading.cells import CellReader, read_cells
 from cptsel.schemas.headers import Residuals

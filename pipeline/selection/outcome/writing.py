@@ -11,7 +11,7 @@ from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.manifest import SHARDS, samples_name
 from cptsel.pipeline.artifacts.run import RunShard
 from cptsel.pipeline.artifacts.visits import tally
-from cptsel.pipeline.selection.outcome.weighting import Weighted
+from cptsel.pipeline.selection.outcome.weighted import Weighted, Worth
 from cptsel.pipeline.selection.picks import list_picks
 from cptsel.pipeline.selection.plan import Plan
 from cptsel.schemas.arrow import (
@@ -49,7 +49,7 @@ def write_samples(
 
     def write(shard_id: int) -> list[dict[str, Any]]:
         tables = [
-            _samples_table(io.read_parquet(found[shard_id]), weighted, slice(*weighted.offsets[shard_id]), method)
+            _samples_table(io.read_parquet(found[shard_id]), weighted.number, weighted.of_shard(shard_id), method)
             for found, (_, weighted) in zip(files, phases, strict=True)
             if shard_id in found
         ]
@@ -62,15 +62,15 @@ def write_samples(
         return dict(zip(shards, pool.map(write, shards), strict=True))
 
 
-def _samples_table(picks: pa.Table, weighted: Weighted, part: slice, method: str) -> pa.Table:
+def _samples_table(picks: pa.Table, phase: int, worth: Worth, method: str) -> pa.Table:
     """Picks of one shard and phase, which come in corpus order, as rows of SAMPLES with plain strings."""
     count = picks.num_rows
     columns = {name: picks[name] for name in (*LOCATOR_COLUMNS, "inclusion_prob", "grad_norm", "score", "group")} | {
-        "weight": weighted.weight[part],
-        "loss_weight": weighted.loss_weight[part],
-        "repeat": weighted.repeat[part],
-        "phase": np.full(count, weighted.number, dtype=np.int16),
-        "order_rank": weighted.order_rank[part],
+        "weight": worth.weight,
+        "loss_weight": worth.loss_weight,
+        "repeat": worth.repeat,
+        "phase": np.full(count, phase, dtype=np.int16),
+        "order_rank": worth.order_rank,
         "method": pa.array([method] * count, pa.string()),
     }
     return pa.table({name: columns[name] for name in SAMPLES.names})
@@ -102,21 +102,17 @@ def write_shards(
     rows = []
     for shard in shards:
         cells = list(population.get(shard.shard_id, {}).values())
-        parts = [(weighted, slice(*weighted.offsets.get(shard.shard_id, (0, 0)))) for weighted in phases]
+        worths = [weighted.of_shard(shard.shard_id) for weighted in phases]
         rows.append(
             {
                 **{name: shard.source.get(name) for name in _OF_SOURCE},
                 "population_samples": sum(cell.samples for cell in cells),
                 "population_tokens": sum(cell.tokens for cell in cells),
                 "population_mass": float(sum(cell.mass for cell in cells)),
-                "selected_samples": sum(len(weighted.n_tokens[part]) for weighted, part in parts),
-                "selected_tokens": sum(int(weighted.n_tokens[part].sum()) for weighted, part in parts),
-                "selected_mass": float(
-                    sum(weighted.weight[part] @ weighted.n_tokens[part] for weighted, part in parts)
-                ),
-                "replay_tokens": sum(
-                    int(weighted.repeat[part].astype(np.int64) @ weighted.n_tokens[part]) for weighted, part in parts
-                ),
+                "selected_samples": sum(len(worth.n_tokens) for worth in worths),
+                "selected_tokens": sum(int(worth.n_tokens.sum()) for worth in worths),
+                "selected_mass": float(sum(worth.weight @ worth.n_tokens for worth in worths)),
+                "replay_tokens": sum(int(worth.repeat.astype(np.int64) @ worth.n_tokens) for worth in worths),
                 VISITS.name: visits.get(shard.shard_id, []),
             }
         )

@@ -1,0 +1,78 @@
+"""Columns on disk."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cptsel.pipeline.errors import PartialError
+from cptsel.pipeline.spill import Column, by_value, sort_key, sorted_parts
+
+RECORD = np.dtype([("key", np.uint64), ("second", np.int32), ("place", np.int64)])
+
+
+def test_a_column_is_read_as_it_was_written():
+    column = Column(np.int32)
+    column.append(np.arange(5))
+    column.append(np.arange(0))
+    column.append(np.arange(5, 12))
+    assert len(column) == 12
+    assert column.read().tolist() == list(range(12))
+    assert column.read(3, 7).tolist() == [3, 4, 5, 6]
+    assert [part.tolist() for part in column.parts(5)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    column.put(np.array([11, 0]), np.array([-1, -2]))
+    assert column.read().tolist() == [-2, *range(1, 11), -1]
+
+
+def test_a_column_of_zeros_and_an_empty_one():
+    zeros = Column.zeros(np.float64, 4)
+    zeros.put(np.array([2]), np.array([1.5]))
+    assert zeros.read().tolist() == [0, 0, 1.5, 0]
+    empty = Column.zeros(RECORD, 0)
+    empty.put(np.empty(0, np.int64), np.empty(0, RECORD))
+    assert len(empty.read()) == 0
+    assert list(sorted_parts(empty, ["key"])) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, 3), st.integers(0, 2))), st.integers(1, 9))
+def test_parts_are_sorted_and_stable(pairs, rows):
+    table = Column(RECORD)
+    table.append(np.array([(key, second, place) for place, (key, second) in enumerate(pairs)], RECORD))
+    found = [tuple(row) for part in sorted_parts(table, ["key", "second"], rows) for row in part.tolist()]
+    assert found == sorted((key, second, place) for place, (key, second) in enumerate(pairs))
+
+
+def test_parts_are_of_about_the_size_that_is_asked_for():
+    table = Column(RECORD)
+    rows = np.zeros(50_000, RECORD)
+    rows["key"] = np.random.default_rng(0).integers(0, 2**63, len(rows)) ** 2  # uneven
+    table.append(rows)
+    sizes = [len(part) for part in sorted_parts(table, ["key"], 1000)]
+    assert max(sizes) < 2000
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=2))
+def test_keys_sort_as_their_numbers(values):
+    key = sort_key(np.array(values))
+    assert np.argsort(key, kind="stable").tolist() == np.argsort(np.array(values), kind="stable").tolist()
+
+
+@given(st.lists(st.integers(-3, 3)))
+def test_by_value(values):
+    found = {value: where.tolist() for value, where in by_value(np.array(values, np.int64))}
+    expected = {value: [i for i, v in enumerate(values) if v == value] for value in sorted(set(values))}
+    assert found == expected
+    assert list(found) == list(expected)
+
+
+def test_a_full_disk_is_a_sentence(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    column = Column(np.int32)
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(PartialError, match=r"set TMPDIR to use another folder.*can't be written \(no space left"):
+        column.append(np.arange(3))
