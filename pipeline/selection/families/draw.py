@@ -7,6 +7,7 @@ driver takes the largest of all; a shard whose next key would have been taken to
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,17 +107,19 @@ class DrawChooser(Chooser[Draw]):
         ]
         left = dict(zip((shard.shard_id for shard in shards), steps.run(STEP, send, tasks), strict=True))
         rows = self.settings.tuning.pick_rows
-        thresholds, drawn = _draw(plan, shards, steps.work, rows)
+        drawn = _draw(plan, shards, steps.work, rows)
         again = [
             KeysTask(shard, {name: cell.candidates for name, cell in cells[shard.shard_id].items()})
             for shard in shards
             # An unsent key at or above the threshold, however it ties, may belong to the draw.
-            if any(key > 0 and key >= thresholds.get(name, math.inf) for name, key in left[shard.shard_id].items())
+            if any(
+                key > 0 and key >= drawn.thresholds.get(name, math.inf) for name, key in left[shard.shard_id].items()
+            )
         ]
         if again:
             steps.run(STEP, send, again)
-            thresholds, drawn = _draw(plan, shards, steps.work, rows)
-        _write(thresholds, drawn, plan, shards, steps.work)
+            drawn = _draw(plan, shards, steps.work, rows)
+        _write(drawn, plan, shards, steps.work)
         return [{"group": group.group, "mass": group.choice_mass} for group in plan.groups]
 
 
@@ -158,8 +161,7 @@ class _Sent:
     atom: np.ndarray
 
 
-def _sent(plan: Plan, path: str) -> _Sent:
-    table = io.read_parquet(path, ["group", "draw_score", "draw_u", "atom", "cost"])
+def _sent(plan: Plan, table: pa.Table) -> _Sent:
     group = pc.index_in(table["group"], pa.array([group.group for group in plan.groups], pa.string())).to_numpy()
     rows = np.flatnonzero(np.array([group.budget > 0 for group in plan.groups])[group])
     names, first, atom = np.unique(table["atom"].to_numpy()[rows].astype(str), return_index=True, return_inverse=True)
@@ -167,31 +169,44 @@ def _sent(plan: Plan, path: str) -> _Sent:
     return _Sent(rows, group[rows[first]].astype(np.int64), names.tolist(), score, u, cost, atom)
 
 
-def _draw(plan: Plan, shards: Sequence[RunShard], work: str, rows: int) -> tuple[dict[str, float], Column]:
-    """Draw each group from what was sent.
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What is drawn of what was sent.
 
-    Returns:
-        The threshold of every group with a budget, and which atoms are drawn, (n,) bool, shard after shard.
+    Attributes:
+        thresholds: of every group with a budget.
+        taken: (n,) bool, of the atoms of all shards, one shard after the other.
+        ends: for each shard, where its atoms end.
     """
-    draws = GroupDraws(len(plan.groups), plan.unit)
-    for shard in shards:
-        sent = _sent(plan, _path(work, shard.shard_id))
+
+    thresholds: dict[str, float]
+    taken: Column
+    ends: list[int]
+
+
+def _draw(plan: Plan, shards: Sequence[RunShard], work: str, rows: int) -> _Drawn:
+    """Draw each group from what was sent."""
+    draws, ends = GroupDraws(len(plan.groups), plan.unit), []
+    paths = [_path(work, shard.shard_id) for shard in shards]
+    for table in io.read_tables(paths, ["group", "draw_score", "draw_u", "atom", "cost"]):
+        sent = _sent(plan, table)
         draws.add(sent.group, sent.names, priority_keys(sent.score, sent.u), sent.cost)
+        ends.append(len(draws))
     drawn = draws.draw([group.budget for group in plan.groups], rows)
-    thresholds = dict(zip((group.group for group in plan.groups), drawn.threshold.tolist(), strict=True))
-    return {group.group: thresholds[group.group] for group in plan.groups if group.budget}, drawn.taken
+    thresholds = zip(plan.groups, drawn.threshold.tolist(), strict=True)
+    return _Drawn({group.group: key for group, key in thresholds if group.budget}, drawn.taken, ends)
 
 
-def _write(thresholds: dict[str, float], drawn: Column, plan: Plan, shards: Sequence[RunShard], work: str) -> None:
+def _write(drawn: _Drawn, plan: Plan, shards: Sequence[RunShard], work: str) -> None:
     """Write the picks of each shard: all rows of what was drawn of it, with π from the threshold of all."""
-    start = 0
-    for shard in shards:
-        path = _path(work, shard.shard_id)
-        sent = _sent(plan, path)
-        taken = drawn.read(start, start + len(sent.names))
-        start += len(sent.names)
-        rows = io.read_parquet(path).take(pa.array(sent.rows[taken[sent.atom]]))
-        threshold = np.array([thresholds[name] for name in rows["group"].to_pylist()], np.float64)
+    for shard, (start, end) in zip(shards, pairwise([0, *drawn.ends]), strict=True):
+        taken = drawn.taken.read(start, end)
+        if not taken.any():  # as in most shards where little is drawn
+            continue
+        rows = io.read_parquet(_path(work, shard.shard_id))
+        sent = _sent(plan, rows)
+        rows = rows.take(pa.array(sent.rows[taken[sent.atom]]))
+        threshold = np.array([drawn.thresholds[name] for name in rows["group"].to_pylist()])
         pi = inclusion_probability(rows["draw_score"].to_numpy(), threshold)
         rows = with_column(rows, "found_mass", rows["found_mass"].to_numpy() / pi)
         rows = with_column(rows, "inclusion_prob", pi)

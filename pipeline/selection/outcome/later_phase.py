@@ -44,16 +44,15 @@ def draw_from_first(
     caps = np.array([there.get(group.group, 0) for group in plan.groups])
     budgets = divide(amount, np.array([group.target_mass for group in plan.groups]), caps)
     draws = GroupDraws(len(plan.groups), unit)
-    for _, path, worth, score in _scored(first, first_work):
-        names = io.read_parquet(path, ["sample_id"])["sample_id"].to_pylist()
+    for _, names, worth, score in _scored(first, first_work):
         size = worth.n_tokens if unit == "tokens" else np.ones(len(names), np.int64)
         draws.add(worth.group, names, priority_keys(score, uniform(seed, f"draw {phase.number}", names)), size)
     drawn = draws.draw(budgets.tolist(), rows)
     counts = np.zeros(len(budgets), np.int64)
-    for shard, path, worth, score in _scored(first, first_work):
+    for shard, _, worth, score in _scored(first, first_work):
         mine = drawn.taken.read(*first.picks.offsets[shard])
-        table = io.read_parquet(path).filter(pa.array(mine))
-        if table.num_rows:
+        if mine.any():
+            table = io.read_parquet(picks_path(first_work, shard)).filter(pa.array(mine))
             group, share = worth.group[mine], inclusion_probability(score[mine], drawn.threshold[worth.group[mine]])
             np.add.at(counts, group, 1)
             table = with_column(table, "found_mass", (worth.weight * worth.n_tokens)[mine] / share)
@@ -69,9 +68,11 @@ def draw_from_first(
     return replace(plan, unit=unit, budget=amount, groups=groups)
 
 
-def _scored(first: Weighted, first_work: str) -> Iterator[tuple[int, str, Worth, np.ndarray]]:
-    """Shard, file, worth and score (n,) float64 of the picks of phase 0, shard after shard."""
-    for shard, path in list_picks(first_work).items():
+def _scored(first: Weighted, first_work: str) -> Iterator[tuple[int, list[str], Worth, np.ndarray]]:
+    """Shard, sample_ids, worth and score (n,) float64 of the picks of phase 0, shard after shard."""
+    files = list_picks(first_work)
+    tables = io.read_tables(list(files.values()), ["sample_id", "grad_norm"])
+    for shard, table in zip(files, tables, strict=True):
         worth = first.of_shard(shard)
-        norm = io.read_parquet(path, ["grad_norm"])["grad_norm"].to_numpy().astype(np.float64)
-        yield shard, path, worth, worth.weight * norm
+        score = worth.weight * table["grad_norm"].to_numpy().astype(np.float64)
+        yield shard, table["sample_id"].to_pylist(), worth, score

@@ -3,8 +3,7 @@
 Rows are in corpus order: shard after shard, each by row and window.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +16,6 @@ from cptsel.pipeline.selection.picks import ID, list_picks, packed
 from cptsel.pipeline.spill import Column
 
 _PICK = np.dtype([("cell", np.int32), ("n_tokens", np.int32), ("found_mass", np.float64)])
-_FILES = 64  # that are read ahead
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ def spill_picks(work: str, groups: Sequence[str], *, ids: bool = False, scored: 
     columns += ["sample_id"] if ids or scored else []
     columns += [scored.column] if scored else []
     names, of_cells, cells = pa.array(groups, pa.string()), [found.group], 0
-    for shard, table in _read(list_picks(work), columns):
+    files = list_picks(work)
+    for shard, table in zip(files, io.read_tables(list(files.values()), columns), strict=True):
         n_tokens = table["n_tokens"].to_numpy()
         of_cell, cell = np.unique(pc.index_in(table["group"], names).to_numpy(), return_inverse=True)
         rows = np.empty(table.num_rows, _PICK)
@@ -92,13 +91,3 @@ def spill_picks(work: str, groups: Sequence[str], *, ids: bool = False, scored: 
             if scored.purpose is not None:
                 found.u.append(uniform(scored.seed, scored.purpose, table["sample_id"].to_pylist()))
     return replace(found, group=np.concatenate(of_cells))
-
-
-def _read(files: dict[int, str], columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Columns of every file, in order; a few files are read ahead."""
-    shards = list(files)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for start in range(0, len(shards), _FILES):
-            some = shards[start : start + _FILES]
-            tables = pool.map(lambda shard: io.read_parquet(files[shard], columns), some)
-            yield from zip(some, tables, strict=True)
