@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cptsel.pipeline.errors import PartialError
-from cptsel.pipeline.spill import Column, by_value, sort_key, sorted_parts
+from cptsel.pipeline.spill.columns import Column
+from cptsel.pipeline.spill.sorting import by_value, sort_key, sorted_parts
 
 RECORD = np.dtype([("key", np.uint64), ("second", np.int32), ("place", np.int64)])
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cptsel.pipeline.kernels.budget import carry
-from cptsel.pipeline.selection.picks import ID, packed
 from cptsel.pipeline.selection.plan import Unit
-from cptsel.pipeline.spill import PART_ROWS, Column, by_value, records, sort_key, sorted_parts
+from cptsel.pipeline.spill.columns import PART_ROWS, Column
+from cptsel.pipeline.spill.sorting import ID, by_value, packed, records, sort_key, sorted_parts
 
 _WHOLE = [(name, np.int64) for name in ("group", "index", "size")]
 # ``first`` is the group and, behind it, what of ``falling`` has room: it orders as both of them do.

@@ -10,9 +10,6 @@ from cptsel.schemas.arrow import LOCATOR_FIELDS
 
 STEP = "picks"
 
-#: A sample_id as two halves, which sort as the names do.
-ID = [("high", np.uint64), ("low", np.uint64)]
-
 PICKS = pa.schema(
     [
         *LOCATOR_FIELDS,
@@ -48,8 +45,3 @@ def list_picks(work: str) -> dict[int, str]:
 def with_column(rows: pa.Table, name: str, values: np.ndarray) -> pa.Table:
     """Rows of PICKS with another column of float64."""
     return rows.set_column(rows.schema.get_field_index(name), PICKS.field(name), pa.array(values, pa.float64()))
-
-
-def packed(sample_ids: Sequence[str]) -> np.ndarray:
-    """(m,) records of ID."""
-    return np.frombuffer(bytes.fromhex("".join(sample_ids)), dtype=">u8").astype(np.uint64).view(ID)

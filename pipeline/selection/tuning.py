@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cptsel.pipeline.spill import PART_ROWS
+from cptsel.pipeline.spill.columns import PART_ROWS
 
 
 @dataclass(frozen=True)

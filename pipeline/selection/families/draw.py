@@ -30,7 +30,7 @@ from cptsel.pipeline.selection.methods import Draw
 from cptsel.pipeline.selection.picks import PICKS, with_column, write_picks
 from cptsel.pipeline.selection.plan import Plan, Share
 from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
-from cptsel.pipeline.spill import Column
+from cptsel.pipeline.spill.columns import Column
 
 STEP = "keys"
 

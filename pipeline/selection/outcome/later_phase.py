@@ -16,7 +16,7 @@ from cptsel.pipeline.selection.outcome.phases import Phase
 from cptsel.pipeline.selection.outcome.weighted import Weighted, Worth, total
 from cptsel.pipeline.selection.picks import list_picks, picks_path, with_column
 from cptsel.pipeline.selection.plan import Plan
-from cptsel.pipeline.spill import PART_ROWS
+from cptsel.pipeline.spill.columns import PART_ROWS
 
 
 def draw_from_first(

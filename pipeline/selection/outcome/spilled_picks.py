@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.selection.picks import ID, list_picks, packed
-from cptsel.pipeline.spill import Column
+from cptsel.pipeline.selection.picks import list_picks
+from cptsel.pipeline.spill.columns import Column
+from cptsel.pipeline.spill.sorting import ID, packed
 
 _PICK = np.dtype([("cell", np.int32), ("n_tokens", np.int32), ("found_mass", np.float64)])
 

@@ -8,7 +8,7 @@ import numpy as np
 from cptsel.pipeline.kernels.sampling.repeats import sum_by_group
 from cptsel.pipeline.selection.outcome.spilled_picks import SpilledPicks
 from cptsel.pipeline.selection.outcome.weighted import Worth
-from cptsel.pipeline.spill import by_value
+from cptsel.pipeline.spill.sorting import by_value
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

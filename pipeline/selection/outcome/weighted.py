@@ -7,7 +7,7 @@ import numpy as np
 
 from cptsel.pipeline.kernels.sampling.weights import coreset_weights
 from cptsel.pipeline.selection.outcome.spilled_picks import SpilledPicks
-from cptsel.pipeline.spill import PART_ROWS, Column
+from cptsel.pipeline.spill.columns import PART_ROWS, Column
 
 
 @dataclass(frozen=True)

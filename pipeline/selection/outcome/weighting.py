@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.sampling.repeats import Chunk, capped_rates, repeat_purpose, replay_scales
+from cptsel.pipeline.kernels.sampling.repeats import Chunk, repeat_purpose
 from cptsel.pipeline.kernels.sampling.weights import effective_tokens, loss_factor
-from cptsel.pipeline.selection.outcome.playing import rank_by_score, round_rates
 from cptsel.pipeline.selection.outcome.spilled_picks import Scored, SpilledPicks, spill_picks
 from cptsel.pipeline.selection.outcome.tallies import count_picks, tally_plays, tally_weights
 from cptsel.pipeline.selection.outcome.weighted import GroupResult, Weighted
 from cptsel.pipeline.selection.plan import Plan, no_pick
-from cptsel.pipeline.spill import PART_ROWS, Column
+from cptsel.pipeline.spill.columns import PART_ROWS, Column
+from cptsel.pipeline.spill.plays import count_repeats, rank_by_score
 
 # What a curriculum goes by: the column of picks, and whether it is divided by their tokens.
 _SCORES = {"loss": ("loss_sum", True), "norm": ("grad_norm", True), "gain": ("score", False)}
@@ -123,9 +123,8 @@ def _repeats(
     def chunks() -> Iterator[Chunk]:
         return (Chunk(part.cell, part.weight, part.n_tokens) for part in weighted.parts(rows))
 
-    scales = replay_scales(chunks, weighted.picks.group, shares, cap)
-    rates = ((part.group, capped_rates(part.weight, scales.scale[part.group], cap)) for part in weighted.parts(rows))
-    return round_rates(rates, weighted.picks.ids, variates, rows), scales.shortfall
+    picks = weighted.picks
+    return count_repeats(chunks, picks.group, shares, cap, picks.ids, variates, rows)
 
 
 def _scored(number: int, weighing: Weighing) -> Scored | None:
@@ -140,4 +139,5 @@ def _order_rank(picks: SpilledPicks, weighing: Weighing, rows: int) -> Column | 
     """Place of each pick in its phase, where it is not that in the corpus."""
     if weighing.curriculum is None:
         return None
-    return rank_by_score(picks, descending=weighing.descending, buckets=weighing.buckets or None, rows=rows)
+    buckets = weighing.buckets or None
+    return rank_by_score(picks.score, picks.ids, picks.u, descending=weighing.descending, buckets=buckets, rows=rows)

@@ -1,11 +1,11 @@
-"""Columns on this machine's disk, for rows that are too many to hold: appended, read in parts, sorted in parts.
+"""Columns on this machine's disk, for rows that are too many to hold: appended, and read a part at a time.
 
 Files are in the system's folder for temporary ones (``TMPDIR``). They have no name, so a killed command leaves nothing.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,6 @@ from cptsel.pipeline import io
 
 #: Rows that are held at once.
 PART_ROWS = 1 << 18
-
-# Of so many keys for each part, evenly spaced, those that part them are taken.
-_SAMPLED = 64
-
-_MOST_FILES = 256  # that one sort opens
 
 
 class Column:
@@ -89,57 +84,3 @@ class Column:
         """All values, in order, at most ``rows`` at once."""
         for start in range(0, len(self), rows):
             yield self.read(start, min(start + rows, len(self)))
-
-
-def sorted_parts(table: Column, by: Sequence[str], rows: int = PART_ROWS) -> Iterator[np.ndarray]:
-    """All records of a column in ascending order, in parts of about ``rows``, 256 at most; equal ones keep their order.
-
-    Records are put into files by their first field, and each file is sorted by itself. So those that agree in the first
-    field are held at once, however many they are.
-
-    Args:
-        table: of records.
-        by: fields that it is sorted by, the most important first; the first is uint64.
-        rows: records that are held at once.
-    """
-    count = min(-(-len(table) // rows), _MOST_FILES)
-    if count <= 1:
-        files = [table]
-    else:
-        step = max(1, len(table) // (_SAMPLED * count))
-        keys = np.sort(np.concatenate([part[by[0]][::step] for part in table.parts(rows)]))
-        bounds = np.unique(keys[np.arange(1, count) * len(keys) // count])
-        files = [Column(table.dtype) for _ in range(len(bounds) + 1)]
-        for part in table.parts(rows):
-            number = np.searchsorted(bounds, part[by[0]], side="right")
-            part = part[np.argsort(number, kind="stable")]
-            ends = np.cumsum(np.bincount(number, minlength=len(files))).tolist()
-            for file, start, end in zip(files, [0, *ends], ends, strict=False):
-                file.append(part[start:end])
-    for file in filter(len, files):
-        part = file.read()
-        yield part[np.lexsort([part[name] for name in reversed(by)])]
-
-
-def sort_key(values: np.ndarray) -> np.ndarray:
-    """(m,) uint64 in the order of (m,) float64, none of them NaN; both zeros are one."""
-    bits = (np.asarray(values, np.float64) + 0.0).view(np.uint64)
-    return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))
-
-
-def by_value(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each value of (m,) integers, ascending, and where it stands, ascending."""
-    order = np.argsort(values, kind="stable")
-    if len(order):
-        for mine in np.split(order, np.flatnonzero(np.diff(values[order])) + 1):
-            yield int(values[mine[0]]), mine
-
-
-def records(dtype: np.dtype[Any], rows: np.ndarray, **columns: Any) -> np.ndarray:
-    """Records (m,) of other ones, with more columns."""
-    found = np.empty(len(rows), dtype)
-    for name in rows.dtype.names or ():
-        found[name] = rows[name]
-    for name, values in columns.items():
-        found[name] = values
-    return found

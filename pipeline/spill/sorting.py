@@ -1,0 +1,75 @@
+"""Columns of records in order, a part at a time, whatever their number; and what such an order takes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from cptsel.pipeline.spill.columns import PART_ROWS, Column
+
+#: A sample_id as two halves, which sort as the names do.
+ID = [("high", np.uint64), ("low", np.uint64)]
+
+# Of so many keys for each part, evenly spaced, those that part them are taken.
+_SAMPLED = 64
+
+_MOST_FILES = 256  # that one sort opens
+
+
+def sorted_parts(table: Column, by: Sequence[str], rows: int = PART_ROWS) -> Iterator[np.ndarray]:
+    """All records of a column in ascending order, in parts of about ``rows``, 256 at most; equal ones keep their order.
+
+    Records are put into files by their first field, and each file is sorted by itself. So those that agree in the first
+    field are held at once, however many they are.
+
+    Args:
+        table: of records.
+        by: fields that it is sorted by, the most important first; the first is uint64.
+        rows: records that are held at once.
+    """
+    count = min(-(-len(table) // rows), _MOST_FILES)
+    if count <= 1:
+        files = [table]
+    else:
+        step = max(1, len(table) // (_SAMPLED * count))
+        keys = np.sort(np.concatenate([part[by[0]][::step] for part in table.parts(rows)]))
+        bounds = np.unique(keys[np.arange(1, count) * len(keys) // count])
+        files = [Column(table.dtype) for _ in range(len(bounds) + 1)]
+        for part in table.parts(rows):
+            number = np.searchsorted(bounds, part[by[0]], side="right")
+            part = part[np.argsort(number, kind="stable")]
+            ends = np.cumsum(np.bincount(number, minlength=len(files))).tolist()
+            for file, start, end in zip(files, [0, *ends], ends, strict=False):
+                file.append(part[start:end])
+    for file in filter(len, files):
+        part = file.read()
+        yield part[np.lexsort([part[name] for name in reversed(by)])]
+
+
+def sort_key(values: np.ndarray) -> np.ndarray:
+    """(m,) uint64 in the order of (m,) float64, none of them NaN; both zeros are one."""
+    bits = (np.asarray(values, np.float64) + 0.0).view(np.uint64)
+    return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))
+
+
+def by_value(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each value of (m,) integers, ascending, and where it stands, ascending."""
+    order = np.argsort(values, kind="stable")
+    if len(order):
+        for mine in np.split(order, np.flatnonzero(np.diff(values[order])) + 1):
+            yield int(values[mine[0]]), mine
+
+
+def records(dtype: np.dtype[Any], rows: np.ndarray, **columns: Any) -> np.ndarray:
+    """Records (m,) of other ones, with more columns."""
+    found = np.empty(len(rows), dtype)
+    for name in rows.dtype.names or ():
+        found[name] = rows[name]
+    for name, values in columns.items():
+        found[name] = values
+    return found
+
+
+def packed(sample_ids: Sequence[str]) -> np.ndarray:
+    """(m,) records of ID."""
+    return np.frombuffer(bytes.fromhex("".join(sample_ids)), dtype=">u8").astype(np.uint64).view(ID)
