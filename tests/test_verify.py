@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from functools import partial
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +15,9 @@ from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.errors import UsageError, VerificationError
 from cptsel.pipeline.order import order
 from cptsel.pipeline.ordering.config import OrderConfig
+from cptsel.pipeline.verification import samples
 from cptsel.pipeline.verification.config import VerifyConfig
+from cptsel.pipeline.verification.rows import Rows
 from cptsel.pipeline.verify import verify
 
 SAMPLES = "samples/000000.parquet"
@@ -41,7 +45,11 @@ def problems(directory, **options):
     """(file, row, problem) of every problem listed; the error's sentence holds the first."""
     with pytest.raises(VerificationError) as error:
         verify(VerifyConfig(directory=str(directory), **options))
+    with patch.object(samples, "Rows", partial(Rows, part_rows=3)), pytest.raises(VerificationError) as by_few:
+        verify(VerifyConfig(directory=str(directory), **options))
+    assert str(by_few.value) == str(error.value)  # how many rows are held at once changes nothing
     summary = error.value.summary
+    assert by_few.value.summary == summary
     json.dumps(summary.as_dict())
     assert summary.status == "failed"
     rows = summary.tables[-1].rows

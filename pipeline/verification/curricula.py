@@ -4,12 +4,10 @@ The losses that ``--curriculum loss`` goes by are in the embedding run alone, so
 """
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-
-from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.sampling.curriculum import curriculum_rank
 
 _ORDER = re.compile(r"(norm|gain) (ascending|descending)(?: in (\d+) buckets)?")
 
@@ -21,31 +19,26 @@ def score_of(table: pa.Table, order: str) -> np.ndarray | None:
         table: rows with n_tokens, grad_norm and score.
         order: of their phase, as ``manifest.json`` names it.
     """
-    found = _ORDER.fullmatch(order)
-    if found is None:
+    curriculum = parse_curriculum(order)
+    if curriculum is None:
         return None
-    if found[1] == "gain":
+    if curriculum.by == "gain":
         return table["score"].to_numpy(zero_copy_only=False).astype(np.float64)
     return table["grad_norm"].to_numpy().astype(np.float64) / table["n_tokens"].to_numpy()
 
 
-def expected_rank(score: np.ndarray, ids: pa.Array, order: str, seed: int, phase: int) -> np.ndarray | None:
-    """(m,) int64 ranks of all samples of a phase; None where a score is missing, which other checks tell.
+@dataclass(frozen=True)
+class Curriculum:
+    """A curriculum whose ranks can be computed again: what it goes by, ``norm`` or ``gain``, and how."""
 
-    Args:
-        score: (m,) of ``score_of``.
-        ids: their sample_ids.
-        order: of the phase.
-        seed: of the selection.
-        phase: its number.
-    """
+    by: str
+    descending: bool
+    buckets: int | None
+
+
+def parse_curriculum(order: str) -> Curriculum | None:
+    """The curriculum of a phase, whose order ``manifest.json`` names so; None where its ranks can't be computed."""
     found = _ORDER.fullmatch(order)
-    if found is None or not np.isfinite(score).all():
+    if found is None:
         return None
-    by_name = np.argsort(np.asarray(ids.to_pylist()), kind="stable")
-    buckets = int(found[3]) if found[3] else None
-    names = ids.take(pa.array(by_name)).to_pylist()
-    u = uniform(seed, f"curriculum {phase}", names) if buckets else None
-    rank = np.empty(len(score), np.int64)
-    rank[by_name] = curriculum_rank(score[by_name], descending=found[2] == "descending", buckets=buckets, u=u)
-    return rank
+    return Curriculum(found[1], found[2] == "descending", int(found[3]) if found[3] else None)

@@ -1,47 +1,28 @@
 """Checks that ``repeat`` is what weights, replay budget, cap and seed make it: every count is computed again."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
 from cptsel.pipeline.artifacts.manifest import MANIFEST, Manifest, groups_of, replay_tokens
-from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
+from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.hashing import uniform
-from cptsel.pipeline.kernels.sampling.repeats import (
-    Chunk,
-    capped_rates,
-    repeat_purpose,
-    replay_scales,
-    systematic_repeats,
-)
+from cptsel.pipeline.kernels.sampling.repeats import Chunk, repeat_purpose
+from cptsel.pipeline.spill.plays import count_repeats
+from cptsel.pipeline.verification.rows import Rows
 from cptsel.schemas.headers import ManifestHeader, PhaseEntry
 
 _RELATIVE = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class Played:
-    """The samples of one file that are of one phase and group.
-
-    ``rows`` (m,) int64 in ``file``, ``ids`` (m, 2) uint64 the sample_id as two big-endian halves, ``weight`` (m,)
-    float64, ``n_tokens`` and ``repeat`` (m,) int64.
-    """
-
-    file: str
-    rows: np.ndarray
-    ids: np.ndarray
-    weight: np.ndarray
-    n_tokens: np.ndarray
-    repeat: np.ndarray
-
-
-def check_repeats(manifest: Manifest, played: dict[tuple[int, str], list[Played]], problems: Problems) -> None:
+def check_repeats(manifest: Manifest, rows: Rows, problems: Problems) -> None:
     """Compare the counts of every phase and group with those that ``select`` computes from the header and the weights.
 
     Args:
         manifest: with totals and target masses that are already known to be right.
-        played: by (phase, group), its samples, file by file.
+        rows: all of its samples, every sample_id of which is one.
+        problems: what is wrong is added to it.
     """
     if manifest.realisation != "repeat":
         return  # every row has repeat 1, which check_samples checks
@@ -53,51 +34,41 @@ def check_repeats(manifest: Manifest, played: dict[tuple[int, str], list[Played]
         problems.add(MANIFEST, None, f"totals.population_mass is {mass}, so repeats can't be computed again")
     else:
         for phase in header["phases"]:
-            _check_phase(header, phase, seed, played, problems)
+            _check_phase(header, phase, seed, rows, problems)
 
 
-def _check_phase(
-    header: ManifestHeader,
-    phase: PhaseEntry,
-    seed: int,
-    played: dict[tuple[int, str], list[Played]],
-    problems: Problems,
-) -> None:
+def _check_phase(header: ManifestHeader, phase: PhaseEntry, seed: int, rows: Rows, problems: Problems) -> None:
+    """Hold the counts of one phase against new ones, and the tokens that the cap leaves over."""
     number, replay = phase["phase"], replay_tokens(header, phase)
     if replay is None:
         return  # check_totals reports it
-    shortfall = 0.0
-    for entry in groups_of(header, number):
-        parts = played.get((number, entry["group"]), [])
-        if parts:
-            # The terms and their order are those of selection/outcome/weighting.py: counts may depend on the last bit.
-            share = replay["requested"] * (entry["target_mass"] / header["totals"]["population_mass"])
-            (u,) = uniform(seed, repeat_purpose(number), [entry["group"]])
-            shortfall += _check_group(parts, share, float(u), header["weighting"]["max_repeats"], problems)
-    if not math.isclose(replay["shortfall"], shortfall, rel_tol=0, abs_tol=_RELATIVE * max(replay["requested"], 1)):
-        what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, but the cap leaves {shortfall}"
+    there = {group for phase_of, group in rows.cells if phase_of == number}
+    groups = [entry for entry in groups_of(header, number) if entry["group"] in there]
+    if not groups:
+        return
+    # The terms and their order are those of selection/outcome/weighting.py: counts may depend on the last bit.
+    target = np.array([entry["target_mass"] for entry in groups])
+    shares = replay["requested"] * (target / header["totals"]["population_mass"])
+    places = {entry["group"]: place for place, entry in enumerate(groups)}
+    group = np.array([places.get(name, 0) if of == number else 0 for of, name in rows.cells], np.int64)
+
+    def chunks() -> Iterator[Chunk]:
+        return (Chunk(part["cell"], part["weight"], part["n_tokens"]) for part in rows.of_phase(number))
+
+    u = np.concatenate([uniform(seed, repeat_purpose(number), [entry["group"]]) for entry in groups])
+    ids, cap = rows.column(number, ["high", "low"]), header["weighting"]["max_repeats"]
+    expected, shortfall = count_repeats(chunks, group, shares, cap, ids, u, rows.part_rows)
+    seen = 0
+    for name, _, part in rows.by_file():
+        mine = np.flatnonzero(part["phase"] == number)
+        counts = part["repeat"].copy()
+        counts[mine] = expected.read(seen, seen + len(mine))
+        seen += len(mine)
+        for right in np.unique(counts[counts != part["repeat"]]).tolist():
+            wrong = (counts == right) & (part["repeat"] != right)
+            what = "repeat is {}, but its weight, the replay tokens and the seed make it"
+            problems.add_rows(name, wrong, f"{what} {right}", part["repeat"])
+    found = math.fsum(shortfall)
+    if not math.isclose(replay["shortfall"], found, rel_tol=0, abs_tol=_RELATIVE * max(replay["requested"], 1)):
+        what = f"replay_tokens.shortfall of phase {number} is {replay['shortfall']}, but the cap leaves {found}"
         problems.add(MANIFEST, None, what)
-
-
-def _check_group(parts: list[Played], tokens: float, u: float, cap: int, problems: Problems) -> float:
-    """Hold the counts of one group against new ones; returns the tokens that the cap leaves over."""
-    ids, weight, n_tokens = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "weight", "n_tokens")
-    )
-    members = np.lexsort((ids[:, 1], ids[:, 0]))
-    cell = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
-    scales = replay_scales(
-        lambda: [Chunk(cell, weight, n_tokens)], np.zeros(len(parts), np.int64), np.array([tokens]), cap
-    )
-    repeat = np.empty(len(weight), np.int32)
-    repeat[members], _ = systematic_repeats(capped_rates(weight[members], scales.scale[0], cap), u)
-    start = 0
-    for part in parts:
-        expected = repeat[start : start + len(part.rows)]
-        start += len(part.rows)
-        wrong = np.flatnonzero(part.repeat != expected)
-        problems.total += len(wrong)
-        for index in wrong[:KEPT].tolist():
-            what = f"repeat is {part.repeat[index]}, but its weight, the replay tokens and the seed make it"
-            problems.kept.append(Problem(part.file, int(part.rows[index]), f"{what} {expected[index]}"))
-    return float(scales.shortfall[0])

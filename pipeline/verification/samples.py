@@ -17,6 +17,7 @@ from cptsel.pipeline.engine.progress import Progress
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.hashing import doc_key, sample_id
 from cptsel.pipeline.summary import counted
+from cptsel.pipeline.verification.rows import Rows, check_unique_ids
 from cptsel.pipeline.verification.totals import Totals, add_file, check_totals
 from cptsel.schemas.arrow import REPLAY_SHARDS, SAMPLES, VISITS, check_schema
 
@@ -30,7 +31,7 @@ _NUMBERS = [
 
 def check_samples(manifest: Manifest, problems: Problems, progress: Progress | None = None) -> str:
     """Check shards.parquet, every samples file and, if all can be read, all totals. Returns what was looked at."""
-    totals = Totals(curricula=manifest.curricula())
+    totals = Totals(Rows(manifest.curricula()))
     shards = _read_shards(manifest, problems)
     files = manifest.sample_files()
     tables = 0
@@ -49,7 +50,7 @@ def check_samples(manifest: Manifest, problems: Problems, progress: Progress | N
             progress(done, len(files), "files of samples")
     for shard_id in shards.keys() - files.keys():
         _check_visits(shards[shard_id], [], problems)
-    _check_unique_ids(totals, problems)
+    check_unique_ids(totals.rows, problems)
     if tables == len(files):
         check_totals(manifest, shards, totals, problems)
     paths = {shard["path"] for shard in shards.values()}  # pools of one corpus have a row for each file
@@ -144,23 +145,3 @@ def _check_names(name: str, path: str, table: pa.Table, problems: Problems) -> N
     wrong_ids = np.asarray([a != b for a, b in zip(ids, right_ids, strict=True)], dtype=bool)
     problems.add_rows(name, wrong_keys, "doc_key is not the hash of its path and row")
     problems.add_rows(name, wrong_ids, "sample_id is not the hash of its document and window")
-
-
-def _repeated(rows: np.ndarray) -> np.ndarray:
-    """Which rows of (n, c) equal an earlier one: (n,) bool."""
-    order = np.lexsort(rows.T)  # stable: of equal rows the first stays first
-    again = np.zeros(len(rows), dtype=bool)
-    again[order[1:]] = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-    return again
-
-
-def _check_unique_ids(totals: Totals, problems: Problems) -> None:
-    """No sample is there twice in a phase."""
-    if not totals.ids:
-        return
-    keys = np.concatenate([np.column_stack([phase.astype(np.uint64), ids]) for _, phase, ids in totals.ids])
-    again = _repeated(keys)
-    start = 0
-    for name, phase, _ in totals.ids:
-        problems.add_rows(name, again[start : start + len(phase)], "an earlier row of the same phase has its sample_id")
-        start += len(phase)

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cptsel.pipeline.artifacts.manifest import MANIFEST, SHARDS, Manifest, groups_of, replay_tokens, required_features
 from cptsel.pipeline.artifacts.problems import Problems
-from cptsel.pipeline.verification.ranks import Ranked, check_ranks, ranked
-from cptsel.pipeline.verification.repeats import Played, check_repeats
+from cptsel.pipeline.verification.ranks import check_ranks
+from cptsel.pipeline.verification.repeats import check_repeats
+from cptsel.pipeline.verification.rows import Rows
 from cptsel.schemas.headers import ManifestHeader
 
 RELATIVE = 1e-9  # for sums of float64: correctly rounded here, and nearly so where they were written
@@ -40,27 +40,18 @@ class Tally:
 class Totals:
     """Tallies over all files, and what can be checked only after the last one."""
 
+    rows: Rows
     cells: dict[tuple[int, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
     shards: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    ids: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)  # file, phase (n,), id (n, 2) uint64
     factors: list[tuple[str, int, int, float]] = field(default_factory=list)  # file, phase, row, loss_weight / weight
-    played: dict[tuple[int, str], list[Played]] = field(default_factory=lambda: defaultdict(list))  # by phase, group
-    ranked: list[Ranked] = field(default_factory=list)
-    curricula: dict[int, str] = field(default_factory=dict)  # of the manifest
 
 
 def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
     """Add one file to the totals."""
     n_tokens, repeat = table["n_tokens"].to_numpy().astype(np.int64), table["repeat"].to_numpy().astype(np.int64)
-    weight, factor = table["weight"].to_numpy(), table["loss_weight"].to_numpy()
-    phase, group = table["phase"].to_numpy(), pc.cast(table["group"], pa.string()).to_numpy(zero_copy_only=False)
+    weight, factor, phase = (table[name].to_numpy() for name in ("weight", "loss_weight", "phase"))
     totals.shards[shard_id].add(Tally())
-    totals.ranked += ranked(name, table, totals.curricula)
-    ids = _packed_ids(table)
-    if ids is not None:
-        totals.ids.append((name, phase, ids))
-    for cell in sorted(set(zip(phase.tolist(), group.tolist(), strict=True))):
-        mine = (phase == cell[0]) & (group == cell[1])
+    for cell, mine in totals.rows.add(name, table).items():
         tally = Tally(
             int(mine.sum()),
             int(n_tokens[mine].sum()),
@@ -70,23 +61,12 @@ def add_file(name: str, shard_id: int, table: pa.Table, totals: Totals) -> None:
         )
         totals.cells[cell].add(tally)
         totals.shards[shard_id].add(tally)
-        if ids is not None:
-            rows = np.flatnonzero(mine)
-            totals.played[cell].append(Played(name, rows, ids[rows], weight[rows], n_tokens[rows], repeat[rows]))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((weight == 0) & (factor == 0), np.nan, factor / weight)
     for number in np.unique(phase).tolist():  # if the least and the largest of a file are right, all are
         mine = np.flatnonzero((phase == number) & ~np.isnan(ratio))
         for row in {int(mine[pick(ratio[mine])]) for pick in (np.argmin, np.argmax) if len(mine)}:
             totals.factors.append((name, number, row, float(ratio[row])))
-
-
-def _packed_ids(table: pa.Table) -> np.ndarray | None:
-    """sample_id as (n, 2) uint64 that sort as the names do; None where one is not 32 hex digits."""
-    ids = table["sample_id"].to_pylist()
-    if any(len(key) != 32 for key in ids) or set("".join(ids)) - set("0123456789abcdef"):
-        return None
-    return np.frombuffer(bytes.fromhex("".join(ids)), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def check_totals(manifest: Manifest, shards: dict[int, dict[str, Any]], totals: Totals, problems: Problems) -> None:
@@ -97,10 +77,11 @@ def check_totals(manifest: Manifest, shards: dict[int, dict[str, Any]], totals: 
     _check_whole(manifest.header, shards, totals, problems)
     _check_features(manifest, problems)
     if problems.total == before:
-        check_ranks(manifest, totals.ranked, problems)
+        check_ranks(manifest, totals.rows, problems)
         _check_loss_weights(manifest, totals, problems)
         _check_replay_tokens(manifest, totals, problems)
-        check_repeats(manifest, totals.played, problems)
+        if totals.rows.named:
+            check_repeats(manifest, totals.rows, problems)
 
 
 def _check_loss_weights(manifest: Manifest, totals: Totals, problems: Problems) -> None:
