@@ -30,27 +30,22 @@ class Column:
 
     @classmethod
     def zeros(cls, dtype: Any, count: int) -> "Column":
-        """A column of ``count`` zeros, which take no room until they are overwritten."""
+        """A column of ``count`` zeros. They are written: to overwrite what has no room would kill the process."""
         column = cls(dtype)
-        os.ftruncate(column._file.fileno(), count * column.dtype.itemsize)
-        column._count = count
+        while len(column) < count:
+            column.append(np.zeros(min(PART_ROWS, count - len(column)), column.dtype))
         return column
 
     def __len__(self) -> int:
         return self._count
 
     def append(self, values: np.ndarray) -> None:
-        """Add values (m,) at the end."""
-        self.write(self._count, values)
-
-    def write(self, start: int, values: np.ndarray) -> None:
-        """Put values (m,) at ``start`` and behind; what is between the end and there is 0.
+        """Add values (m,) at the end.
 
         Raises:
             PartialError: the disk is full.
         """
-        data = np.ascontiguousarray(values, self.dtype).view(np.uint8).data
-        at = start * self.dtype.itemsize
+        data, at = np.ascontiguousarray(values, self.dtype).view(np.uint8).data, self._count * self.dtype.itemsize
         try:
             while len(data):
                 written = os.pwrite(self._file.fileno(), data, at)
@@ -59,7 +54,7 @@ class Column:
             if io.is_full(error):
                 raise io.no_room(f"{tempfile.gettempdir()} (set TMPDIR to use another folder)", error) from error
             raise
-        self._count = max(self._count, start + len(values))
+        self._count += len(values)
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Values from ``start`` until before ``stop``."""
@@ -76,9 +71,7 @@ class Column:
     def put(self, index: np.ndarray, values: np.ndarray) -> None:
         """Overwrite the values at ``index`` (m,), which are there already."""
         if len(index):
-            mapped = np.memmap(self._file, self.dtype, "r+", shape=(len(self),))
-            mapped[index] = values
-            mapped.flush()
+            np.memmap(self._file, self.dtype, "r+", shape=(len(self),))[index] = values
 
     def parts(self, rows: int = PART_ROWS) -> Iterator[np.ndarray]:
         """All values, in order, at most ``rows`` at once."""
