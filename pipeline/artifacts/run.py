@@ -7,10 +7,11 @@ what can't be combined; a ``RunShard`` is what a worker gets, and all it needs t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
@@ -44,6 +45,9 @@ _MAY_DIFFER = frozenset(
         "threads",
     }
 )
+
+_UNIT_COLUMNS = ["shard_id", "block", "windows_embedded", "n_tokens", "footer_sha256"]  # of what a shard is made of
+_BATCH = 1 << 14  # rows that are Python's at a time
 
 _NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
 
@@ -265,31 +269,36 @@ def open_header(directory: str) -> RunHeader:
 
 def open_shards(directory: str, first_id: int) -> list[RunShard]:
     """The shards of one run, numbered from ``first_id`` in order of their own numbers."""
-    tables = {}
-    for name, schema in (("shards.parquet", RUN_SHARDS), ("units.parquet", UNITS)):
-        path = io.join(directory, name)
-        tables[name] = io.read_parquet(path)
-        if problem := check_schema(tables[name].schema, schema):
-            raise UsageError(f"{path}: {problem}; restore the run or embed again")
-    units: dict[int, list[tuple[int, int, int, str]]] = {}
-    columns = ["shard_id", "block", "windows_embedded", "n_tokens", "footer_sha256"]
-    for shard_id, *unit in zip(*(tables["units.parquet"][name].to_pylist() for name in columns), strict=True):
-        if unit[1]:
-            units.setdefault(shard_id, []).append(tuple(unit))
+    rows = _read_small(directory, "shards.parquet", RUN_SHARDS).sort_by("shard_id")
+    units = _read_small(directory, "units.parquet", UNITS, _UNIT_COLUMNS)
+    units = units.filter(pc.greater(units["windows_embedded"], 0))
+    units = units.sort_by([("shard_id", "ascending"), ("block", "ascending")])
+    ids, own = units["shard_id"].to_numpy(), rows["shard_id"].to_numpy()
+    starts, ends = (np.searchsorted(ids, own, side).tolist() for side in ("left", "right"))
+    blocks, held, tokens, footers = (units[name].to_pylist() for name in _UNIT_COLUMNS[1:])
     there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
-    shards = []
-    rows = sorted(tables["shards.parquet"].to_pylist(), key=itemgetter("shard_id"))
-    for number, row in enumerate(rows, first_id):
-        blocks = sorted(units.get(row["shard_id"], []))
-        names = [unit_name(row["shard_id"], block) for block, *_ in blocks]
-        missing = [name for name in names if name not in there]
-        if missing:
-            raise UsageError(f"{directory}/embeddings/{missing[0]} is missing; restore it, or embed again")
-        files = tuple(io.join(directory, "embeddings", name) for name in names)
-        held, footers = tuple(count for _, count, *_ in blocks), tuple(footer for *_, footer in blocks)
-        tokens = sum(tokens for _, _, tokens, _ in blocks)
-        shards.append(RunShard(number, {**row, "shard_id": number}, files, held, tokens, footers))
+    shards: list[RunShard] = []
+    for batch in rows.to_batches(_BATCH):  # all rows at once would be as much again as what is made of them
+        for row in batch.to_pylist():
+            mine = slice(starts[len(shards)], ends[len(shards)])
+            names = [unit_name(row["shard_id"], block) for block in blocks[mine]]
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise UsageError(f"{directory}/embeddings/{missing[0]} is missing; restore it, or embed again")
+            row["shard_id"] = first_id + len(shards)
+            files = tuple(io.join(directory, "embeddings", name) for name in names)
+            shards.append(
+                RunShard(row["shard_id"], row, files, tuple(held[mine]), sum(tokens[mine]), tuple(footers[mine]))
+            )
     return shards
+
+
+def _read_small(directory: str, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Columns of one of a run's own tables, which must have all of its schema."""
+    path = io.join(directory, name)
+    if problem := check_schema(io.read_parquet_schema(path), schema):
+        raise UsageError(f"{path}: {problem}; restore the run or embed again")
+    return io.read_parquet(path, columns)
 
 
 def _check_alike(first_path: str, first: RunHeader, path: str, header: RunHeader, but: Sequence[str] = ()) -> None:

@@ -5,6 +5,7 @@ They are what ``cell_statistics`` says without exclusions and history, computed 
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,8 @@ from cptsel.schemas.arrow import CELLS, check_schema
 from cptsel.schemas.headers import RunHeader
 
 KEPT_BETA = 1.0  # the default of --interference-beta; another one is computed when it is asked for
+
+_BATCH = 1 << 14  # rows that are Python's at a time
 
 
 def keep_cells(directory: str, header: RunHeader) -> None:
@@ -75,25 +78,29 @@ def kept_cells(runs: EmbeddingRuns, reader: CellReader) -> list[list[CellStatist
     for name, value in (("group_by", reader.group_by), ("beta", reader.beta)):
         table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
     found: list[list[CellStatistics]] = [[] for _ in runs.shards]
-    for row in table.to_pylist():
-        found[row["shard_id"]].append(
-            {
-                "shard_id": row["shard_id"],
-                "group": row["group"],
-                "samples": row["samples"],
-                "tokens": row["tokens"],
-                "mass": row["mass"],
-                "mass_variance": row["mass_variance"],
-                "candidates": row["samples"],
-                "candidate_tokens": row["tokens"],
-                "fresh": row["samples"],
-                "fresh_tokens": row["tokens"],
-                "longest": {"samples": 1, "tokens": row["longest_tokens"]},
-                "choice_mass": row["choice_mass"],
-                "choice_norm": row["choice_norm"],
-                "rise": row["rise"] if reader.rise else 0.0,
-                "mean_squares": (row["mean_square"],),
-                "played": 0,
-            }
-        )
+    for batch in table.to_batches(_BATCH):  # all rows at once would be as much again as what is made of them
+        for row in batch.to_pylist():
+            found[row["shard_id"]].append(_statistics(row, reader.rise))
     return found
+
+
+def _statistics(row: dict[str, Any], rise: bool) -> CellStatistics:
+    """What a row of CELLS says, where all samples are fresh candidates."""
+    return {
+        "shard_id": row["shard_id"],
+        "group": row["group"],
+        "samples": row["samples"],
+        "tokens": row["tokens"],
+        "mass": row["mass"],
+        "mass_variance": row["mass_variance"],
+        "candidates": row["samples"],
+        "candidate_tokens": row["tokens"],
+        "fresh": row["samples"],
+        "fresh_tokens": row["tokens"],
+        "longest": {"samples": 1, "tokens": row["longest_tokens"]},
+        "choice_mass": row["choice_mass"],
+        "choice_norm": row["choice_norm"],
+        "rise": row["rise"] if rise else 0.0,
+        "mean_squares": (row["mean_square"],),
+        "played": 0,
+    }
