@@ -90,6 +90,11 @@ class Plan:
         """T, the mass of all samples."""
         return math.fsum(group.mass for group in self.groups)
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Places of the groups, by which files of a step are named."""
+        return {group.group: number for number, group in enumerate(self.groups)}
+
     def by_shard(self) -> dict[int, dict[str, Share]]:
         """Cells by shard and group."""
         found: dict[int, dict[str, Share]] = {}

@@ -86,7 +86,7 @@ class AssignShard:
 
     reader: CellReader
     work: str
-    groups: tuple[str, ...]
+    groups: dict[str, int]  # their numbers
     crossing: frozenset[str]  # groups that take their crossing sample
     merged: MergedGroups = field(default_factory=MergedGroups)
 
@@ -94,7 +94,7 @@ class AssignShard:
         tables, masses, distance = [_ASSIGNED.empty_table()], [_MASSES.empty_table()], {}
         for cell in read_cells(shard, self.reader, "cover"):
             assert cell.vectors is not None
-            path = _merged_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
+            path = _merged_path(self.work, self.groups[cell.group], cell.group in self.crossing)
             merged = self.merged.read(path)
             if merged is None:  # the driver will say which group has no pick
                 continue
@@ -161,7 +161,6 @@ class CoverChooser(MergingChooser[Cover]):
     def choose_globally(
         self, shards: Sequence[RunShard], plan: Plan, reader: CellReader, steps: Steps, partitions: int | None
     ) -> list[dict[str, Any]]:
-        names = tuple(group.group for group in plan.groups)
         parts = plan_parts(self, shards, plan, reader, steps, partitions)
         merges = pick_candidates(self, parts, plan, reader, steps)
         offers = steps.run(MERGED, MergeGroup(self, steps.work), merges)
@@ -170,16 +169,19 @@ class CoverChooser(MergingChooser[Cover]):
         crossing = frozenset(task.group.group for task, takes in zip(merges, dealt, strict=True) if takes)
         there = plan.by_shard()
         shards = [shard for shard in shards if shard.shard_id in there]
-        distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, names, crossing), shards)
+        distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, plan.numbers, crossing), shards)
         masses = {name: np.zeros(report["picks"]) for name, report in reports.items()}
         for shard in shards:  # in this order, so that rounding is always the same
             _add_masses(steps.work, shard.shard_id, masses)
         for shard in shards:
             _write_masses(steps.work, shard.shard_id, masses)
+        of_group: dict[str, list[float]] = {}
+        for found_there in distances:
+            for name, distance in found_there.items():
+                of_group.setdefault(name, []).append(distance)
         for task in merges:
             name, mass = task.group.group, task.group.choice_mass
-            distance = math.fsum(found.get(name, 0.0) for found in distances)
-            reports[name] |= _on_all_samples(reports[name], distance / mass)
+            reports[name] |= _on_all_samples(reports[name], math.fsum(of_group.get(name, ())) / mass)
         return list(reports.values())
 
 

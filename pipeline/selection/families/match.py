@@ -96,14 +96,14 @@ class CollectPicks:
 
     reader: CellReader
     work: str
-    groups: tuple[str, ...]
+    groups: dict[str, int]  # their numbers
     crossing: frozenset[str]  # groups that take their crossing sample
     merged: MergedGroups = field(default_factory=MergedGroups)
 
     def __call__(self, shard: RunShard) -> None:
         tables = []
         for cell in read_cells(shard, self.reader):
-            path = _matched_path(self.work, self.groups.index(cell.group), cell.group in self.crossing)
+            path = _matched_path(self.work, self.groups[cell.group], cell.group in self.crossing)
             merged = self.merged.read(path)
             if merged is None:
                 continue
@@ -206,8 +206,7 @@ class MatchChooser(MergingChooser[Match]):
         dealt, reports = deal_out(steps.run(MATCHED, MatchGroup(self, steps.work), tasks))
         crossing = frozenset(task.group.group for task, takes in zip(tasks, dealt, strict=True) if takes)
         there = plan.by_shard()
-        names = tuple(group.group for group in plan.groups)
-        collect = CollectPicks(reader, steps.work, names, crossing)
+        collect = CollectPicks(reader, steps.work, plan.numbers, crossing)
         steps.run(STEP, collect, [shard for shard in shards if shard.shard_id in there])
         return reports
 

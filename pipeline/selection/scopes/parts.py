@@ -32,7 +32,7 @@ class Part:
         number: of the part, unique among all.
         source: a shard with cells of any groups, or one routed cell.
         budgets: what it picks for the merge, by group; 0 where it has no candidate and only brings clients and target.
-        client_rates: share of its samples that are clients, by group.
+        client_rates: share of its samples that are clients, by group of its own.
     """
 
     number: int
@@ -57,14 +57,14 @@ class PickCandidates:
     chooser: MergingChooser[Any]
     reader: CellReader
     work: str
-    groups: tuple[str, ...]
+    groups: dict[str, int]  # their numbers
 
     def __call__(self, part: Part) -> None:
         for cell in self._cells(part):
             if cell.group not in part.budgets:
                 continue
             picks = self.chooser.pick(cell, part.budgets[cell.group])
-            number = self.groups.index(cell.group)
+            number = self.groups[cell.group]
             for step, table in self.chooser.hand_on(cell, picks, part.client_rates[cell.group]).items():
                 io.write_scratch(part_path(self.work, step, number, part.number), table)
 
@@ -95,24 +95,24 @@ def parts_of_shards(shards: Sequence[RunShard], plan: Plan, clients: int) -> lis
     """Every shard as a part."""
     groups = {group.group: group for group in plan.groups if group.budget}
     cells, rates = plan.by_shard(), client_rates(plan, clients)
-    return [
-        Part(
-            shard.shard_id,
-            shard,
-            {name: _budget(cell, groups[name], plan) for name, cell in cells[shard.shard_id].items() if name in groups},
-            rates,
-        )
-        for shard in shards
-        if shard.shard_id in cells
-    ]
+    parts = []
+    for shard in shards:
+        if shard.shard_id in cells:
+            mine = {name: cell for name, cell in cells[shard.shard_id].items() if name in groups}
+            budgets = {name: _budget(cell, groups[name], plan) for name, cell in mine.items()}
+            parts.append(Part(shard.shard_id, shard, budgets, {name: rates[name] for name in mine}))
+    return parts
 
 
 def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan, clients: int) -> list[Part]:
     """Every routed cell as a part; its own budget is by mass and at most what it holds, as those of shards are."""
     rates = client_rates(plan, clients)
+    of_group: dict[str, list[RoutedCell]] = {}
+    for cell in cells:
+        of_group.setdefault(cell.group, []).append(cell)
     budgets: dict[tuple[str, ...], int] = {}
     for group in plan.groups:
-        mine = [cell for cell in cells if cell.group == group.group]
+        mine = of_group.get(group.group, [])
         shares = [cell.share for cell in mine]
         own = divide(
             group.budget,
@@ -121,7 +121,10 @@ def parts_of_routed(cells: Sequence[RoutedCell], plan: Plan, clients: int) -> li
         )
         for cell, share, budget in zip(mine, shares, own.tolist(), strict=True):
             budgets[cell.files] = _budget(replace(share, budget=budget), group, plan)
-    return [Part(number, cell, {cell.group: budgets[cell.files]}, rates) for number, cell in enumerate(cells)]
+    return [
+        Part(number, cell, {cell.group: budgets[cell.files]}, {cell.group: rates[cell.group]})
+        for number, cell in enumerate(cells)
+    ]
 
 
 def client_rates(plan: Plan, clients: int) -> dict[str, float]:
@@ -133,10 +136,13 @@ def pick_candidates(
     chooser: MergingChooser[Any], parts: Sequence[Part], plan: Plan, reader: CellReader, steps: Steps
 ) -> list[MergeTask]:
     """Let every part pick; returns what there is to merge, one task a group with a budget."""
-    names = tuple(group.group for group in plan.groups)
-    steps.run(CANDIDATES, PickCandidates(chooser, reader, steps.work, names), parts)
+    steps.run(CANDIDATES, PickCandidates(chooser, reader, steps.work, plan.numbers), parts)
+    having: dict[str, list[int]] = {}  # a plan may have many groups and many parts
+    for part in parts:
+        for name in part.budgets:
+            having.setdefault(name, []).append(part.number)
     return [
-        MergeTask(number, group, tuple(part.number for part in parts if group.group in part.budgets))
+        MergeTask(number, group, tuple(having.get(group.group, ())))
         for number, group in enumerate(plan.groups)
         if group.budget
     ]

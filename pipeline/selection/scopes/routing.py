@@ -139,11 +139,15 @@ def route_by_cluster(
         if group.budget
     }
     steps.run(SAMPLED, SampleShard(reader, vectors, seed, steps.work, groups), shards)
+    having: dict[str, list[int]] = {}  # a plan may have many groups and many shards
+    for shard in shards:
+        for name in there[shard.shard_id]:
+            having.setdefault(name, []).append(shard.shard_id)
     tasks = [
         TrainTask(
             number,
             partitions or -(-plan.groups[number].samples // tuning.partition_rows),
-            tuple(shard.shard_id for shard in shards if name in there[shard.shard_id]),
+            tuple(having.get(name, ())),
         )
         for name, (number, _) in groups.items()
     ]
