@@ -8,6 +8,7 @@ from selection_builder import choose_in_one_group as choose
 from cptsel.pipeline import hashing
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
+from cptsel.pipeline.selection.families import draw as draw_module
 from cptsel.pipeline.selection.tuning import Tuning
 
 
@@ -34,6 +35,17 @@ def test_a_draw_is_the_same_in_every_scope(run, tmp_path):
     assert data_bytes(tmp_path / "shard") == data_bytes(tmp_path / "global")
     header = load_manifest(str(tmp_path / "shard")).header
     assert header["selection"]["scope"] == "global"
+
+
+@pytest.mark.parametrize(("budget", "group_by"), [("2 samples", None), ("60%", "language")])
+def test_tables_of_shards_are_put_together_some_at_a_time(run, tmp_path, monkeypatch, budget, group_by):
+    """With the smaller budget a shard at least has rows and no pick."""
+    for tables in (1, 2, 1000):
+        monkeypatch.setattr(draw_module, "_TABLES", tables)
+        choose(run, tmp_path / str(tables), method="uniform", budget=budget, group_by=group_by)
+    assert data_bytes(tmp_path / "1") == data_bytes(tmp_path / "2") == data_bytes(tmp_path / "1000")
+    shards = set(read_samples(tmp_path / "1")["shard_id"].to_pylist())
+    assert len(shards) == 3 if budget == "60%" else 1 <= len(shards) < 3
 
 
 def test_seed_decides_draws(run, tmp_path):
