@@ -8,11 +8,14 @@ import pytest
 from run_builder import ROWS, build_run, reseal_run
 from selection_builder import choose, data_bytes
 
+from cptsel.pipeline.artifacts.embeddings import read_rows
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.artifacts.seal import CELLS_FILE
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.errors import BadInputError, VerificationError
+from cptsel.pipeline.selection.reading import kept as kept_module
+from cptsel.pipeline.selection.reading import rows as rows_module
 from cptsel.pipeline.selection.reading.cells import CellReader, cell_statistics
 from cptsel.pipeline.selection.reading.history import History
 from cptsel.pipeline.selection.reading.kept import KEPT_BETA, keep_cells, kept_cells
@@ -52,6 +55,24 @@ def test_what_is_kept_is_what_is_read(keeping, ahead):
                     assert kept == [cell_statistics(shard, reader) for shard in runs.shards]
                     assert sum(map(len, kept)) >= sum(shard.samples > 0 for shard in runs.shards)
     assert any(cell["rise"] for cells in kept for cell in cells)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_shard_is_read_once_for_all_groups(ahead, monkeypatch, batch):
+    """Bytes do not depend on how many shards are looked at together."""
+    written, read = (ahead / CELLS_FILE).read_bytes(), []
+
+    def counting(shard, *rest):
+        read.append(shard.shard_id)
+        return read_rows(shard, *rest)
+
+    for module in (kept_module, rows_module):
+        monkeypatch.setattr(module, "read_rows", counting)
+    monkeypatch.setattr(kept_module, "_BATCH", batch)
+    keep_cells(str(ahead), json.loads((ahead / "run.json").read_text()))
+    assert (ahead / CELLS_FILE).read_bytes() == written
+    assert sorted(read) == [shard.shard_id for shard in open_runs([str(ahead)]).shards]
+    assert len(read) > batch
 
 
 def test_statistics_are_computed_where_others_are_wanted(keeping, ahead, run, later):

@@ -124,15 +124,26 @@ class Cell:
 
 
 def read_cells(
-    shard: RunShard, reader: CellReader, vectors: Vectors | None = None, validation: bool = False
+    shard: RunShard,
+    reader: CellReader,
+    vectors: Vectors | None = None,
+    validation: bool = False,
+    there: pa.Table | None = None,
 ) -> Iterator[Cell]:
     """The cells of a shard by ascending group.
+
+    Args:
+        shard: one shard of a run.
+        reader: how its cells are read.
+        vectors: what vectors are wanted, if any.
+        validation: whether the second sketch is wanted too.
+        there: rows of the shard that were read before (see ``read_shard``).
 
     Raises:
         BadInputError: a file is damaged, a sample_id occurs twice, checkpoints hold different samples, or a value makes
             no sense.
     """
-    rows = read_shard(shard, reader.schema, reader.group_by, reader.exclude)
+    rows = read_shard(shard, reader.schema, reader.group_by, reader.exclude, there)
     if rows is None:
         return
     columns, free, rounds = _columns(rows, reader), *_states(rows, reader)
@@ -189,8 +200,8 @@ class CellStatistics(TypedDict):
     played: int
 
 
-def cell_statistics(shard: RunShard, reader: CellReader) -> list[CellStatistics]:
-    """What the budgets need to know of each cell of a shard."""
+def cell_statistics(shard: RunShard, reader: CellReader, there: pa.Table | None = None) -> list[CellStatistics]:
+    """What the budgets need to know of each cell of a shard, of whose rows some may be ``there`` (``read_shard``)."""
     return [
         {
             "shard_id": shard.shard_id,
@@ -210,7 +221,7 @@ def cell_statistics(shard: RunShard, reader: CellReader) -> list[CellStatistics]
             "mean_squares": cell.squares,
             "played": int(cell.samples[cell.rounds > 0].sum()),
         }
-        for cell in read_cells(shard, reader)
+        for cell in read_cells(shard, reader, there=there)
     ]
 
 

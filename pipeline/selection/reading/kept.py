@@ -11,17 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts.run import EmbeddingRuns, open_shards, rows_schema
+from cptsel.pipeline.artifacts.embeddings import read_rows
+from cptsel.pipeline.artifacts.run import EmbeddingRuns, RunShard, open_shards, rows_schema
 from cptsel.pipeline.artifacts.seal import CELLS_FILE
 from cptsel.pipeline.engine.threads import one_blas_thread
 from cptsel.pipeline.errors import CptselError
 from cptsel.pipeline.selection.reading.cells import CellReader, CellStatistics, cell_statistics
+from cptsel.pipeline.selection.reading.rows import shard_columns
 from cptsel.schemas.arrow import CELLS, check_schema
 from cptsel.schemas.headers import RunHeader
 
 KEPT_BETA = 1.0  # the default of --interference-beta; another one is computed when it is asked for
 
-_BATCH = 1 << 14  # rows that are Python's at a time
+_BATCH = 1 << 13  # shards or rows that are Python's at a time
 
 
 def keep_cells(directory: str, header: RunHeader) -> None:
@@ -31,23 +33,31 @@ def keep_cells(directory: str, header: RunHeader) -> None:
     """
     path = io.join(directory, CELLS_FILE)
     schema, shards = rows_schema([header]), open_shards(directory, first_id=0)
+    groups = list(header["options"].get("group_by") or ())
     rises = "base_loss_sum" in schema.names
-    tables = [CELLS.empty_table()]
+    readers = [
+        CellReader(schema, group_by, rise=rises, beta=beta)
+        for group_by in (None, *groups)
+        for beta in ((None, KEPT_BETA) if rises else (None,))
+    ]
+
+    def statistics(shard: RunShard) -> list[list[CellStatistics]]:
+        rows = read_rows(shard, schema, shard_columns(schema, groups))  # once for all readers
+        return [cell_statistics(shard, reader, rows) for reader in readers]
+
+    tables: list[list[pa.Table]] = [[] for _ in readers]
     try:
         with one_blas_thread(), ThreadPoolExecutor(max_workers=8) as pool:
-            for group_by in (None, *(header["options"].get("group_by") or ())):
-                for beta in (None, KEPT_BETA) if rises else (None,):
-                    reader = CellReader(schema, group_by, rise=rises, beta=beta)
-                    cells = [
-                        cell
-                        for of_shard in pool.map(lambda shard: cell_statistics(shard, reader), shards)  # noqa: B023
-                        for cell in of_shard
-                    ]
-                    tables.append(_table(cells, group_by, beta))
+            for start in range(0, len(shards), _BATCH):
+                found = list(pool.map(statistics, shards[start : start + _BATCH]))
+                for number, reader in enumerate(readers):
+                    cells = [cell for of_shard in found for cell in of_shard[number]]
+                    tables[number].append(_table(cells, reader.group_by, reader.beta))
     except CptselError:
         io.delete(path)
         return
-    io.write_parquet(path, pa.concat_tables(tables).combine_chunks())
+    every = pa.concat_tables([CELLS.empty_table(), *(table for of_reader in tables for table in of_reader)])
+    io.write_parquet(path, every.combine_chunks())
 
 
 def _table(cells: Sequence[CellStatistics], group_by: str | None, beta: float | None) -> pa.Table:

@@ -1,5 +1,6 @@
 """The rows of a shard that take part in a selection: without what is excluded, by group and sample_id, checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,16 +35,30 @@ class ShardRows:
     checkpoints: tuple[dict[str, np.ndarray], ...]
 
 
-def read_shard(shard: RunShard, schema: pa.Schema, group_by: str | None, exclude: frozenset[str]) -> ShardRows | None:
+def shard_columns(schema: pa.Schema, group_columns: Sequence[str]) -> list[str]:
+    """The columns that ``read_shard`` reads for selections by any of some group columns."""
+    base = ["base_loss_sum"] if "base_loss_sum" in schema.names else []
+    return [*LOCATOR_COLUMNS, *_SCALARS, *base, *group_columns]
+
+
+def read_shard(
+    shard: RunShard, schema: pa.Schema, group_by: str | None, exclude: frozenset[str], there: pa.Table | None = None
+) -> ShardRows | None:
     """The rows of a shard that are left, or None.
+
+    Args:
+        shard: one shard of a run.
+        schema: required schema of its embedding files.
+        group_by: the group column, None for one group of all.
+        exclude: names and hashes to leave out.
+        there: all rows of the shard, with ``shard_columns`` at least, where they were read before.
 
     Raises:
         BadInputError: a file is damaged, a sample_id occurs twice, checkpoints hold different samples, or a value makes
             no sense.
     """
-    base = ["base_loss_sum"] if "base_loss_sum" in schema.names else []
-    columns = LOCATOR_COLUMNS + _SCALARS + base + ([group_by] if group_by else [])
-    rows = read_rows(shard, schema, columns)
+    columns = shard_columns(schema, [group_by] if group_by else [])
+    rows = read_rows(shard, schema, columns) if there is None else there.select(columns)
     kept = np.flatnonzero(~_excluded(rows, exclude))
     if not len(kept):
         return None
