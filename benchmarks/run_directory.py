@@ -5,10 +5,10 @@
     python benchmarks/run_directory.py --shards 1000000 --hollow --only order
 
 Makes embedding runs of so many shards, of a few samples with tiny sketches, and manifests of so many shards, through
-the writers of cptsel; then runs ``inspect``, ``select --dry-run``, ``order --dry-run`` and ``order``, each in a process
-of its own. Prints one JSON line a command. The directories are made where ``--work`` says, and deleted unless it is
-given. With ``--hollow`` all files of a run have the bytes of the first, and so have those of a manifest: they are soon
-made, as links to few files, and may only be listed, as ``inspect`` does, or taken over, as ``order`` does.
+the writers of cptsel; then runs ``inspect``, ``select --dry-run``, ``select``, ``order --dry-run`` and ``order``, each
+in a process of its own. Prints one JSON line a command. The directories are made where ``--work`` says, and deleted
+unless it is given. With ``--hollow`` all files of a run have the bytes of the first, and so have those of a manifest:
+they are soon made, as links to few files, and may only be listed, as ``inspect`` does, or taken over, as by ``order``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ COMMANDS = {
     "inspect": ("run", ["inspect", "{run}", "--json"]),
     "select --dry-run": ("run", ["select", "{run}", "--method", "uniform", "--group-by", "lang", "--budget", "10%",
                                  "--out", "{out}", "--dry-run", "--json"]),
+    "select": ("run", ["select", "{run}", "--method", "uniform", "--budget", "1%", "--skip-residuals", "--out", "{out}",
+                       "--json"]),
     "order --dry-run": ("replay", ["order", "{replay}", "--world-size", "8", "--out", "{out}", "--dry-run", "--json"]),
     "order": ("replay", ["order", "{replay}", "--world-size", "8", "--out", "{out}", "--json"]),
 }  # fmt: skip
