@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from run_builder import K, build_run, reseal_run, run_header
 
+from cptsel.pipeline.artifacts import run as run_module
 from cptsel.pipeline.artifacts.embeddings import read_directions, read_rows
 from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.errors import BadInputError, CptselError, UsageError
@@ -23,6 +24,19 @@ def test_one_run(run):
     assert [shard.samples for shard in runs.shards] == [30, 0, 20]
     assert [len(shard.files) for shard in runs.shards] == [2, 0, 1]
     assert runs.groups == ["language"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+def test_small_files_may_be_in_any_order_and_are_read_some_rows_at_a_time(run, monkeypatch, batch):
+    wanted = open_runs([str(run)]).shards
+    assert [shard.rows for shard in wanted] == [(25, 5), (), (20,)]
+    assert [shard.n_tokens > 0 for shard in wanted] == [True, False, True]
+    for name in ("shards.parquet", "units.parquet"):
+        table = pq.read_table(run / name)
+        pq.write_table(table.take(np.arange(table.num_rows)[::-1]), run / name)
+    reseal_run(run)
+    monkeypatch.setattr(run_module, "_BATCH", batch)
+    assert open_runs([str(run)]).shards == wanted
 
 
 @pytest.mark.parametrize("storage", ["float16", "int8"])
