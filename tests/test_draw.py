@@ -5,10 +5,9 @@ import pytest
 from selection_builder import candidates, data_bytes, read_samples
 from selection_builder import choose_in_one_group as choose
 
-from cptsel.pipeline import hashing
+from cptsel.pipeline import hashing, io
 from cptsel.pipeline.artifacts.manifest import load_manifest
 from cptsel.pipeline.kernels.sampling.draws import priority_sample
-from cptsel.pipeline.selection.families import draw as draw_module
 from cptsel.pipeline.selection.tuning import Tuning
 
 
@@ -38,11 +37,11 @@ def test_a_draw_is_the_same_in_every_scope(run, tmp_path):
 
 
 @pytest.mark.parametrize(("budget", "group_by"), [("2 samples", None), ("60%", "language")])
-def test_tables_of_shards_are_put_together_some_at_a_time(run, tmp_path, monkeypatch, budget, group_by):
+def test_how_many_files_are_read_ahead_changes_no_byte(run, tmp_path, monkeypatch, budget, group_by):
     """With the smaller budget a shard at least has rows and no pick."""
-    for tables in (1, 2, 1000):
-        monkeypatch.setattr(draw_module, "_TABLES", tables)
-        choose(run, tmp_path / str(tables), method="uniform", budget=budget, group_by=group_by)
+    for files in (1, 2, 1000):
+        monkeypatch.setattr(io, "_AHEAD", files)
+        choose(run, tmp_path / str(files), method="uniform", budget=budget, group_by=group_by)
     assert data_bytes(tmp_path / "1") == data_bytes(tmp_path / "2") == data_bytes(tmp_path / "1000")
     shards = set(read_samples(tmp_path / "1")["shard_id"].to_pylist())
     assert len(shards) == 3 if budget == "60%" else 1 <= len(shards) < 3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cptsel.pipeline import io
-from cptsel.pipeline.selection.reading.tables import as_lists, matrix, places, rows_by_value
+from cptsel.pipeline.selection.reading.tables import as_lists, matrix, places
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])
@@ -22,11 +22,3 @@ def test_places_are_those_of_the_list(known, asked):
     names = sorted(known)
     expected = [names.index(name) if name in known else -1 for name in asked]
     assert places(asked, names).tolist() == expected
-
-
-@given(st.lists(st.lists(st.sampled_from(["a", "b", "(none)", "z"]), max_size=5), max_size=4))
-def test_rows_of_values_are_those_that_have_them(chunks):
-    column = pa.chunked_array([pa.array(chunk, pa.string()) for chunk in chunks], pa.string())
-    values = [value for chunk in chunks for value in chunk]
-    expected = {name: [row for row, value in enumerate(values) if value == name] for name in set(values)}
-    assert {name: rows.tolist() for name, rows in rows_by_value(column).items()} == expected

@@ -43,14 +43,3 @@ def places(ids: Sequence[str], names: Sequence[str] | np.ndarray) -> np.ndarray:
     known = np.asarray(names)
     place = np.searchsorted(known, np.asarray(ids)).clip(max=len(known) - 1)
     return np.where(known[place] == np.asarray(ids), place, -1)
-
-
-def rows_by_value(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
-    """(n,) int64 rows of each value of a column of strings, ascending, in one pass: there may be many values."""
-    encoded = [chunk for chunk in column.dictionary_encode().unify_dictionaries().chunks if len(chunk)]
-    if not encoded:
-        return {}
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded])
-    counts = np.bincount(codes, minlength=len(encoded[0].dictionary))
-    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
-    return dict(zip(encoded[0].dictionary.to_pylist(), rows, strict=True))
