@@ -46,7 +46,14 @@ _MAY_DIFFER = frozenset(
     }
 )
 
-_UNIT_COLUMNS = ["shard_id", "block", "windows_embedded", "n_tokens", "footer_sha256"]  # of what a shard is made of
+_UNIT_COLUMNS = [
+    "shard_id",
+    "block",
+    "windows_embedded",
+    "n_tokens",
+    "footer_sha256",
+    "bytes",
+]  # of a shard
 _BATCH = 1 << 14  # rows that are Python's at a time
 
 _NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row
@@ -63,6 +70,7 @@ class RunShard:
         rows: how many each holds, by ``units.parquet``; so are the next two.
         n_tokens: predicted tokens of all rows.
         footers: SHA-256, in hex, of the footer of each file.
+        bytes: of all of the files, by ``units.parquet``.
         later: the same samples, row by row, at the other checkpoints.
         pools: disjoint pools that sample the shard together, where there are several: a document's probability is the
             sum of theirs.
@@ -74,6 +82,7 @@ class RunShard:
     rows: tuple[int, ...]
     n_tokens: int = 0
     footers: tuple[str, ...] = ()
+    bytes: int = 0
     later: tuple["RunShard", ...] = ()
     pools: tuple[Pool, ...] = ()
 
@@ -275,7 +284,7 @@ def open_shards(directory: str, first_id: int) -> list[RunShard]:
     units = units.sort_by([("shard_id", "ascending"), ("block", "ascending")])
     ids, own = units["shard_id"].to_numpy(), rows["shard_id"].to_numpy()
     starts, ends = (np.searchsorted(ids, own, side).tolist() for side in ("left", "right"))
-    blocks, held, tokens, footers = (units[name].to_pylist() for name in _UNIT_COLUMNS[1:])
+    blocks, held, tokens, footers, sizes = (units[name].to_pylist() for name in _UNIT_COLUMNS[1:])
     there = set(io.list_names(io.join(directory, "embeddings"), ".parquet"))
     shards: list[RunShard] = []
     for batch in rows.to_batches(_BATCH):  # all rows at once would be as much again as what is made of them
@@ -287,9 +296,8 @@ def open_shards(directory: str, first_id: int) -> list[RunShard]:
                 raise UsageError(f"{directory}/embeddings/{missing[0]} is missing; restore it, or embed again")
             row["shard_id"] = first_id + len(shards)
             files = tuple(io.join(directory, "embeddings", name) for name in names)
-            shards.append(
-                RunShard(row["shard_id"], row, files, tuple(held[mine]), sum(tokens[mine]), tuple(footers[mine]))
-            )
+            counts = (tuple(held[mine]), sum(tokens[mine]), tuple(footers[mine]), sum(sizes[mine]))
+            shards.append(RunShard(row["shard_id"], row, files, *counts))
     return shards
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.damage import manifest_warnings
 from cptsel.pipeline.artifacts.manifest import NO_GROUP
 from cptsel.pipeline.kernels.coverage.shortlist import CELL_ROWS, FEW
@@ -222,7 +221,7 @@ def dry_run_summary(config: SelectConfig, phases: list[Phase], plan: Plan, unmat
     samples = sum(group.samples for group in plan.groups)
     tokens = sum(group.tokens for group in plan.groups)
     picks = plan.budget if plan.unit == "samples" else round(plan.budget * samples / tokens)
-    stored = sum(io.size(path) for shard in runs.shards for one in (shard, *shard.later) for path in one.files)
+    stored = sum(one.bytes for shard in runs.shards for one in (shard, *shard.later))
     k = runs.headers[0]["projection"]["k"]
     largest = max((shard.samples for shard in runs.shards), default=0)
     rows = [
