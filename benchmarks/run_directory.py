@@ -3,12 +3,14 @@
     python benchmarks/run_directory.py --shards 1000 10000 100000
     python benchmarks/run_directory.py --shards 100000 --blocks 10 --hollow --only inspect
     python benchmarks/run_directory.py --shards 1000000 --hollow --only order
+    python benchmarks/run_directory.py --shards 25 100 400 --rows 20000 --only "select half" "verify half"
 
 Makes embedding runs of so many shards, of a few samples with tiny sketches, and manifests of so many shards, through
 the writers of cptsel; then runs ``inspect``, ``select --dry-run``, ``select``, ``order --dry-run`` and ``order``, each
-in a process of its own. Prints one JSON line a command. The directories are made where ``--work`` says, and deleted
-unless it is given. With ``--hollow`` all files of a run have the bytes of the first, and so have those of a manifest:
-they are soon made, as links to few files, and may only be listed, as ``inspect`` does, or taken over, as by ``order``.
+in a process of its own. *Half* is a selection of half of the samples, with repeats and a curriculum, and its check by
+``verify``. Prints one JSON line a command. The directories are made where ``--work`` says, and deleted unless it is
+given. With ``--hollow`` all files of a run have the bytes of the first, and so have those of a manifest: they are soon
+made, as links to few files, and may only be listed, as ``inspect`` does, or taken over, as by ``order``.
 """
 
 from __future__ import annotations
@@ -54,12 +56,17 @@ from cptsel.schemas.arrow import (
 GROUPS = ("de", "en", "uk")
 K, K_VAL = 8, 4
 LINKS = 30_000  # of one file: ext4 takes 65,000
+SELECT_HALF = ["select", "{run}", "--method", "uniform", "--group-by", "lang", "--budget", "50%",
+               "--realisation", "repeat", "--curriculum", "norm", "--curriculum-buckets", "10", "--skip-residuals",
+               "--out", "{out}", "--json"]  # fmt: skip
 COMMANDS = {
     "inspect": ("run", ["inspect", "{run}", "--json"]),
     "select --dry-run": ("run", ["select", "{run}", "--method", "uniform", "--group-by", "lang", "--budget", "10%",
                                  "--out", "{out}", "--dry-run", "--json"]),
     "select": ("run", ["select", "{run}", "--method", "uniform", "--budget", "1%", "--skip-residuals", "--out", "{out}",
                        "--json"]),
+    "select half": ("run", SELECT_HALF),
+    "verify half": ("half", ["verify", "{half}", "--json"]),
     "order --dry-run": ("replay", ["order", "{replay}", "--world-size", "8", "--out", "{out}", "--dry-run", "--json"]),
     "order": ("replay", ["order", "{replay}", "--world-size", "8", "--out", "{out}", "--json"]),
 }  # fmt: skip
@@ -266,13 +273,17 @@ def main() -> None:
             places = {
                 "run": work / f"run-{shards}-{args.blocks}{'-hollow' * args.hollow}",
                 "replay": work / f"replay-{shards}{'-hollow' * args.hollow}",
+                "half": work / f"half-{shards}-{args.blocks}",
                 "out": work / "out",
             }
-            for name in dict.fromkeys(COMMANDS[command][0] for command in args.only):
+            needed = [COMMANDS[command][0] for command in args.only]
+            for name in dict.fromkeys(["run"] * ("half" in needed) + needed):
                 if not places[name].exists():
                     began = time.monotonic()
                     if name == "run":
                         make_run(places[name], shards, args.blocks, args.rows, args.hollow)
+                    elif name == "half":
+                        measure([word.format(**(places | {"out": places["half"]})) for word in SELECT_HALF])
                     else:
                         make_replay(places[name], shards, args.rows, work / f"for-{shards}", args.hollow)
                     print(json.dumps({"made": name, "shards": shards, "seconds": round(time.monotonic() - began, 1)}))

@@ -46,14 +46,8 @@ _MAY_DIFFER = frozenset(
     }
 )
 
-_UNIT_COLUMNS = [
-    "shard_id",
-    "block",
-    "windows_embedded",
-    "n_tokens",
-    "footer_sha256",
-    "bytes",
-]  # of a shard
+# Of what a shard is made of.
+_UNIT_COLUMNS = ["shard_id", "block", "windows_embedded", "n_tokens", "footer_sha256", "bytes"]
 _BATCH = 1 << 14  # rows that are Python's at a time
 
 _NOT_SHAPING = frozenset({"apache-beam", "cptsel"})  # packages whose version decides nothing of a row

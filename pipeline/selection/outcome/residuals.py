@@ -88,8 +88,9 @@ def measure(
     shards = [shard for shard in shards if shard.shard_id in there]
     steps.run(STEP, SumShard(reader, out, steps.work, phase), shards)
     sums: dict[str, dict[str, Any]] = {}
-    for shard in shards:  # in this order, so that rounding is always the same
-        for row in io.read_parquet(io.join(steps.work, STEP, f"{shard.shard_id:06d}.parquet")).to_pylist():
+    files = [io.join(steps.work, STEP, f"{shard.shard_id:06d}.parquet") for shard in shards]
+    for table in io.read_tables(files):  # in this order, so that rounding is always the same
+        for row in table.to_pylist():
             mine = sums.setdefault(row["group"], dict.fromkeys(row, 0.0))
             for name, value in row.items():
                 if name != "group":
