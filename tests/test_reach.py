@@ -30,6 +30,9 @@ def java(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
 
 
+POOL = ("--environment_type=EXTERNAL", "--environment_config=pool:50000")  # nothing is asked of it
+
+
 def refused(*options):
     with pytest.raises(UsageError) as caught:
         make_pipeline(pipeline_options(list(options), 1))
@@ -55,12 +58,12 @@ def test_no_jar(java, tmp_path):
 @pytest.mark.parametrize(
     ("options", "option"),
     [
-        (["--runner=SparkRunner", "--spark_master_url=spark://{}"], "spark_master_url"),
-        (["--runner=SparkRunner", "--spark_master_url=spark://{0},{0}"], "spark_master_url"),
-        (["--runner=SparkRunner", "--job_endpoint={}"], "job_endpoint"),
-        (["--runner=PortableRunner", "--job_endpoint={}"], "job_endpoint"),
-        (["--runner=FlinkRunner", "--flink_master={}"], "flink_master"),
-        (["--runner=FlinkRunner", "--flink_master=http://{}"], "flink_master"),
+        (["--runner=SparkRunner", "--spark_master_url=spark://{}", *POOL], "spark_master_url"),
+        (["--runner=SparkRunner", "--spark_master_url=spark://{0},{0}", *POOL], "spark_master_url"),
+        (["--runner=SparkRunner", "--job_endpoint={}", *POOL], "job_endpoint"),
+        (["--runner=PortableRunner", "--job_endpoint={}", *POOL], "job_endpoint"),
+        (["--runner=FlinkRunner", "--flink_master={}", *POOL], "flink_master"),
+        (["--runner=FlinkRunner", "--flink_master=http://{}", *POOL], "flink_master"),
         (["--runner=SparkRunner", "--environment_type=EXTERNAL", "--environment_config={}"], "environment_config"),
     ],
 )
@@ -70,7 +73,7 @@ def test_a_port_that_does_not_answer(java, closed, options, option):
 
 
 def test_an_address_without_a_port(java):
-    assert refused("--runner=SparkRunner", "--spark_master_url=spark://master") == (
+    assert refused("--runner=SparkRunner", "--spark_master_url=spark://master", *POOL) == (
         "--spark_master_url=master: must be HOST:PORT"
     )
 
@@ -79,7 +82,8 @@ def test_what_answers_is_let_through(java, closed):
     with socket.create_server(("127.0.0.1", 0)) as server:
         open_port = f"127.0.0.1:{server.getsockname()[1]}"
         for master in (open_port, f"{closed},{open_port}"):
-            make_pipeline(pipeline_options(["--runner=SparkRunner", f"--spark_master_url=spark://{master}"], 1))
+            options = ["--runner=SparkRunner", f"--spark_master_url=spark://{master}", *POOL]
+            make_pipeline(pipeline_options(options, 1))
 
 
 def test_a_pool_on_other_machines_is_not_looked_for_here(java, closed, monkeypatch):
@@ -106,3 +110,20 @@ def test_a_job_that_waits_for_workers_says_so(tmp_path, monkeypatch, caplog, beg
     with caplog.at_level(logging.WARNING), awaiting(pipeline_options([], 1), files):
         time.sleep(0.5)
     assert ("no worker has begun" in caplog.text) == (not begun)
+
+
+@pytest.mark.parametrize(
+    ("master", "sentence"),
+    [
+        ("locl[2]", "--spark_master_url=locl[2]: is no master of Spark's; give spark://HOST:PORT, local[N], yarn or"),
+        ("yarn", "--spark_master_url=yarn: Spark finds YARN by the files in HADOOP_CONF_DIR, which is not set"),
+    ],
+)
+def test_a_master_that_spark_does_not_have(java, monkeypatch, master, sentence):
+    monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    monkeypatch.delenv("YARN_CONF_DIR", raising=False)
+    assert refused("--runner=SparkRunner", f"--spark_master_url={master}", *POOL).startswith(sentence)
+
+
+def test_a_portable_runner_needs_a_job_server():
+    assert refused("--runner=PortableRunner", *POOL).startswith("--runner=PortableRunner: needs --job_endpoint=")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import grpc
 
+from cptsel.pipeline.engine.cause import cause_of
 from cptsel.pipeline.errors import PartialError
 
 
@@ -20,5 +21,4 @@ def stopping() -> Iterator[None]:
 def _stopped(error: Exception) -> PartialError:
     if "out of memory" in str(error).lower():
         return PartialError("a worker ran out of memory; run the same command again with fewer --workers to resume")
-    sentence = str(error).strip().split("\n")[-1][:300]
-    return PartialError(f"embed stopped: {sentence}; run the same command again to resume")
+    return PartialError(f"embed stopped: {cause_of(error)}; run the same command again to resume")

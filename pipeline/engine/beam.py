@@ -23,11 +23,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from cptsel.pipeline import errors, stores
+from cptsel.pipeline.engine.environment import check_environment, refuse_misspelt
 from cptsel.pipeline.engine.loopback import keep_to_loopback
 from cptsel.pipeline.engine.reach import check_reach
 from cptsel.pipeline.errors import CptselError, PartialError, UsageError
 
 _LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
+_RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "PortableRunner", "SparkRunner")  # of docs/engines.md
 _OWN_ERROR = re.compile(r"cptsel\.pipeline\.errors\.(\w+): (.+?)(?: \[while running .*\])?$", re.MULTILINE)
 _NOT_INSTALLED = re.compile(r"No module named '(cptsel|torch|transformers)\b")
 
@@ -45,15 +47,19 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
         options = PipelineOptions(args)
     except SystemExit as error:  # argparse has already printed what is wrong
         raise UsageError(f"Beam does not accept these options: {' '.join(args)}") from error
+    unknown, known = _unknown(args)
     if is_local(options):
-        _refuse_unknown(args)
+        if unknown:
+            raise UsageError(f"Beam has no option {unknown[0]}; what follows -- goes to Beam: check the spelling")
         if workers > 1:
             args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
     else:
         _check_runner(options.view_as(StandardOptions).runner)
         if workers > 1:
             raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
+        refuse_misspelt(unknown, known)
         _check_complete(PipelineOptions(args))
+        check_environment(PipelineOptions(args))
     return PipelineOptions(args)
 
 
@@ -68,8 +74,7 @@ def _check_runner(name: str) -> None:
     try:
         create_runner(name)
     except ValueError as error:
-        known = [known for known in StandardOptions.KNOWN_RUNNER_NAMES if not known.startswith("Test")]
-        raise UsageError(f"--runner={name}: Beam has no such runner; use one of {', '.join(sorted(known))}") from error
+        raise UsageError(f"--runner={name}: Beam has no such runner; use one of {', '.join(_RUNNERS)}") from error
     except (AttributeError, ImportError, TypeError) as error:
         detail = errors.first_line(error)
         raise UsageError(f"--runner={name}: can't be loaded ({detail}); install it, or use another runner") from error
@@ -82,14 +87,13 @@ def _check_complete(options: PipelineOptions) -> None:
         raise UsageError(f"--runner={options.view_as(StandardOptions).runner}: {problem.strip()} (options after --)")
 
 
-def _refuse_unknown(args: list[str]) -> None:
-    """Refuse options that Beam would drop as unknown. For the local runner alone: others may have their own."""
+def _unknown(args: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments that are no options of Beam for Python, which drops them or leaves them to a job server; its flags."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     for kind in PipelineOptions.__subclasses__():
         kind._add_argparse_args(parser)
     _, unknown = parser.parse_known_args(args)
-    if unknown:
-        raise UsageError(f"Beam has no option {unknown[0]}; what follows -- goes to Beam: check the spelling")
+    return unknown, [flag for action in parser._actions for flag in action.option_strings]
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:

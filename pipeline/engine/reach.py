@@ -13,14 +13,14 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     PortableOptions,
     SparkRunnerOptions,
-    StandardOptions,
 )
 from apache_beam.utils.subprocess_server import JavaHelper
 
+from cptsel.pipeline.engine.environment import LOCAL_SPARK, runner_name
 from cptsel.pipeline.errors import UsageError
 
 WAIT_S = 5.0  # for a port to answer
-_LOCAL_MASTER = re.compile(r"local(\[.+\])?")
+_OTHER_SPARK = re.compile(r"yarn$|(k8s|mesos)://|local-cluster\[")
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -31,12 +31,14 @@ def check_reach(options: PipelineOptions) -> None:
         UsageError: no Java or no jar for the job server; nothing listens where a master, a job server or, with all of
             the engine on this machine, a worker pool is to be.
     """
-    runner = (options.view_as(StandardOptions).runner or "").rpartition(".")[2].lower()
+    runner = runner_name(options)
     portable = options.view_as(PortableOptions)
     endpoint = portable.job_endpoint
     if endpoint and endpoint != "embed":
         _check_port("--job_endpoint", endpoint, "start the job server there")
         return
+    if runner == "portablerunner" and not endpoint:
+        raise UsageError("--runner=PortableRunner: needs --job_endpoint=HOST:PORT of a job server that runs")
     spark, flink = options.view_as(SparkRunnerOptions), options.view_as(FlinkRunnerOptions)
     if runner == "sparkrunner" and not spark.spark_submit_uber_jar:
         _check_java("SparkRunner")
@@ -63,7 +65,15 @@ def _check_java(runner: str) -> None:
 
 def _check_spark(master: str, portable: PortableOptions) -> None:
     """A standalone master answers; so does the pool, where executors are on this machine for certain."""
-    standalone = master.startswith("spark://")
+    standalone, local = master.startswith("spark://"), LOCAL_SPARK.fullmatch(master) is not None
+    if master == "yarn" and not (os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")):
+        raise UsageError(
+            "--spark_master_url=yarn: Spark finds YARN by the files in HADOOP_CONF_DIR, which is not set; set it"
+        )
+    if not standalone and not local and not _OTHER_SPARK.match(master):
+        raise UsageError(
+            f"--spark_master_url={master}: is no master of Spark's; give spark://HOST:PORT, local[N], yarn or k8s://..."
+        )
     masters = master.removeprefix("spark://").split(",") if standalone else []
     for number, address in enumerate(masters):
         try:
@@ -72,7 +82,7 @@ def _check_spark(master: str, portable: PortableOptions) -> None:
         except UsageError:
             if number == len(masters) - 1:  # of several one is enough
                 raise
-    near = _LOCAL_MASTER.fullmatch(master) or (standalone and all(_host(address) in _HERE for address in masters))
+    near = local or (standalone and all(_host(address) in _HERE for address in masters))
     pool = portable.environment_config or ""
     if near and portable.environment_type == "EXTERNAL" and _host(pool) in _HERE:
         remedy = "start the pool (python -m apache_beam.runners.worker.worker_pool_main --service_port=PORT)"

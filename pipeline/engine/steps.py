@@ -14,6 +14,7 @@ import grpc
 
 from cptsel.pipeline import errors, io
 from cptsel.pipeline.engine.beam import pipeline_options
+from cptsel.pipeline.engine.cause import cause_of
 from cptsel.pipeline.engine.progress import Progress, Watch
 from cptsel.pipeline.engine.tasks import call_on_tasks
 from cptsel.pipeline.engine.threads import one_blas_thread
@@ -71,12 +72,10 @@ class Steps:
             try:
                 values = call_on_tasks(self.options, folder, _OnOneThread(function), tasks)
             except (RuntimeError, OSError, MemoryError, grpc.RpcError) as error:  # of the runner, or what it reads
-                cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-                if cause[0].startswith("KeyboardInterrupt"):  # Beam may wrap it
+                cause = cause_of(error)
+                if cause.startswith("KeyboardInterrupt"):  # Beam may wrap it
                     raise KeyboardInterrupt from error
-                sentence = (
-                    f"the step {what!r} failed: {cause[0][:300]}; run the command again, with --debug to see more"
-                )
+                sentence = f"the step {what!r} failed: {cause}; run the command again, with --debug to see more"
                 raise errors.PartialError(sentence) from error
         if self.progress is not None and total is not None:
             self.progress(total, total, what)
