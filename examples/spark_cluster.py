@@ -29,11 +29,6 @@ from typing import Any
 HERE = "127.0.0.1"
 WORKERS = 2
 START_S = 120  # for the cluster to come up
-POOL = (
-    "from apache_beam.runners.worker import worker_pool_main as pool; "
-    "from cptsel.pipeline.engine.loopback import keep_to_loopback; "
-    "keep_to_loopback(pool); pool.main()"
-)
 _OPEN = (
     "java.lang java.lang.invoke java.io java.net java.nio java.util java.util.concurrent sun.nio.ch sun.nio.cs "
     "sun.security.action"
@@ -70,8 +65,6 @@ def cluster(job_server: str | None, log: Path) -> Iterator[tuple[list[str], dict
         "SPARK_HOME": str(home),
         "SPARK_SCALA_VERSION": "2.12",
         "SPARK_LOCAL_IP": HERE,
-        # A pool starts the first `python` on its path.
-        "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}",
     }
     java = ["java", *_JAVA, "-cp", f"{home}/jars/*"]
     port, page, pool = _free_ports(3)
@@ -82,7 +75,7 @@ def cluster(job_server: str | None, log: Path) -> Iterator[tuple[list[str], dict
         worker = [*java, "org.apache.spark.deploy.worker.Worker", master, "--host", HERE, "--cores", "1"]
         worker += ["--memory", "1g", "--webui-port", "0", "--work-dir", str(log / f"work-{number}")]
         commands[f"worker-{number}"] = worker
-    commands["pool"] = [sys.executable, "-c", POOL, f"--service_port={pool}"]
+    commands["pool"] = [sys.executable, "-m", "cptsel.pipeline.engine.pool", f"--service_port={pool}"]
     children: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, command in commands.items():

@@ -5,10 +5,13 @@ import os
 import pickle
 import random
 import re
+import subprocess
+import sys
 import tracemalloc
 
 import apache_beam as beam
 import pytest
+from apache_beam.internal import pickler
 from selection_builder import choose
 
 from cptsel.pipeline import io
@@ -18,7 +21,7 @@ from cptsel.pipeline.engine import site, tasks
 from cptsel.pipeline.engine.beam import make_pipeline, pipeline_options
 from cptsel.pipeline.engine.handed import Handed
 from cptsel.pipeline.engine.steps import Steps
-from cptsel.pipeline.engine.tasks import ReadTasks, WriteLines, call_on_tasks, read_lines, write_tasks
+from cptsel.pipeline.engine.tasks import ReadTasks, TaskFiles, WriteLines, call_on_tasks, read_lines, write_tasks
 from cptsel.pipeline.errors import BadInputError, UsageError
 
 LIMIT = 100_000  # bytes of a graph
@@ -178,3 +181,21 @@ def test_results_that_only_the_worker_sees_are_missed(tmp_path):
     os.remove(tmp_path / "work" / "results" / "000001.jsonl")
     with pytest.raises(UsageError, match="a worker wrote this file and the command does not see it"):
         list(values)
+
+
+def test_a_worker_without_cptsel_loads_the_first_step_and_says_in_its_call_what_is_missing(tmp_path):
+    """Beam's Spark runner waits for ever for a worker that can't load a step."""
+    step = tasks._anywhere(tasks._ListPartsDoFn(TaskFiles(str(tmp_path), 1), {}))
+    (tmp_path / "step").write_bytes(pickler.dumps(step))
+    script = (
+        "import sys; from apache_beam.internal import pickler\n"
+        "class Without:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'cptsel': raise ModuleNotFoundError(\"No module named 'cptsel'\")\n"
+        "sys.meta_path.insert(0, Without())\n"
+        "step = pickler.loads(open(sys.argv[1], 'rb').read())\n"
+        "try: list(step(None))\n"
+        "except ModuleNotFoundError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "step"], capture_output=True, text=True)
+    assert done.stdout == "No module named 'cptsel'\n", done.stderr
