@@ -42,6 +42,7 @@ from cptsel.pipeline.embedding.plan import (
     remedy_for,
     run_header,
     with_base,
+    with_held,
 )
 from cptsel.pipeline.embedding.pool import (
     GroupBytes,
@@ -264,6 +265,8 @@ def _plan(call: _Call, taken: Inventory) -> _Plan:
         model, steps = ahead(config, model, here, call.progress)
     elif config.base:
         model, base = with_base(config, model, here)
+    if not here:
+        model = with_held(model, base if config.base else call.model.weights)
     named = pool_header(config, pool)
     header = run_header(config, model, call.root, taken.shards, named, steps, base, call.ids, call.blocks)
     return _Plan(model, pool, header, check_earlier(config, call.earlier, header))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import torch
 import transformers
 from model_builder import EXPERTS, KINDS, save, spec
 
+from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
+from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.plan import plan_model, with_held
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.model import configuration
 from cptsel.pipeline.model.configuration import describe
@@ -96,6 +100,33 @@ def test_fingerprints_name_weights_and_tokenizer(tmp_path, tiny_lm):
     before = tokenizer_fingerprint(tokenizer)
     tokenizer.add_tokens(["cptsel"])
     assert tokenizer_fingerprint(tokenizer) != before
+
+
+def test_a_worker_with_another_model_under_the_same_path_is_refused(tmp_path, tiny_lm):
+    copy, before = tmp_path / "model", tmp_path / "before"
+    for folder in (copy, before):
+        shutil.copytree(tiny_lm, folder)
+    config = EmbedConfig(inputs=("x",), model=str(copy), out="x")
+    plan = plan_model(config)
+    plan = replace(plan, spec=replace(plan.spec, base=(str(before), None)))
+    rows = RowOptions(plan.max_tokens, 256, "float16", ())
+    held = with_held(plan, plan.weights).spec
+    BlockEmbedder(held, rows)
+    for folder, name in ((copy, "config.json"), (before, "config.json")):
+        kept = (folder / name).read_text()
+        (folder / name).write_text(json.dumps(json.loads(kept) | {"rope_theta": 9.0}))
+        with pytest.raises(UsageError, match=rf"--model {folder}: a worker on .* has another .*\(its weights differ\)"):
+            BlockEmbedder(held, rows)
+        (folder / name).write_text(kept)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UsageError, match=r"another model .*\(its tokenizer differs\)"):
+        BlockEmbedder(held, rows)
+    BlockEmbedder(plan.spec, rows)  # on one machine nothing is read twice
+    (copy / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"no config.json there; .* \(on a worker, "):
+        FrozenModel(held)
 
 
 def test_a_vocabulary_holds_every_id(tiny_lm):

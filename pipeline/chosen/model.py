@@ -68,6 +68,7 @@ def resolve_model(manifest: Manifest, config: AtModel, here: bool) -> ResolvedMo
         trust_remote_code=config.trust_remote_code,
         threads=config.threads,
         max_positions=positions,
+        held=() if here else ((model, weights),),
     )
     described = describe(path, config.trust_remote_code, here)
     rows = min(described["embedding_rows"], described["vocab_size"])

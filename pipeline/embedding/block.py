@@ -18,9 +18,9 @@ from cptsel.pipeline.embedding.cutting import Cut, Sample, cut_block, reject_of
 from cptsel.pipeline.embedding.earlier import EarlierRun, StoredRows
 from cptsel.pipeline.embedding.rows import embedding_rows, reject_rows
 from cptsel.pipeline.model.batching import batches, chunks
-from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec
+from cptsel.pipeline.model.frozen import FrozenModel, ModelSpec, another_model
 from cptsel.pipeline.model.gradients.registry import GRADIENTS
-from cptsel.pipeline.model.tokenizer import find_tokenizer
+from cptsel.pipeline.model.tokenizer import find_tokenizer, tokenizer_fingerprint
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class BlockEmbedder:
         self.gradients = GRADIENTS[spec.gradient](self.model)
         self.base = _base_of(spec)
         self.tokenizer, self.prefix, _ = find_tokenizer(self.model.path, spec.trust_remote_code, needed=not options.ids)
+        if self.tokenizer is not None and spec.tokenizer not in (None, tokenizer_fingerprint(self.tokenizer)):
+            raise another_model(spec.source, "its tokenizer differs")
         self.exclusions = read_exclusions(options.exclude) if options.exclude else frozenset()
 
     def embed(self, path: str, block: DocumentBlock) -> EmbeddedBlock:

@@ -22,6 +22,7 @@ from cptsel.pipeline.embedding.blocks import BlockSize
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.stopping import stopping
 from cptsel.pipeline.embedding.units import Unit
+from cptsel.pipeline.engine.beam import is_local
 from cptsel.pipeline.engine.tasks import call_on_tasks
 from cptsel.pipeline.errors import UsageError
 
@@ -115,7 +116,11 @@ def _entries(
         entries = list(call_on_tasks(options, folder, take, tasks))
     unread = [f"{entry['uri']}: {entry['error']}" for entry in entries if "error" in entry]
     if unread:
-        raise UsageError(f"{unread[0]} ({len(unread)} of {len(entries)} shards can't be read); mend or leave it out")
+        where = (
+            "" if is_local(options) else ", and see that workers have the corpus under the path that the command has"
+        )
+        count = f"{len(unread)} of {len(entries)} shards can't be read"
+        raise UsageError(f"{unread[0]} ({count}); mend or leave it out{where}")
     return entries
 
 

@@ -207,6 +207,19 @@ def with_base(config: EmbedConfig, plan: ModelPlan, here: bool) -> tuple[ModelPl
     return replace(plan, spec=replace(plan.spec, base=(before.spec.source, before.spec.revision))), before.weights
 
 
+def with_held(plan: ModelPlan, base: str | None) -> ModelPlan:
+    """The plan for workers on other machines, which then make sure that they have the models that this one has.
+
+    Args:
+        plan: of the run.
+        base: fingerprint of the weights of the model that was there before, where its losses are wanted.
+    """
+    spec = plan.spec
+    held = [(spec.source, plan.weights), *([(spec.base[0], base)] if spec.base and base else [])]
+    tokenizer = plan.tokenizer if plan.has_tokenizer else None
+    return replace(plan, spec=replace(spec, held=tuple(held), tokenizer=tokenizer))
+
+
 def tokenizer_of(plan: ModelPlan) -> Any | None:
     """The tokenizer of the model, a revision of the Hub among them, or None where it has none."""
     if not plan.has_tokenizer:

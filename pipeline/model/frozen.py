@@ -5,6 +5,7 @@ the base model's output is what the head reads, that the logits are the head's o
 (docs/design.md, Head gradient), and that padding on the right changes nothing. What does not fit is refused by name.
 """
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from cptsel.pipeline.kernels.gradients.transfer import to_device
 from cptsel.pipeline.model.configuration import linear_head, logit_map_of, positions_of
 from cptsel.pipeline.model.device_map import DeviceMap, entry_of, offloaded
 from cptsel.pipeline.model.fit import check_dtype, check_weights
-from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device
+from cptsel.pipeline.model.naming import DTYPES, local_path, resolve_device, weights_fingerprint
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class ModelSpec:
     ``gradient`` is a key of ``gradients.registry.GRADIENTS``; ``modules`` a glob that narrows the layers of the body;
     ``mixing`` the factors of head and body where both are taken; ``base`` source and revision of the model that this
     one was before a lookahead, where its losses are wanted too; ``device_map`` where its parts are, if not all
-    of it is on ``device``.
+    of it is on ``device``. Where workers are on other machines, which may have another model under the same path,
+    ``held`` is the fingerprint of the weights of each source, and ``tokenizer`` that of the tokenizer.
     """
 
     source: str
@@ -48,6 +50,8 @@ class ModelSpec:
     mixing: tuple[float, float] | None = None
     base: tuple[str, str | None] | None = None
     device_map: DeviceMap | None = None
+    held: tuple[tuple[str, str], ...] = ()
+    tokenizer: str | None = None
 
 
 class FrozenModel:
@@ -57,7 +61,7 @@ class FrozenModel:
         """Load and probe. Raises UsageError naming what cptsel can't handle in this model."""
         self.spec = spec
         resolve_device(spec.device)
-        self.path = local_path(spec.source, spec.revision)
+        self.path = _path(spec)
         torch.set_num_threads(spec.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         check_dtype(spec.dtype, spec.device)
@@ -140,6 +144,26 @@ class FrozenModel:
                         f"--model {self.spec.source}: in {self.name} a token sees what comes after it or padding "
                         "changes it; a causal LM is needed"
                     )
+
+
+def _path(spec: ModelSpec) -> str:
+    """The folder of the model, which is the one that the command looked at."""
+    expected = dict(spec.held).get(spec.source)
+    try:
+        path = local_path(spec.source, spec.revision)
+    except UsageError as error:
+        raise error if expected is None else UsageError(f"{error} (on a worker, {socket.gethostname()})") from error
+    if expected is not None and weights_fingerprint(path, spec.trust_remote_code) != expected:
+        raise another_model(spec.source, "its weights differ")
+    return path
+
+
+def another_model(source: str, what: str) -> UsageError:
+    """The error of a worker that finds another model than the command."""
+    return UsageError(
+        f"--model {source}: a worker on {socket.gethostname()} has another model there than the machine that gives the "
+        f"command ({what}); give both the same files"
+    )
 
 
 def _load(spec: ModelSpec, path: str) -> Any:
