@@ -78,4 +78,4 @@ def test_a_runner_that_beam_does_not_have_is_a_usage_error(name, phrase):
 
 def test_a_remote_runner_without_what_it_needs_is_a_usage_error():
     with pytest.raises(UsageError, match=r"--runner=DataflowRunner: .* \(options after --\)"):
-        pipeline_options(("--runner=DataflowRunner", "--region=us-central1"), workers=1)
+        pipeline_options(("--runner=DataflowRunner", "--region=us-central1", "--no_auth"), workers=1)

@@ -2,12 +2,16 @@
 
 import logging
 import socket
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from cptsel.pipeline.engine import tasks
 from cptsel.pipeline.engine.beam import _own_error, make_pipeline, pipeline_options
+from cptsel.pipeline.engine.reach import check_credentials
 from cptsel.pipeline.engine.tasks import TaskFiles, awaiting
 from cptsel.pipeline.errors import UsageError
 
@@ -91,6 +95,28 @@ def test_a_pool_on_other_machines_is_not_looked_for_here(java, closed, monkeypat
     monkeypatch.setattr("socket.create_connection", lambda address, _: socket.socket())
     pool = ["--environment_type=EXTERNAL", f"--environment_config={closed}"]
     make_pipeline(pipeline_options(["--runner=SparkRunner", "--spark_master_url=spark://master:7077", *pool], 1))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_dataflow_without_packages_or_credentials(monkeypatch, installed):
+    class Missing(Exception):
+        pass
+
+    def default():
+        raise Missing
+
+    modules = {
+        "google.auth": SimpleNamespace(default=default),
+        "google.auth.exceptions": SimpleNamespace(DefaultCredentialsError=Missing),
+        "google.cloud.storage": SimpleNamespace() if installed else None,
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    sentence = "there are no usable Google credentials here; " if installed else "Google's packages are not installed; "
+    with pytest.raises(UsageError, match=f"^--runner=DataflowRunner: {sentence}"):
+        check_credentials(PipelineOptions(["--runner=DataflowRunner"]))
+    check_credentials(PipelineOptions(["--runner=DataflowRunner", "--no_auth"]))
+    check_credentials(PipelineOptions(["--runner=SparkRunner"]))
 
 
 def test_a_worker_without_cptsel():

@@ -25,7 +25,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from cptsel.pipeline import errors, stores
 from cptsel.pipeline.engine.environment import check_environment, refuse_misspelt
 from cptsel.pipeline.engine.loopback import keep_to_loopback
-from cptsel.pipeline.engine.reach import check_reach
+from cptsel.pipeline.engine.reach import check_credentials, check_reach
 from cptsel.pipeline.errors import CptselError, PartialError, UsageError
 
 _LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
@@ -58,6 +58,7 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
         if workers > 1:
             raise UsageError("--workers is for local processes; set the runner's own option for parallelism after --")
         refuse_misspelt(unknown, known)
+        check_credentials(PipelineOptions(args))
         _check_complete(PipelineOptions(args))
         check_environment(PipelineOptions(args))
     return PipelineOptions(args)

@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import socket
+from importlib import import_module
 
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
+    GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
     SparkRunnerOptions,
@@ -51,6 +53,32 @@ def check_reach(options: PipelineOptions) -> None:
         _check_java("FlinkRunner")
         if not flink.flink_master.startswith("["):
             _check_port("--flink_master", flink.flink_master.rpartition("//")[2], "start Flink there")
+
+
+def check_credentials(options: PipelineOptions) -> None:
+    """Refuse Dataflow where Google's packages or credentials are missing.
+
+    Beam looks for credentials for half a minute, goes on without, and asks the bucket for minutes.
+
+    Raises:
+        UsageError: they are.
+    """
+    if runner_name(options) != "dataflowrunner" or options.view_as(GoogleCloudOptions).no_auth:
+        return
+    try:
+        auth, exceptions = import_module("google.auth"), import_module("google.auth.exceptions")
+        import_module("google.cloud.storage")
+    except ImportError as error:
+        raise UsageError(
+            "--runner=DataflowRunner: Google's packages are not installed; pip install 'cptsel[gcs]'"
+        ) from error
+    try:
+        auth.default()
+    except exceptions.DefaultCredentialsError as error:
+        raise UsageError(
+            "--runner=DataflowRunner: there are no usable Google credentials here; run gcloud auth "
+            "application-default login, or give a key by GOOGLE_APPLICATION_CREDENTIALS"
+        ) from error
 
 
 def _check_java(runner: str) -> None:
