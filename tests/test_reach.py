@@ -54,9 +54,16 @@ def test_no_java(monkeypatch, tmp_path):
     assert f"none by JAVA_HOME={tmp_path}/jdk; install Java" in refused("--runner=SparkRunner")
 
 
-def test_no_jar(java, tmp_path):
-    sentence = refused("--runner=SparkRunner", f"--spark_job_server_jar={tmp_path}/no.jar")
-    assert sentence.startswith(f"--spark_job_server_jar={tmp_path}/no.jar: there is no such file;")
+@pytest.mark.parametrize("engine", ["Spark", "Flink"])
+def test_no_jar(java, tmp_path, engine):
+    option = f"--{engine.lower()}_job_server_jar={tmp_path}/no.jar"
+    assert refused(f"--runner={engine}Runner", option).startswith(f"{option}: there is no such file;")
+
+
+def test_an_uber_jar_has_somewhere_to_go():
+    assert refused("--runner=SparkRunner", "--spark_submit_uber_jar").startswith(
+        "--spark_submit_uber_jar: needs --spark"
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,18 @@ def check_reach(options: PipelineOptions) -> None:
     if runner == "portablerunner" and not endpoint:
         raise UsageError("--runner=PortableRunner: needs --job_endpoint=HOST:PORT of a job server that runs")
     spark, flink = options.view_as(SparkRunnerOptions), options.view_as(FlinkRunnerOptions)
-    if runner == "sparkrunner" and not spark.spark_submit_uber_jar:
+    if runner == "sparkrunner":
+        _check_jar("--spark_job_server_jar", spark.spark_job_server_jar)
+        if spark.spark_submit_uber_jar:
+            if not spark.spark_rest_url:
+                raise UsageError("--spark_submit_uber_jar: needs --spark_rest_url=http://HOST:PORT of Spark's master")
+            return
         _check_java("SparkRunner")
-        if (jar := spark.spark_job_server_jar) and "://" not in jar and not os.path.exists(jar):
-            raise UsageError(
-                f"--spark_job_server_jar={jar}: there is no such file; name a jar, or leave the option out"
-            )
         _check_spark(spark.spark_master_url, portable)
-    elif runner == "flinkrunner" and not flink.flink_submit_uber_jar:
+    elif runner == "flinkrunner":
+        _check_jar("--flink_job_server_jar", flink.flink_job_server_jar)
+        if flink.flink_submit_uber_jar:
+            return
         _check_java("FlinkRunner")
         if not flink.flink_master.startswith("["):
             _check_port("--flink_master", flink.flink_master.rpartition("//")[2], "start Flink there")
@@ -79,6 +83,11 @@ def check_credentials(options: PipelineOptions) -> None:
             "--runner=DataflowRunner: there are no usable Google credentials here; run gcloud auth "
             "application-default login, or give a key by GOOGLE_APPLICATION_CREDENTIALS"
         ) from error
+
+
+def _check_jar(option: str, jar: str | None) -> None:
+    if jar and "://" not in jar and not os.path.exists(jar):
+        raise UsageError(f"{option}={jar}: there is no such file; name a jar, or leave the option out")
 
 
 def _check_java(runner: str) -> None:
