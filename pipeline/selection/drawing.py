@@ -1,6 +1,6 @@
 """Draws from more samples than memory takes: ``kernels.sampling.draws.priority_sample`` of every group, read by keys.
 
-Samples are sorted on disk (see spill/sorting.py), by group and falling key. A group takes its first ones, as many as fit.
+Samples are sorted on disk (see spill/sorting.py), by group and falling key. A group takes its first ones that fit.
 """
 
 from collections.abc import Sequence
