@@ -26,6 +26,8 @@ def test_a_column_is_read_as_it_was_written():
     assert [part.tolist() for part in column.parts(5)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
     column.put(np.array([11, 0]), np.array([-1, -2]))
     assert column.read().tolist() == [-2, *range(1, 11), -1]
+    assert column.take(np.array([11, 3, 0])).tolist() == [-1, 3, -2]
+    assert len(column.take(np.empty(0, np.int64))) == 0
 
 
 def test_a_column_of_zeros_and_an_empty_one():

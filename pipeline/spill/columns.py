@@ -73,6 +73,12 @@ class Column:
         if len(index):
             np.memmap(self._file, self.dtype, "r+", shape=(len(self),))[index] = values
 
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """The values at ``index`` (m,)."""
+        if not len(index):
+            return np.empty(0, self.dtype)
+        return np.array(np.memmap(self._file, self.dtype, "r", shape=(len(self),))[index])
+
     def parts(self, rows: int = PART_ROWS) -> Iterator[np.ndarray]:
         """All values, in order, at most ``rows`` at once."""
         for start in range(0, len(self), rows):

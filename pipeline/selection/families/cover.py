@@ -29,6 +29,7 @@ from cptsel.pipeline.selection.reading.cells import Cell, CellReader, read_cells
 from cptsel.pipeline.selection.reading.tables import matrix, places, vectors_table
 from cptsel.pipeline.selection.scopes.merged import MergedGroups
 from cptsel.pipeline.selection.scopes.parts import CANDIDATES, MergeTask, pick_candidates, plan_parts, read_candidates
+from cptsel.pipeline.spill.columns import Column
 
 MERGED, CROSSING, ASSIGNED, MASSES = "merged", "crossing", "assigned", "masses"
 
@@ -170,11 +171,13 @@ class CoverChooser(MergingChooser[Cover]):
         there = plan.by_shard()
         shards = [shard for shard in shards if shard.shard_id in there]
         distances = steps.run(ASSIGNED, AssignShard(reader, steps.work, plan.numbers, crossing), shards)
-        masses = {name: np.zeros(report["picks"]) for name, report in reports.items()}
-        for shard in shards:  # in this order, so that rounding is always the same
-            _add_masses(steps.work, shard.shard_id, masses)
-        for shard in shards:
-            _write_masses(steps.work, shard.shard_id, masses)
+        masses = _Masses({name: report["picks"] for name, report in reports.items()})
+        for table in io.read_tables([_shard_path(steps.work, MASSES, shard.shard_id) for shard in shards]):
+            masses.add(table)  # in this order, so that rounding is always the same
+        assigned = io.read_tables([_shard_path(steps.work, ASSIGNED, shard.shard_id) for shard in shards])
+        for shard, rows in zip(shards, assigned, strict=True):
+            mass = masses.of(rows) * rows["found_mass"].to_numpy()
+            write_picks(steps.work, shard.shard_id, [with_column(rows.drop_columns("place"), "found_mass", mass)])
         of_group: dict[str, list[float]] = {}
         for found_there in distances:
             for name, distance in found_there.items():
@@ -212,22 +215,30 @@ def _on_all_samples(report: dict[str, Any], mean_distance: float) -> dict[str, f
     return {"mean_distance": mean_distance, **scaled, "gain_over_random": gain}
 
 
-def _add_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:
-    """Add what the samples of one shard bring to the picks of each group."""
-    rows = io.read_parquet(_shard_path(work, MASSES, shard_id))
-    for name in pc.unique(rows["group"]).to_pylist():
-        mine = rows.filter(pc.equal(rows["group"], name))
-        masses[name][mine["place"].to_numpy()] += mine["mass"].to_numpy()
+class _Masses:
+    """What the samples of all shards bring to the picks of each group, on disk.
 
+    Args:
+        picks: how many each group has.
+    """
 
-def _write_masses(work: str, shard_id: int, masses: dict[str, np.ndarray]) -> None:
-    """Give the picks of a shard the mass that samples of all shards have brought them."""
-    rows = io.read_parquet(_shard_path(work, ASSIGNED, shard_id))
-    groups, place = rows["group"].to_pylist(), rows["place"].to_pylist()
-    mass = np.array([masses[name][index] for name, index in zip(groups, place, strict=True)])
-    mass *= rows["found_mass"].to_numpy()
-    rows = with_column(rows.drop_columns("place"), "found_mass", mass)
-    write_picks(work, shard_id, [rows])
+    def __init__(self, picks: dict[str, int]) -> None:
+        self._groups = pa.array(picks, pa.string())
+        self._starts = np.cumsum([0, *picks.values()])
+        self._column = Column.zeros(np.float64, int(self._starts[-1]))
+
+    def add(self, rows: pa.Table) -> None:
+        """Add the ``mass`` of rows that name each pick once, by ``group`` and ``place``."""
+        index = self._index(rows)
+        self._column.put(index, self._column.take(index) + rows["mass"].to_numpy())
+
+    def of(self, rows: pa.Table) -> np.ndarray:
+        """(n,) float64 masses of the picks that rows name by ``group`` and ``place``."""
+        return self._column.take(self._index(rows))
+
+    def _index(self, rows: pa.Table) -> np.ndarray:
+        groups = pc.index_in(rows["group"], self._groups).to_numpy()
+        return self._starts[groups] + rows["place"].to_numpy()
 
 
 def _merged_path(work: str, group: int, crossing: bool) -> str:
