@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from cptsel.pipeline.exports.registry import EXPORTS
-from cptsel.pipeline.exports.trainers import EXAMPLE, Trainer
+from cptsel.pipeline.exports.trainers import EXAMPLE, Trainer, fill
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs/trainers.md", ROOT / "README.md"
@@ -40,10 +40,15 @@ def table() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def draws(trainer: Trainer) -> str:
+    """What to do where weights are realised by draws."""
+    return f"\nWhere weights are realised by draws:\n{fill(trainer.draws, 'data', EXAMPLE)}" if trainer.draws else ""
+
+
 def sections() -> str:
     """What to paste into each."""
     parts = [
-        f"\n## {trainer.name}\n\n`--to {name}`: {format.summary}.\n{trainer.section('data', EXAMPLE)}"
+        f"\n## {trainer.name}\n\n`--to {name}`: {format.summary}.\n{trainer.section('data', EXAMPLE)}{draws(trainer)}"
         for name, format in EXPORTS.items()
         for trainer in format.trainers
     ]

@@ -1,12 +1,16 @@
 """An export as a data set: the card by which Hugging Face's loader reads it, and its Croissant metadata."""
 
 import json
+import re
 import shutil
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from datasets import load_dataset
+from datasets import load_dataset, load_from_disk
 from export_tampering import header_of, reseal_export
 from manifest_builder import build_replay
 
@@ -221,3 +225,30 @@ def test_the_training_page_names_all_data_sets_where_a_recipe_shows_one(built, e
     page = (make(tmp_path / "ordered", tmp_path / "export", to="hf") / "TRAINING.md").read_text()
     assert "| data sets | `data/epoch-000`, `data/epoch-001`; what is pasted below names the first alone |\n\n" in page
     assert "| data sets |" not in (exported("hf") / "TRAINING.md").read_text()
+
+
+@pytest.mark.parametrize("to", ["parquet", "hf"])
+def test_the_training_page_of_what_is_drawn_draws(tmp_path, to):
+    """And shows no trainer that would play the rows in their order."""
+    built = build_replay(tmp_path, realisation="sampling")
+    out = make(built.replay, tmp_path / "out", to=to)
+    page = (out / "TRAINING.md").read_text()
+    assert page.count("\n## ") == 1
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"SEED": 1}
+    exec(compile(code.replace("EXPORT", str(out)), "TRAINING.md", "exec"), names)
+    drawn = Counter(play["sample_id"] for play in islice(names["draws"](), 50_000))
+    rows = load_dataset("parquet", data_files=str(out / "data/*.parquet"), split="train") if to == "parquet" else None
+    rows = rows or load_from_disk(str(out / "data"))
+    expected = dict(zip(rows["sample_id"], np.array(rows["weight"]) / sum(rows["weight"]), strict=True))
+    assert drawn.keys() == expected.keys()
+    for name, share in expected.items():
+        assert drawn[name] / 50_000 == pytest.approx(share, abs=5 * (share / 50_000) ** 0.5)
+
+
+def test_a_format_whose_trainers_do_not_draw_says_so(tmp_path):
+    page = (
+        make(build_replay(tmp_path, realisation="sampling").replay, tmp_path / "out", to="mds") / "TRAINING.md"
+    ).read_text()
+    assert "## " not in page.partition("does not reach it")[2]
+    assert "No trainer that reads this format draws by weights" in page

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from cptsel.pipeline.exports.media import Media
-from cptsel.pipeline.exports.trainers import EXAMPLE, Mix, Trainer
+from cptsel.pipeline.exports.trainers import EXAMPLE, Mix, Trainer, fill
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
@@ -31,6 +31,10 @@ Record = dict[str, Any]
 #: What a play says beside its token ids, in the order in which lines have it.
 FIELDS = ("text", "id", "sample_id", "group", "weight", "loss_weight", "repeat", "shard", "row")
 
+_NO_DRAWS = """
+No trainer that reads this format draws by weights: what it plays in order ignores them. Export `--to parquet`, `hf` or
+`jsonl` and draw, or select with another `--realisation`.
+"""
 _INSTRUCTIONS = {
     "repeat": "play every {unit} once, in the order of the files; the repeats are already there",
     "loss": "play every {unit} once, in the order of the files, and multiply its token losses by its loss_weight",
@@ -190,7 +194,12 @@ class ExportFormat(ABC):
         return lost
 
     def recipe(
-        self, folders: Sequence[str], mixes: Mapping[str, Mix] | None = None, fields: Sequence[str] | None = None
+        self,
+        folders: Sequence[str],
+        mixes: Mapping[str, Mix] | None = None,
+        fields: Sequence[str] | None = None,
+        *,
+        draws: bool = False,
     ) -> str:
         """How each of its trainers trains on it, in Markdown: what to paste into the trainer's configuration.
 
@@ -198,10 +207,14 @@ class ExportFormat(ABC):
             folders: of the datasets, relative to the export, such as ``data``; the recipe shows the first.
             mixes: how each is mixed with the new corpus, where that is known.
             fields: that plays have, where that is known; trainers that need another are left out.
+            draws: whether weights are realised by draws; trainers that play what is there, in order, are left out.
         """
         folder, known = folders[0], mixes is not None
         mix = mixes[folder] if mixes is not None else EXAMPLE
         able = [one for one in self.trainers if one.needs is None or fields is None or one.needs in fields]
+        if draws:
+            drawing = [f"\n## {one.name}\n{fill(one.draws, folder, mix)}" for one in able if one.draws]
+            return "".join(drawing) or _NO_DRAWS
         return "".join(f"\n## {trainer.name}\n{trainer.section(folder, mix, known)}" for trainer in able)
 
     def blends(self) -> dict[str, Trainer]:

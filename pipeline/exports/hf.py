@@ -9,7 +9,7 @@ import pyarrow as pa
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.tables import check_columns, schema_of, tables
-from cptsel.pipeline.exports.trainers import Trainer
+from cptsel.pipeline.exports.trainers import Trainer, draws_recipe
 from cptsel.pipeline.model.vocabulary import Vocabulary
 from cptsel.schemas.headers import ExportFile
 
@@ -28,9 +28,10 @@ Mixed with a new corpus, plays of replay in their order: `interleave_datasets([n
 {share}], seed=SEED)`.
 """,
     order="kept",
-    weights="a column, for a loss of your own",
+    weights="a column, for a loss or draws of your own",
     samples="text, or text and token ids",
     proved=("datasets",),
+    draws=draws_recipe("from datasets import load_from_disk", 'load_from_disk("EXPORT/{folder}")', "rows[place]"),
 )
 _TRAINER = Trainer(
     name="Hugging Face Trainer",

@@ -19,6 +19,10 @@ both, `sample_id`, `group`, `weight`, `loss_weight` and where the play is from.
     weights="fields, for a loss or draws of your own",
     samples="text, or text and token ids",
     proved=("zstandard",),
+    draws="""
+Read all lines of the files of `EXPORT/{folder}`. A line is a JSON object: `text`, `input_ids` or both, `sample_id`,
+`group`, `weight` and where the play is from. Draw lines with replacement, with probability in proportion to `weight`.
+""",
 )
 
 

@@ -69,5 +69,5 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
         if folders[1:]
         else "",
         mixed=mixed,
-        recipe=format.recipe(folders, mixes, fields) if folders else "",
+        recipe=format.recipe(folders, mixes, fields, draws=header["realisation"] == "sampling") if folders else "",
     )

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from cptsel.pipeline.exports.base import ExportFormat, Record
 from cptsel.pipeline.exports.media import Media
 from cptsel.pipeline.exports.tables import ROWS, check_columns, schema_of, tables
-from cptsel.pipeline.exports.trainers import Trainer
+from cptsel.pipeline.exports.trainers import Trainer, draws_recipe
 from cptsel.pipeline.model.vocabulary import Vocabulary
 
 _PYTORCH = Trainer(
@@ -135,6 +135,9 @@ _FILES = Trainer(
     weights="columns, for a loss or draws of your own",
     samples="text, or text and token ids",
     proved=("datasets",),
+    draws=draws_recipe(
+        "import pyarrow.parquet as pq", 'pq.read_table("EXPORT/{folder}")', "rows.slice(place, 1).to_pylist()[0]"
+    ),
 )
 
 

@@ -54,6 +54,7 @@ class Trainer:
         proved: distributions with which a test has read exports.
         blend: how it mixes, where a file of its own says so.
         needs: a field of plays without which the recipe does not apply, where exports of the format may lack it.
+        draws: the recipe where weights are realised by draws, with the same fields; empty where it has none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Trainer:
     proved: tuple[str, ...] = ()
     blend: Blend | None = None
     needs: Literal["text", "input_ids"] | None = None
+    draws: str = ""
 
     def section(self, folder: str, mix: Mix, known: bool = False) -> str:
         """The recipe and the blend, in Markdown.
@@ -80,6 +82,34 @@ class Trainer:
             use = fill(self.blend.use, folder, mix).replace("{file}", lies)
             text += f"\n{use}\n\n```{self.blend.language}\n{fill(self.blend.text, folder, mix)}```\n"
         return text
+
+
+def draws_recipe(module: str, read: str, row: str) -> str:
+    """``Trainer.draws`` for a table in Python.
+
+    Args:
+        module: what is imported.
+        read: the table.
+        row: the play at ``place`` of ``rows``.
+    """
+    return f"""
+```python
+import numpy as np
+{module}
+
+rows = {read}
+weight = np.asarray(rows["weight"], dtype=float)
+rng = np.random.default_rng(SEED)  # one for each epoch, the same on all ranks
+
+
+def draws():  # plays, without end: stop when the tokens of the phase are played
+    while True:
+        for place in rng.choice(len(weight), size=10_000, p=weight / weight.sum()).tolist():
+            yield {row}
+```
+
+Of n ranks, each takes every n-th, from its own number on.
+"""
 
 
 def fill(template: str, folder: str, mix: Mix, export: str = "EXPORT") -> str:
