@@ -34,6 +34,10 @@ class PartialError(CptselError):
     exit_code = 5
 
 
+class NoRoomError(PartialError):
+    """A disk is full (exit code 5)."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, cut to 200 characters: enough for one sentence of ours."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cptsel.pipeline.errors import PartialError, UsageError
+from cptsel.pipeline.errors import NoRoomError, UsageError
 
 #: Name of a file that is being written, and of what a killed write leaves behind; its group is the final name.
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
@@ -156,10 +156,10 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
-def no_room(path: str, error: OSError) -> PartialError:
+def no_room(path: str, error: OSError) -> NoRoomError:
     """The error of a full disk: of one kind and with its path, in every step."""
     reason = (error.strerror or str(error)).lower()
-    return PartialError(f"{path}: can't be written ({reason}); make room and run the command again")
+    return NoRoomError(f"{path}: can't be written ({reason}); make room and run the command again")
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -183,7 +183,7 @@ def link_files(source: str, target: str, names: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: one is missing.
         FileExistsError: a name is taken.
-        PartialError: there is no room for more names.
+        NoRoomError: there is no room for more names.
     """
     if is_remote(source) or is_remote(target):
         return list(names)

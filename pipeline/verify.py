@@ -14,7 +14,7 @@ from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.config import check_read
 from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.engine.progress import Progress
-from cptsel.pipeline.errors import CptselError, UsageError
+from cptsel.pipeline.errors import CptselError, NoRoomError, UsageError
 from cptsel.pipeline.exports import page
 from cptsel.pipeline.exports.against import UNTOLD, check_against
 from cptsel.pipeline.exports.checking import check_indexes, check_plays, read_header
@@ -48,6 +48,7 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifyResu
         UsageError: neither manifest nor run nor export, or of a version that can't be read, options that it has no use
             for, options that Beam refuses, or runs that are not those from which the manifest says it was selected.
         VerificationError: something is wrong; its ``summary`` lists the problems by file and row, 20 of them.
+        NoRoomError: temporary files have none.
     """
     check_read(config)
     directory = io.absolute(config.directory)
@@ -217,6 +218,8 @@ def _run(checks: list[list[Any]], problems: Problems, what: str, check: Any) -> 
     before = problems.total
     try:
         extent = check()
+    except NoRoomError:  # for what a check keeps on disk: no fault of what is checked
+        raise
     except CptselError as error:
         problems.add(what, None, str(error), mend="")  # the sentence has one
         extent = "stopped"

@@ -43,6 +43,15 @@ def test_the_sentence_names_the_path_and_the_code_is_5(tmp_path, command, limit)
     assert not out.exists()
 
 
+def test_a_full_disk_is_no_fault_of_a_manifest(tmp_path):
+    replay = build_replay(tmp_path, shards=2, documents=40).replay
+    done = call(2000, "verify", replay)
+    assert done.returncode == 5, done.stdout
+    assert "(set TMPDIR to use another folder): can't be written (file too large); make room" in done.stderr
+    assert "Problems" not in done.stdout
+    assert call(1 << 40, "verify", replay).returncode == 0
+
+
 def test_embed_keeps_what_it_has(tiny_lm, sample_data, tmp_path):
     out = tmp_path / "run"
     options = ["--model", tiny_lm, "--out", out, "--limit", 8, "--max-tokens", 64]
