@@ -12,8 +12,9 @@ import posixpath
 import re
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -25,7 +26,7 @@ from cptsel.pipeline.errors import NoRoomError, UsageError
 #: Name of a file that is being written, and of what a killed write leaves behind; its group is the final name.
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 
-_AHEAD = 64  # files
+_AHEAD = 8  # files that are read before they are asked for
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -260,9 +261,14 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
 
 def read_tables(paths: Sequence[str], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Parquet files as ``read_parquet`` reads them, in order; threads read a few ahead, and no more is held."""
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for start in range(0, len(paths), _AHEAD):
-            yield from pool.map(lambda path: read_parquet(path, columns), paths[start : start + _AHEAD])
+    ahead: deque[Future[pa.Table]] = deque()
+    with ThreadPoolExecutor(max_workers=_AHEAD) as pool:
+        for path in paths:
+            ahead.append(pool.submit(read_parquet, path, columns))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def read_parquet_schema(path: str) -> pa.Schema:

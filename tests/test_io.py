@@ -72,3 +72,19 @@ def test_only_what_a_later_command_reads_waits_for_the_disk(tmp_path, monkeypatc
     assert len(synced) == 1
     assert (tmp_path / "scratch.parquet").read_bytes() == (tmp_path / "kept.parquet").read_bytes()
     assert (tmp_path / "scratch").read_bytes() == b"x"
+
+
+def test_tables_come_in_order_and_only_a_few_are_read_ahead(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(40)]
+    for number, path in enumerate(paths):
+        io.write_parquet(path, pa.table({"a": [number], "b": [0]}))
+    asked, read = [], io.read_parquet
+    monkeypatch.setattr(io, "read_parquet", lambda path, columns: asked.append(path) or read(path, columns))
+    for number, table in enumerate(io.read_tables(paths, ["a"])):
+        assert table.to_pydict() == {"a": [number]}
+        assert len(asked) <= number + 1 + io._AHEAD
+    assert sorted(asked) == sorted(paths)
+    assert list(io.read_tables([])) == []
+    paths[20] = str(tmp_path / "missing")
+    with pytest.raises(UsageError, match="missing is missing"):
+        list(io.read_tables(paths))
