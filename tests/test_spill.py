@@ -2,13 +2,15 @@
 
 import errno
 import os
+import resource
+import tempfile
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptsel.pipeline.errors import PartialError
+from cptsel.pipeline.errors import NoRoomError
 from cptsel.pipeline.spill.columns import Column
 from cptsel.pipeline.spill.sorting import by_value, sort_key, sorted_parts
 
@@ -28,6 +30,12 @@ def test_a_column_is_read_as_it_was_written():
     assert column.read().tolist() == [-2, *range(1, 11), -1]
     assert column.take(np.array([11, 3, 0])).tolist() == [-1, 3, -2]
     assert len(column.take(np.empty(0, np.int64))) == 0
+    column.write(1, np.array([-3, -4]))
+    assert len(column) == 12
+    column.write(13, np.array([13]))
+    assert column.read().tolist() == [-2, -3, -4, *range(3, 11), -1, 0, 13]
+    with pytest.raises(EOFError, match="a column of 14 values ends before 15"):
+        column.read(12, 15)
 
 
 def test_a_column_of_zeros_and_an_empty_one():
@@ -71,11 +79,28 @@ def test_by_value(values):
     assert list(found) == list(expected)
 
 
-def test_a_full_disk_is_a_sentence(monkeypatch):
-    def full(*_):
+def test_a_sort_of_many_parts_needs_few_files():
+    table = Column(RECORD)
+    rows = np.zeros(400, RECORD)
+    rows["key"] = np.arange(400)[::-1]
+    table.append(rows)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with tempfile.TemporaryFile() as file:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 8, limits[1]))
+    try:
+        parts = [part["key"] for part in sorted_parts(table, ["key"], 1)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert np.concatenate(parts).tolist() == list(range(400))
+    assert len(parts) > 300
+
+
+@pytest.mark.parametrize("call", ["pwrite", "open"])
+def test_a_full_disk_is_a_sentence(monkeypatch, call):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     column = Column(np.int32)
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(PartialError, match=r"set TMPDIR to use another folder.*can't be written \(no space left"):
-        column.append(np.arange(3))
+    monkeypatch.setattr(*((os, "pwrite") if call == "pwrite" else (tempfile, "TemporaryFile")), full)
+    with pytest.raises(NoRoomError, match=r"set TMPDIR to use another folder.*can't be written \(no space left"):
+        column.append(np.arange(3)) if call == "pwrite" else Column(np.int32)

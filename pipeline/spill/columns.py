@@ -6,6 +6,7 @@ Files are in the system's folder for temporary ones (``TMPDIR``). They have no n
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,15 @@ class Column:
 
     Attributes:
         dtype: of a value, which may be a record.
+
+    Raises:
+        NoRoomError: the disk is full; so does whatever writes.
     """
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it is open as long as this is
+        with _room():
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it is open as long as this is
         self._count = 0
 
     @classmethod
@@ -40,21 +45,17 @@ class Column:
         return self._count
 
     def append(self, values: np.ndarray) -> None:
-        """Add values (m,) at the end.
+        """Add values (m,) at the end."""
+        self.write(len(self), values)
 
-        Raises:
-            PartialError: the disk is full.
-        """
-        data, at = np.ascontiguousarray(values, self.dtype).view(np.uint8).data, self._count * self.dtype.itemsize
-        try:
+    def write(self, start: int, values: np.ndarray) -> None:
+        """Write values (m,) from ``start`` on, also beyond the end; what was left out before ``start`` is zeros."""
+        data, at = np.ascontiguousarray(values, self.dtype).view(np.uint8).data, start * self.dtype.itemsize
+        with _room():
             while len(data):
                 written = os.pwrite(self._file.fileno(), data, at)
                 data, at = data[written:], at + written
-        except OSError as error:
-            if io.is_full(error):
-                raise io.no_room(f"{tempfile.gettempdir()} (set TMPDIR to use another folder)", error) from error
-            raise
-        self._count += len(values)
+        self._count = max(self._count, start + len(values))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Values from ``start`` until before ``stop``."""
@@ -83,3 +84,14 @@ class Column:
         """All values, in order, at most ``rows`` at once."""
         for start in range(0, len(self), rows):
             yield self.read(start, min(start + rows, len(self)))
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say of a full disk which folder it is, and how to name another."""
+    try:
+        yield
+    except OSError as error:
+        if io.is_full(error):
+            raise io.no_room(f"{tempfile.gettempdir()} (set TMPDIR to use another folder)", error) from error
+        raise

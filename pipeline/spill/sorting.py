@@ -1,6 +1,7 @@
 """Columns of records in order, a part at a time, whatever their number; and what such an order takes."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,48 @@ ID = [("high", np.uint64), ("low", np.uint64)]
 # Of so many keys for each part, evenly spaced, those that part them are taken.
 _SAMPLED = 64
 
-_MOST_FILES = 256  # that one sort opens
-
 
 def sorted_parts(table: Column, by: Sequence[str], rows: int = PART_ROWS) -> Iterator[np.ndarray]:
-    """All records of a column in ascending order, in parts of about ``rows``, 256 at most; equal ones keep their order.
+    """All records of a column in ascending order, in parts of about ``rows``; equal ones keep their order.
 
-    Records are put into files by their first field, and each file is sorted by itself. So those that agree in the first
-    field are held at once, however many they are.
+    Records are first put into another file by ranges of their first field, and then each range is sorted by itself. So
+    those that agree in the first field are held at once, however many they are.
 
     Args:
         table: of records.
         by: fields that it is sorted by, the most important first; the first is uint64.
         rows: records that are held at once.
     """
-    count = min(-(-len(table) // rows), _MOST_FILES)
-    if count <= 1:
-        files = [table]
-    else:
-        step = max(1, len(table) // (_SAMPLED * count))
-        keys = np.sort(np.concatenate([part[by[0]][::step] for part in table.parts(rows)]))
-        bounds = np.unique(keys[np.arange(1, count) * len(keys) // count])
-        files = [Column(table.dtype) for _ in range(len(bounds) + 1)]
-        for part in table.parts(rows):
-            number = np.searchsorted(bounds, part[by[0]], side="right")
-            part = part[np.argsort(number, kind="stable")]
-            ends = np.cumsum(np.bincount(number, minlength=len(files))).tolist()
-            for file, start, end in zip(files, [0, *ends], ends, strict=False):
-                file.append(part[start:end])
-    for file in filter(len, files):
-        part = file.read()
-        yield part[np.lexsort([part[name] for name in reversed(by)])]
+    ends = [len(table)]
+    if len(table) > rows:
+        table, ends = _by_range(table, by[0], rows)
+    for start, end in pairwise([0, *ends]):
+        if start < end:
+            part = table.read(start, end)
+            yield part[np.lexsort([part[name] for name in reversed(by)])]
+
+
+def _by_range(table: Column, field: str, rows: int) -> tuple[Column, list[int]]:
+    """Records by ranges of a field, about ``rows`` in each and in their order inside, and where each range ends."""
+    count = -(-len(table) // rows)
+    step = max(1, len(table) // (_SAMPLED * count))
+    keys = np.sort(np.concatenate([part[field][::step] for part in table.parts(rows)]))
+    bounds = np.unique(keys[np.arange(1, count) * len(keys) // count])
+
+    def ranges() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Records of each part, and the range (m,) of each."""
+        return ((part, np.searchsorted(bounds, part[field], side="right")) for part in table.parts(rows))
+
+    sizes = np.zeros(len(bounds) + 1, np.int64)
+    for _, number in ranges():
+        sizes += np.bincount(number, minlength=len(sizes))
+    ends = np.cumsum(sizes)
+    found, place = Column(table.dtype), (ends - sizes).tolist()
+    for part, number in ranges():
+        for of_range, mine in by_value(number):
+            found.write(place[of_range], part[mine])
+            place[of_range] += len(mine)
+    return found, ends.tolist()
 
 
 def sort_key(values: np.ndarray) -> np.ndarray:
