@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 from selection_builder import choose, data_bytes, header_of, losses, read_samples
 
@@ -60,6 +62,24 @@ def test_how_many_picks_are_held_at_once_changes_no_byte(run, tmp_path, options)
     assert data_bytes(few.directory) == data_bytes(all_at_once.directory)
     assert few.header == all_at_once.header
     verify(VerifyConfig(directory=few.directory))
+
+
+def test_quantiles_are_exact_where_all_weights_of_a_phase_are_kept(run, tmp_path, monkeypatch):
+    """Also of a group that has more than its equal part of them."""
+    choose(run, tmp_path / "all", method="importance", budget="90%")
+    expected = header_of(tmp_path / "all")
+    samples = [entry["selected_samples"] for entry in expected["groups"]]
+    monkeypatch.setattr(tallies, "_KEPT", sum(samples))
+    assert max(samples) * len(samples) > sum(samples)
+    choose(run, tmp_path / "kept", method="importance", budget="90%")
+    assert header_of(tmp_path / "kept")["groups"] == expected["groups"]
+    rows = read_samples(tmp_path / "all")
+    for entry in expected["groups"]:
+        weight = rows.filter(pc.equal(rows["group"], entry["group"]))["weight"].to_numpy()
+        assert entry["weight_quantiles"] == np.quantile(weight, tallies.QUANTILES).tolist()
+    assert (
+        expected["phases"][0]["weight_quantiles"] == np.quantile(rows["weight"].to_numpy(), tallies.QUANTILES).tolist()
+    )
 
 
 def test_quantiles_of_many_weights_are_those_of_evenly_spaced_ones(run, tmp_path, monkeypatch):

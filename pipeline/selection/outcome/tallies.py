@@ -12,7 +12,8 @@ from cptsel.pipeline.spill.sorting import by_value
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
-# So many weights at most give the quantiles of all groups, and of the phase; of more, evenly spaced ones.
+# Weights that quantiles are made of, at most and about: of more, evenly spaced ones are taken, of a group those of its
+# equal part of that number.
 _KEPT = 1 << 22
 
 
@@ -69,7 +70,7 @@ def tally_weights(parts: Iterable[Worth], group: np.ndarray, samples: np.ndarray
         samples: (g,) int64 picks of each group.
     """
     groups, every = len(samples), max(1, -(-int(samples.sum()) // _KEPT))
-    every_of = np.maximum(1, -(-samples * groups // _KEPT))
+    every_of = np.maximum(1, -(-samples * groups // _KEPT)) if every > 1 else np.ones(groups, np.int64)
     mass, squares = np.zeros(len(group)), np.zeros(len(group))
     least, largest = np.full(groups, np.inf), np.full(groups, -np.inf)
     kept: list[list[np.ndarray]] = [[] for _ in range(groups)]
