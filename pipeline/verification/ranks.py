@@ -65,10 +65,10 @@ def _expected_rank(rows: Rows, order: str, seed: int | None, phase: int) -> Colu
     if curriculum is None or seed is None or not rows.named:
         return None
     score, ids, u = rows.column(phase, ["score"]), rows.column(phase, ["high", "low"]), Column(np.float64)
-    if not all(np.isfinite(part).all() for part in score.parts()):
+    if not all(np.isfinite(part).all() for part in score.parts(rows.part_rows)):
         return None
     if curriculum.buckets:
-        for part in ids.parts():
+        for part in ids.parts(rows.part_rows):
             u.append(uniform(seed, f"curriculum {phase}", [f"{high:016x}{low:016x}" for high, low in part.tolist()]))
     return rank_by_score(
         score, ids, u, descending=curriculum.descending, buckets=curriculum.buckets, rows=rows.part_rows

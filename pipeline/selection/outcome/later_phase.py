@@ -25,8 +25,8 @@ def draw_from_first(
     """Draw a later phase from the picks of phase 0, with s_j = M_j · grad_norm_j / n_j; returns its plan.
 
     Args:
-        first: the picks of phase 0, which lie under ``first_work``.
-        first_work: see above.
+        first: the picks of phase 0.
+        first_work: directory where they lie.
         plan: of phase 0.
         phase: the later one.
         seed: of the draw.

@@ -13,7 +13,7 @@ from cptsel.pipeline.hashing import uniform
 from cptsel.pipeline.kernels.sampling.repeats import Chunk, repeat_purpose
 from cptsel.pipeline.kernels.sampling.weights import effective_tokens, loss_factor
 from cptsel.pipeline.selection.outcome.spilled_picks import Scored, SpilledPicks, spill_picks
-from cptsel.pipeline.selection.outcome.tallies import count_picks, tally_plays, tally_weights
+from cptsel.pipeline.selection.outcome.tallies import Counts, Plays, Weights, count_picks, tally_plays, tally_weights
 from cptsel.pipeline.selection.outcome.weighted import GroupResult, Weighted
 from cptsel.pipeline.selection.plan import Plan, no_pick
 from cptsel.pipeline.spill.columns import PART_ROWS, Column
@@ -86,9 +86,24 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
         weighted = replace(weighted, repeat=repeat)
         cap_scale = np.divide(shares, weights.mass, out=cap_scale, where=weights.mass > 0)
     plays = tally_plays(weighted.parts(rows), picks.group, cap_scale, weighing.max_repeats)
-    results = [
+    return replace(
+        weighted,
+        loss_factor=loss_factor(tokens, mass) if weighing.realisation in {"repeat", "loss"} else None,
+        order_rank=_order_rank(picks, weighing, rows),
+        groups=_results(plan, counts, weights, plays, shares, shortfall),
+        replay_requested=requested,
+        effective_tokens=effective_tokens(mass, float(weights.squares.sum())),
+        weight_quantiles=weights.quantiles_of_all,
+    )
+
+
+def _results(
+    plan: Plan, counts: Counts, weights: Weights, plays: Plays, shares: np.ndarray, shortfall: np.ndarray
+) -> list[GroupResult]:
+    """What became of every group that is to stand for something; ``shares`` and ``shortfall`` are (g,) tokens."""
+    return [
         GroupResult(
-            group=name,
+            group=group.group,
             samples=int(counts.samples[at]),
             tokens=int(counts.tokens[at]),
             plays=int(plays.plays[at]),
@@ -101,18 +116,9 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
             weight_quantiles=weights.quantiles[at],
             found_mass=float(counts.found[at]),
         )
-        for at, name in enumerate(names)
-        if target[at] > 0
+        for at, group in enumerate(plan.groups)
+        if group.target_mass > 0
     ]
-    return replace(
-        weighted,
-        loss_factor=loss_factor(tokens, mass) if weighing.realisation in {"repeat", "loss"} else None,
-        order_rank=_order_rank(picks, weighing, rows),
-        groups=results,
-        replay_requested=requested,
-        effective_tokens=effective_tokens(mass, float(weights.squares.sum())),
-        weight_quantiles=weights.quantiles_of_all,
-    )
 
 
 def _repeats(
