@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cptsel.pipeline.kernels.budget import carry
-from cptsel.pipeline.selection.plan import Unit
 from cptsel.pipeline.spill.columns import PART_ROWS, Column
 from cptsel.pipeline.spill.sorting import ID, by_value, packed, records, sort_key, sorted_parts
 
@@ -34,15 +33,14 @@ class Drawn:
 class GroupDraws:
     """Entries of all groups, and a draw from each.
 
+    What a group leaves, as its next entry is larger than that, goes to the next group (see ``kernels.budget.carry``).
+
     Args:
         groups: g.
-        unit: of budgets and sizes. Tokens that a group leaves go to the next one (see ``kernels.budget.carry``), and so
-            do samples where an entry is several.
     """
 
-    def __init__(self, groups: int, unit: Unit) -> None:
+    def __init__(self, groups: int) -> None:
         self._bits = np.uint64(max(1, (groups - 1).bit_length()))
-        self._carries = np.full(groups, unit == "tokens")
         self._table = Column(_ENTRY)
 
     def __len__(self) -> int:
@@ -55,14 +53,13 @@ class GroupDraws:
             group: (n,) int64 in [0, g).
             names: n sample_ids: of equal keys the first one is taken.
             key: (n,) float64; what is not above 0 is never drawn.
-            size: (n,) int64 at least 1.
+            size: (n,) int64 at least 1, in the unit of budgets.
         """
         falling = ~sort_key(key)
         first = group.astype(np.uint64) << (np.uint64(64) - self._bits) | falling >> self._bits
         index = np.arange(len(self), len(self) + len(key))
         rows = {"first": first, "falling": falling, "group": group, "index": index, "size": size, "key": key}
         self._table.append(records(_ENTRY, packed(names), **rows))
-        self._carries[group[size != 1]] = True
 
     def draw(self, budgets: Sequence[int], rows: int = PART_ROWS) -> Drawn:
         """Draw from every group with entries, one after the other.
@@ -76,7 +73,7 @@ class GroupDraws:
         for part in sorted_parts(self._table, ["first", "falling", "high", "low"], rows):
             for group, mine in by_value(part["group"]):
                 if group != current:
-                    if current >= 0 and self._carries[current]:
+                    if current >= 0:
                         left = carry(left, budgets[current], filled, bool(threshold[current] > 0))
                     filled, current, full = 0, group, False
                 if full:

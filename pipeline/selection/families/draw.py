@@ -186,7 +186,7 @@ class _Drawn:
 
 def _draw(plan: Plan, shards: Sequence[RunShard], work: str, rows: int) -> _Drawn:
     """Draw each group from what was sent."""
-    draws, ends = GroupDraws(len(plan.groups), plan.unit), []
+    draws, ends = GroupDraws(len(plan.groups)), []
     paths = [_path(work, shard.shard_id) for shard in shards]
     for table in io.read_tables(paths, ["group", "draw_score", "draw_u", "atom", "cost"]):
         sent = _sent(plan, table)

@@ -43,7 +43,7 @@ def draw_from_first(
         raise UsageError(f"{phase.text}: phase 0 has only {sum(there.values()):,} {unit}; ask for less")
     caps = np.array([there.get(group.group, 0) for group in plan.groups])
     budgets = divide(amount, np.array([group.target_mass for group in plan.groups]), caps)
-    draws = GroupDraws(len(plan.groups), unit)
+    draws = GroupDraws(len(plan.groups))
     for _, names, worth, score in _scored(first, first_work):
         size = worth.n_tokens if unit == "tokens" else np.ones(len(names), np.int64)
         draws.add(worth.group, names, priority_keys(score, uniform(seed, f"draw {phase.number}", names)), size)
