@@ -83,8 +83,8 @@ def replay_scales(
             np.add.at(rest, cell[~full_play], (weight * n_tokens)[~full_play])
         left = sum_by_group(rest, group, groups)
         going &= (capped > at_cap) & (left > 0)  # rounding alone can put all at the cap
-        at_cap = np.where(going, capped, at_cap)
-        scale[going] = ((target_tokens - at_cap)[going]) / left[going]
+        at_cap = capped
+        scale[going] = (target_tokens - at_cap)[going] / left[going]
     return Scales(scale, np.where(short, target_tokens - full, 0.0))
 
 
