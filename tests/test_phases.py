@@ -62,6 +62,7 @@ def test_a_draw_from_the_first_phase_is_a_priority_sample_of_every_group(run, tm
     rows = read_samples(tmp_path / "replay").sort_by("sample_id")
     zero, one = (rows.filter(pc.equal(rows["phase"], phase)) for phase in (0, 1))
     found = dict(zip(one["sample_id"].to_pylist(), one["inclusion_prob"].to_pylist(), strict=True))
+    weights = dict(zip(one["sample_id"].to_pylist(), one["weight"].to_pylist(), strict=True))
     left, by_tokens = 0, "tokens" in phase_budget
     for group in [entry for entry in header_of(tmp_path / "replay")["groups"] if entry["phase"] == 1]:
         mine = zero.filter(pc.equal(zero["group"], group["group"]))
@@ -71,8 +72,11 @@ def test_a_draw_from_the_first_phase_is_a_priority_sample_of_every_group(run, tm
         draw = priority_sample(scores, u, group["budget"] + left, n_tokens if by_tokens else None)
         if by_tokens:
             left = carry(left, group["budget"], int(n_tokens[draw.picked].sum()), draw.threshold > 0)
-        for place, share in zip(draw.picked.tolist(), draw.inclusion_prob.tolist(), strict=True):
+        mass = (weight * n_tokens)[draw.picked] / draw.inclusion_prob
+        expected = mass * (group["target_mass"] / mass.sum()) / n_tokens[draw.picked]
+        for place, share, of in zip(draw.picked.tolist(), draw.inclusion_prob.tolist(), expected.tolist(), strict=True):
             assert found.pop(names[place]) == pytest.approx(share * mine["inclusion_prob"][place].as_py(), rel=1e-12)
+            assert weights[names[place]] == pytest.approx(of, rel=1e-12)
     assert not found
 
 

@@ -64,6 +64,26 @@ def test_how_many_picks_are_held_at_once_changes_no_byte(run, tmp_path, options)
     verify(VerifyConfig(directory=few.directory))
 
 
+def test_what_is_told_of_a_group_is_what_its_samples_add_up_to(run, tmp_path):
+    options = {"realisation": "repeat", "max_repeats": 2, "replay_tokens": 3000, "group_alpha": 0.3}
+    choose(run, tmp_path / "replay", method="importance", budget="30%", **options)
+    header, rows = header_of(tmp_path / "replay"), read_samples(tmp_path / "replay")
+    for entry in header["groups"]:
+        mine = rows.filter(pc.equal(rows["group"], entry["group"]))
+        weight, n, repeat = (mine[name].to_numpy() for name in ("weight", "n_tokens", "repeat"))
+        requested = 3000 * entry["target_mass"] / header["totals"]["population_mass"]
+        plays = weight * (requested / (weight @ n))  # were there no cap
+        assert entry["replay_requested"] == pytest.approx(requested)
+        assert entry["cut_tokens"] == pytest.approx(np.maximum(plays - 2, 0) @ n)
+        assert entry["effective_tokens"] == pytest.approx((weight @ n) ** 2 / (weight**2 @ n))
+        assert (entry["plays"], entry["played_samples"]) == (repeat.sum(), (repeat > 0).sum())
+        assert (entry["selected_tokens"], entry["replay_tokens"]) == (n.sum(), repeat @ n)
+    assert max(entry["cut_tokens"] for entry in header["groups"]) > 0
+    assert {0, 1, 2} == set(rows["repeat"].to_pylist())
+    weight, n = rows["weight"].to_numpy(), rows["n_tokens"].to_numpy()
+    assert header["phases"][0]["effective_tokens"] == pytest.approx((weight @ n) ** 2 / (weight**2 @ n))
+
+
 def test_quantiles_are_exact_where_all_weights_of_a_phase_are_kept(run, tmp_path, monkeypatch):
     """Also of a group that has more than its equal part of them."""
     choose(run, tmp_path / "all", method="importance", budget="90%")
