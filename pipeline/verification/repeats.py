@@ -50,9 +50,8 @@ def _check_phase(header: ManifestHeader, phase: PhaseEntry, seed: int, rows: Row
     target = np.array([entry["target_mass"] for entry in groups])
     shares = replay["requested"] * (target / header["totals"]["population_mass"])
     places = {entry["group"]: place for place, entry in enumerate(groups)}
-    group = np.array(
-        [places.get(name, 0) for _, name in rows.cells], np.int64
-    )  # cells of other phases have no row here
+    # Cells of other phases have no row here, whatever their group.
+    group = np.array([places.get(name, 0) for _, name in rows.cells], np.int64)
 
     def chunks() -> Iterator[Chunk]:
         return (Chunk(part["cell"], part["weight"], part["n_tokens"]) for part in rows.of_phase(number))
