@@ -438,6 +438,9 @@ def test_ranks_that_are_no_order_of_the_phase(made, tmp_path, curriculum):
         change_samples(replay, 0, lambda rows, rank=rank: rows[0].update(order_rank=rank))
         reseal(replay)
         assert [problem for problem in problems(replay) if problem[:2] == [SAMPLES, row]] == [[SAMPLES, row, what]]
+    change_samples(replay, 0, lambda rows: [rows[0].update(order_rank=before[0]), rows[1].update(order_rank=before[0])])
+    reseal(replay)
+    assert problems(replay) == [[SAMPLES, 1, "an earlier row of the same phase has its order_rank"]]
     change_samples(replay, 0, lambda rows: [rows[0].update(order_rank=before[1]), rows[1].update(order_rank=before[0])])
     reseal(replay)
     found = problems(replay)

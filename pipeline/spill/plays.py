@@ -92,12 +92,11 @@ def rank_by_score(
 
 def _bucketed(table: Column, buckets: int, rows: int) -> Column:
     """The same records with keys that order them by bucket, and roughly by variate inside."""
-    bits = np.uint64((buckets - 1).bit_length())
+    bits = np.uint64(max(1, (buckets - 1).bit_length()))
     found, place = Column(_SCORED), 0
     for part in sorted_parts(table, ["key", "high", "low"], rows):
         bucket = np.arange(place, place + len(part), dtype=np.int64) * buckets // len(table)
         place += len(part)
-        fine = sort_key(part["u"]) >> bits
-        part["key"] = fine if not bits else bucket.astype(np.uint64) << (np.uint64(64) - bits) | fine
+        part["key"] = bucket.astype(np.uint64) << (np.uint64(64) - bits) | sort_key(part["u"]) >> bits
         found.append(part)
     return found
