@@ -4,7 +4,7 @@ Picks are on disk and are read a part at a time, as often as it takes, so that m
 See docs/design.md, Weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,8 +81,7 @@ def weigh(work: str, number: int, plan: Plan, budget_text: str, weighing: Weighi
     shares = requested * (target / plan.mass)
     shortfall, cap_scale = np.zeros(len(names)), np.zeros(len(names))
     if weighing.realisation == "repeat":
-        variates = np.concatenate([uniform(weighing.seed, repeat_purpose(number), [name]) for name in names])
-        repeat, shortfall = _repeats(weighted, shares, weighing.max_repeats, variates, rows)
+        repeat, shortfall = _repeats(weighted, names, shares, weighing, rows)
         weighted = replace(weighted, repeat=repeat)
         cap_scale = np.divide(shares, weights.mass, out=cap_scale, where=weights.mass > 0)
     plays = tally_plays(weighted.parts(rows), picks.group, cap_scale, weighing.max_repeats)
@@ -122,15 +121,16 @@ def _results(
 
 
 def _repeats(
-    weighted: Weighted, shares: np.ndarray, cap: int, variates: np.ndarray, rows: int
+    weighted: Weighted, groups: Sequence[str], shares: np.ndarray, weighing: Weighing, rows: int
 ) -> tuple[Column, np.ndarray]:
     """Plays of every pick, and the tokens of each group's share that not even all of its picks at the cap play."""
 
     def chunks() -> Iterator[Chunk]:
         return (Chunk(part.cell, part.weight, part.n_tokens) for part in weighted.parts(rows))
 
-    picks = weighted.picks
-    return count_repeats(chunks, picks.group, shares, cap, picks.ids, variates, rows)
+    picks, purpose = weighted.picks, repeat_purpose(weighted.number)
+    u = np.concatenate([uniform(weighing.seed, purpose, [name]) for name in groups])
+    return count_repeats(chunks, picks.group, shares, weighing.max_repeats, picks.ids, u, rows)
 
 
 def _scored(number: int, weighing: Weighing) -> Scored | None:
