@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import tempfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,3 +105,18 @@ def test_a_full_disk_is_a_sentence(monkeypatch, call):
     monkeypatch.setattr(*((os, "pwrite") if call == "pwrite" else (tempfile, "TemporaryFile")), full)
     with pytest.raises(NoRoomError, match=r"set TMPDIR to use another folder.*can't be written \(no space left"):
         column.append(np.arange(3)) if call == "pwrite" else Column(np.int32)
+
+
+def test_a_sort_holds_a_few_parts_at_a_time():
+    table, rng = Column(RECORD), np.random.default_rng(0)
+    for _ in range(64):
+        rows = np.zeros(5_000, RECORD)
+        rows["key"] = rng.integers(0, 2**63, len(rows))
+        table.append(rows)
+    part = rows.nbytes
+    tracemalloc.start()
+    try:
+        assert sum(len(found) for found in sorted_parts(table, ["key", "second"], 5_000)) == len(table)
+        assert tracemalloc.get_traced_memory()[1] < 16 * part
+    finally:
+        tracemalloc.stop()

@@ -1,6 +1,7 @@
 """Sums and quantiles of picks, a part at a time."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -40,3 +41,19 @@ def test_quantiles_are_of_evenly_spaced_weights_however_they_are_cut(seed, count
     for number in range(GROUPS):
         assert found.quantiles[number] == spaced(weight[group == number], GROUPS)
     assert found.mass.tolist() == pytest.approx(np.bincount(group, weight, GROUPS).tolist())
+
+
+def test_of_many_weights_few_are_held(monkeypatch):
+    monkeypatch.setattr(tallies, "_KEPT", 1_000)
+    count, rows = 400_000, 5_000
+
+    def parts():
+        for start in range(0, count, rows):
+            yield from worths(np.arange(start, start + rows, dtype=float), np.arange(rows) % GROUPS, rows)
+
+    tracemalloc.start()
+    try:
+        tally_weights(parts(), np.arange(GROUPS), np.full(GROUPS, count // GROUPS))
+        assert tracemalloc.get_traced_memory()[1] < count * 8 // 2  # all weights are twice that
+    finally:
+        tracemalloc.stop()

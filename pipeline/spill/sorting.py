@@ -39,7 +39,7 @@ def _by_range(table: Column, field: str, rows: int) -> tuple[Column, list[int]]:
     """Records by ranges of a field, about ``rows`` in each and in their order inside, and where each range ends."""
     count = -(-len(table) // rows)
     step = max(1, len(table) // (_SAMPLED * count))
-    keys = np.sort(np.concatenate([part[field][::step] for part in table.parts(rows)]))
+    keys = np.sort(np.concatenate([part[field][::step].copy() for part in table.parts(rows)]))  # views would hold all
     bounds = np.unique(keys[np.arange(1, count) * len(keys) // count])
 
     def ranges() -> Iterator[tuple[np.ndarray, np.ndarray]]:

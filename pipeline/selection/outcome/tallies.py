@@ -14,7 +14,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 # Weights that quantiles are made of, at most and about: of more, evenly spaced ones are taken, of a group those of its
 # equal part of that number.
-_KEPT = 1 << 22
+_KEPT = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def tally_weights(parts: Iterable[Worth], group: np.ndarray, samples: np.ndarray
         for number, mine in by_value(part.group):
             kept[number].append(part.weight[mine[-seen[number] % every_of[number] :: every_of[number]]])
             seen[number] += len(mine)
-        kept_of_all.append(part.weight[-seen_of_all % every :: every])
+        kept_of_all.append(part.weight[-seen_of_all % every :: every].copy())  # a view would hold all
         seen_of_all += len(part.group)
     return Weights(
         mass=sum_by_group(mass, group, groups),
