@@ -66,8 +66,9 @@ class Rows:
         group = pc.cast(table["group"], pa.string()).to_numpy(zero_copy_only=False)
         ids = packed_ids(table["sample_id"].to_pylist())
         rows = records(_ROW, np.zeros(len(phase), ID) if ids is None else ids, phase=phase, score=np.nan)
-        for column, source in (("n_tokens",) * 2, ("weight",) * 2, ("repeat",) * 2, ("rank", "order_rank")):
-            rows[column] = table[source].to_numpy()
+        for column in ("n_tokens", "weight", "repeat"):
+            rows[column] = table[column].to_numpy()
+        rows["rank"] = table["order_rank"].to_numpy()
         order = np.lexsort([table["window"].to_numpy(), table["row_index"].to_numpy()])
         for number in np.unique(phase).tolist():
             mine = order[phase[order] == number]
