@@ -1,6 +1,7 @@
 """What the tests share: where the data lies, and one thread for mathematics, whatever the machine has."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the network
@@ -87,3 +88,25 @@ def embedded(tmp_path_factory, tiny_lm):
     from embedded_builder import build_embedded
 
     return build_embedded(tmp_path_factory.mktemp("embedded"), tiny_lm)
+
+
+@pytest.fixture(scope="session")
+def exports(embedded, tmp_path_factory):
+    """An export of that in every format, with token ids and without; no test changes them."""
+    from export_checks import make_all
+
+    return make_all(embedded.replay, tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture
+def copied(exports, tmp_path):
+    """A function that copies one of them, by name, for a test to change."""
+    return lambda name: shutil.copytree(exports[name], tmp_path / name)
+
+
+@pytest.fixture
+def checks_without_beam(monkeypatch):
+    """``verify`` runs its checks in this process, one after another."""
+    from cptsel.pipeline.engine.steps import InlineSteps
+
+    monkeypatch.setattr("cptsel.pipeline.verification.scratch.Steps", InlineSteps)

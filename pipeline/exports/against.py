@@ -4,7 +4,7 @@ The plan of the export is made again, and each shard writes pieces of what its s
 reading the corpus. Then each file is read beside its pieces. The first difference of every file is named.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import zip_longest
@@ -22,8 +22,9 @@ from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.exports.about import about
 from cptsel.pipeline.exports.base import ExportFormat, Record
-from cptsel.pipeline.exports.checking import MEND, hash_of, read_checked, samples_read
+from cptsel.pipeline.exports.checking import MEND, read_checked
 from cptsel.pipeline.exports.datasets import EXPORT
+from cptsel.pipeline.exports.left_out import check_left_out, samples_left_out
 from cptsel.pipeline.exports.mixing import mixes_of, phase_of
 from cptsel.pipeline.exports.pieces import (
     MergeTask,
@@ -154,8 +155,7 @@ def check_against(
 ) -> str:
     """Hold every play of an export against its manifest. Returns the extent, or ``UNTOLD``.
 
-    Where the export left something out, its files must have been read by ``check_plays`` in the same steps. A format
-    that does not keep which sample a play is needs the list, and one that does not name documents by their text.
+    Where the export left something out, its files must have been read by ``check_plays`` in the same steps.
 
     Args:
         directory: of the export.
@@ -182,28 +182,16 @@ def check_against(
         problems.add(EXPORT, None, what, "give --exclude what export was given")
         return "stopped"
     tasks = plan_export(manifest, read_visits(manifest), None, format)
-    left_out = frozenset[str]()
-    if said is not None:
-        if "sample_id" in format.keeps:
-            files = sum(name.endswith(format.suffix) for name in header["files"])
-            left_out = _left_out(manifest, samples_read(steps.work, files), listed, problems)
-        elif listed is None:
-            return UNTOLD
-        else:
-            read = {task.shard["shard_id"] for task in tasks}  # export counts what it leaves out of these alone
-            chosen = (row for row in _chosen(manifest) if row["shard_id"] in read)
-            rows = [(row["sample_id"], listed.intersection(_names(row))) for row in chosen]
-            named = [sample for sample, by in rows if by]
-            # What names nothing here may be the hash of a document's text, which the manifest does not have.
-            if len(named) < header["excluded"]["samples"] and listed.difference(*(by for _, by in rows)):
-                return UNTOLD
-            left_out = frozenset(named)
+    shards = {task.shard["shard_id"] for task in tasks}
+    left_out = samples_left_out(header, manifest, listed, shards, steps.work, problems)
+    if left_out is None:
+        return UNTOLD
     of_ids = manifest.header["corpus"].get("tokens")
     eod = of_ids["eod"] if of_ids else None
     expect = ExpectShard(steps.work, manifest.realisation == "loss", left_out, eod)
     results = steps.run(EXPECT, expect, tasks)
     pieces = [piece for result in results for piece in result["pieces"]]
-    _check_left_out(header, [result["left_out"] for result in results], problems)
+    check_left_out(header, [result["left_out"] for result in results], problems)
     files_expected = merge_tasks(pieces)
     _check_files(format, header, files_expected, problems)
     there = [task for task in files_expected if io.exists(io.join(directory, task.name))]
@@ -248,57 +236,3 @@ def _check_files(format: ExportFormat, header: ExportHeader, expected: Sequence[
             if dict(there[name])[key] != found:
                 what = f"{key} of {name} is {dict(there[name])[key]:,}, but the manifest gives {found:,}"
                 problems.add(EXPORT, None, what, MEND)
-
-
-def _chosen(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """Rows of all samples files, with the columns that name a sample."""
-    columns = ["sample_id", "doc_id", "doc_key", "content_hash", "row_index", "shard_id", "repeat"]
-    for name in manifest.sample_files().values():
-        yield from manifest.table(name, columns).to_pylist()
-
-
-def _names(row: dict[str, Any]) -> tuple[str | None, ...]:
-    """By what a list may leave a sample out."""
-    return (row["doc_id"], row["doc_key"], row["sample_id"], row["content_hash"].hex())
-
-
-def _left_out(
-    manifest: Manifest, there: set[bytes], listed: frozenset[str] | None, problems: Problems
-) -> frozenset[str]:
-    """Samples that an export with exclusions does not play: sample_ids.
-
-    With the list they must be those that it names. It may also name whole documents by the hash of their text, which is
-    not in the manifest; then none of a document's samples is played.
-    """
-    absent: dict[str, dict[str, Any]] = {}
-    documents_played = set()
-    for row in _chosen(manifest):
-        is_there = hash_of(row["sample_id"]) in there
-        named = listed is not None and not listed.isdisjoint(_names(row))
-        if is_there:
-            documents_played.add((row["shard_id"], row["row_index"]))
-        if is_there and named:
-            what = f"the list leaves out sample {row['sample_id']}, and it is played"
-            problems.add(EXPORT, None, what, MEND)
-        elif not is_there and (row["repeat"] > 0 or named):
-            absent[row["sample_id"]] = row
-    if listed is not None:
-        for name, row in sorted(absent.items()):
-            in_part = (row["shard_id"], row["row_index"]) in documents_played
-            if listed.isdisjoint(_names(row)) and in_part:
-                problems.add(EXPORT, None, f"sample {name} is not played, and the list does not leave it out", MEND)
-    return frozenset(absent)
-
-
-def _check_left_out(header: ExportHeader, results: Sequence[dict[str, int]], problems: Problems) -> None:
-    """What is missing is as much as ``export.json`` says was left out, or less: some samples are never played."""
-    said = header["excluded"]
-    for key in ("lines", "tokens"):
-        found = sum(result[key] for result in results)
-        if dict(said)[key] != found:
-            what = f"excluded.{key} is {dict(said)[key]:,}, but {found:,} that the manifest plays are not there"
-            problems.add(EXPORT, None, what, MEND)
-    samples = sum(result["samples"] for result in results)
-    if said["samples"] < samples:
-        what = f"excluded.samples is {said['samples']:,}, but {samples:,} that the manifest plays are not there"
-        problems.add(EXPORT, None, what, MEND)
