@@ -1,6 +1,7 @@
 """``cptsel verify``: read a manifest again, with its corpus, a run or an export, and hold it to what it says."""
 
 import os
+from functools import partial
 from typing import Any
 
 from cptsel.pipeline import io
@@ -163,7 +164,7 @@ def _verify_export(directory: str, config: VerifyConfig, progress: Progress | No
             if sound:
                 _run(checks, problems, "plays", lambda: check_plays(directory, header, steps, problems))
             if manifest is not None and (sound or not excluded):  # also of a damaged file, the play is told
-                against = lambda: check_against(directory, header, manifest, config.exclude, steps, problems)  # noqa: E731
+                against = partial(check_against, directory, header, manifest, config.exclude, steps, problems)
                 _run(checks, problems, "plays of the manifest", against)
             elif not sound:
                 checks.append(["the rest", "not checked: mend the files first", "-"])
