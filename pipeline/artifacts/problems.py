@@ -1,6 +1,8 @@
 """What ``verify`` and ``inspect`` find wrong, kept in bounded memory and listed by file and row."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +60,15 @@ class Problems:
         self.total += len(rows)
         for row in rows[:KEPT].tolist():
             self.kept.append(Problem(file, row, what if values is None else what.format(values[row])))
+
+    def handed(self) -> list[Any]:
+        """As what a step returns: [problems in all, the first of them]; ``take`` reads it."""
+        return [self.total, [astuple(problem) for problem in self.listed()]]
+
+    def take(self, total: int, entries: Iterable[Sequence[Any]]) -> None:
+        """Add what a step ``handed`` over."""
+        self.total += total
+        self.kept += [Problem(*entry) for entry in entries]
 
     def listed(self, most: int = KEPT) -> list[Problem]:
         """The first problems by file and row, those about a whole file first."""

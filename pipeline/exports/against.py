@@ -5,7 +5,7 @@ reading the corpus. Then each file is read beside its pieces. The first differen
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -16,7 +16,7 @@ from cptsel import __version__
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts.exclusion import read_exclusions
 from cptsel.pipeline.artifacts.manifest import Manifest, parse_table, read_data_file
-from cptsel.pipeline.artifacts.problems import Problem, Problems
+from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.visits import read_visits
 from cptsel.pipeline.corpus.contents import content_bytes
 from cptsel.pipeline.engine.steps import Steps
@@ -113,7 +113,7 @@ class CompareFile:
                 break
             before = wanted
         io.write_scratch(io.join(self.work, COMPARE, str(task.number)), b"")
-        return [problems.total, [astuple(problem) for problem in problems.listed()]]
+        return problems.handed()
 
     def _told(self, play: Record, wanted: Record, before: Record | None, after: Record | None, differs: str) -> str:
         """A difference in words: a play that is missing or doubled, or the field that differs."""
@@ -195,9 +195,8 @@ def check_against(
     files_expected = merge_tasks(pieces)
     _check_files(format, header, files_expected, problems)
     there = [task for task in files_expected if io.exists(io.join(directory, task.name))]
-    for total, kept in steps.run(COMPARE, CompareFile(format, directory, steps.work), there):
-        problems.total += total
-        problems.kept += [Problem(*entry) for entry in kept]
+    for found in steps.run(COMPARE, CompareFile(format, directory, steps.work), there):
+        problems.take(*found)
     return f"{counted(sum(task.lines for task in files_expected), 'play')} of {manifest.manifest_id[:12]}..."
 
 

@@ -7,7 +7,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import zstandard
 
 from cptsel import __version__
 from cptsel.pipeline import io
-from cptsel.pipeline.artifacts.problems import Problem, Problems
+from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.engine.steps import Steps
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.exports import page
@@ -94,7 +94,7 @@ class ReadFile:
             elif ids and not self.format.refers and task.tokens not in (tokens, tokens - lines):
                 problems.add(task.name, None, f"holds {tokens:,} token ids, but {EXPORT} says {task.tokens:,}", MEND)
         io.write_scratch(io.join(self.work, STEP, str(task.number)), bytes(names))
-        return [problems.total, [astuple(problem) for problem in problems.listed()], ids]
+        return [*problems.handed(), ids]
 
 
 def hash_of(sample_id: str) -> bytes:
@@ -265,8 +265,7 @@ def check_plays(directory: str, header: ExportHeader, steps: Steps, problems: Pr
     tasks = [ReadTask(i, name, entry["lines"], entry["tokens"]) for i, (name, entry) in enumerate(files)]
     has_ids = True
     for total, kept, ids in steps.run(STEP, ReadFile(format, directory, steps.work), tasks):
-        problems.total += total
-        problems.kept += [Problem(*entry) for entry in kept]
+        problems.take(total, kept)
         has_ids &= ids
     if not problems.total and {"sample_id", "repeat"} <= set(format.keeps):
         _check_twice([task.name for task in tasks], steps.work, problems)

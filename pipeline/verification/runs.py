@@ -1,11 +1,11 @@
 """Checks of an embedding run: that it is what was written, file by file; ``counts`` holds what it adds up to."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
-from cptsel.pipeline.artifacts.problems import Problem, Problems
+from cptsel.pipeline.artifacts.problems import Problems
 from cptsel.pipeline.artifacts.run import MEND, rows_schema, unit_name
 from cptsel.pipeline.artifacts.seal import broken_small_files, read_seal
 from cptsel.pipeline.engine.progress import Progress
@@ -52,7 +52,7 @@ class CheckUnits:
                 elif set(table["shard_id"].to_pylist()) - {unit["shard_id"]}:
                     problems.add(f"embeddings/{name}", None, "holds rows of another shard", MEND)
         io.write_scratch(io.join(self.work, STEP, unit_name(units[0]["shard_id"], units[0]["block"])), b"")
-        return [problems.total, [astuple(problem) for problem in problems.listed()]]
+        return problems.handed()
 
 
 def check_run(directory: str, problems: Problems) -> RunHeader | None:
@@ -80,7 +80,6 @@ def check_units(
     tasks = [units[first : first + _UNITS_A_TASK] for first in range(0, len(units), _UNITS_A_TASK)]
     with scratch_steps(directory, config, progress) as steps:
         results = steps.run(STEP, CheckUnits(directory, steps.work, header), tasks)
-    for total, kept in results:
-        problems.total += total
-        problems.kept += [Problem(*entry) for entry in kept]
+    for found in results:
+        problems.take(*found)
     return f"{counted(2 * len(units), 'file')}, {counted(sum(unit['bytes'] for unit in units), 'byte')} of embeddings"

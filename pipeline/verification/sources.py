@@ -1,13 +1,13 @@
 """Checks of a manifest against its corpus: every shard's bytes, every window's text or ids. By Beam, a file a task."""
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cptsel.pipeline import io
 from cptsel.pipeline.artifacts import outputs
 from cptsel.pipeline.artifacts.manifest import Manifest, samples_name, source_uri
-from cptsel.pipeline.artifacts.problems import KEPT, Problem, Problems
+from cptsel.pipeline.artifacts.problems import KEPT, Problems
 from cptsel.pipeline.artifacts.texts import WINDOW_COLUMNS
 from cptsel.pipeline.corpus.contents import Content, content_bytes, window_of
 from cptsel.pipeline.corpus.documents import read_texts
@@ -58,7 +58,7 @@ class CheckSource:
         if all(there):
             self._check_texts(task, problems)
         io.write_scratch(io.join(self.work, STEP, str(shard["shard_id"])), b"")
-        return [problems.total, [astuple(problem) for problem in problems.listed()]]
+        return problems.handed()
 
     def _check_texts(self, task: SourceTask, problems: Problems) -> None:
         """Every window has its content hash, found by its row and, where it has one, by its offset."""
@@ -131,9 +131,8 @@ def check_sources(manifest: Manifest, config: VerifyConfig, problems: Problems, 
     tasks = _tasks(manifest, config.root)
     with scratch_steps(manifest.directory, config, progress) as steps:
         results = steps.run(STEP, CheckSource(manifest.directory, manifest.text_field, steps.work), tasks)
-    for total, kept in results:
-        problems.total += total
-        problems.kept += [Problem(*entry) for entry in kept]
+    for found in results:
+        problems.take(*found)
     size = sum(task.shards[0]["bytes"] for task in tasks)
     return f"{counted(len(tasks), 'file')}, {counted(size, 'byte')}"
 
