@@ -133,7 +133,7 @@ METHODS: dict[str, Method] = {
         source="Mirzasoleiman et al. 2020",
     ),
     "kmedoids": Cover(
-        summary="craig, refined until no medoid moves",
+        summary="covers as craig does, and refines the choice until no medoid moves",
         source="Kaufman & Rousseeuw 1987; Park & Jun 2009",
         settings={"refine": None},
     ),
@@ -142,7 +142,7 @@ METHODS: dict[str, Method] = {
         source="Killamsetty et al. 2021",
     ),
     "gradmatch-batch": Match(
-        summary="gradmatch with mini-batches of consecutive samples",
+        summary="matches as gradmatch does, by mini-batches of consecutive samples",
         source="Killamsetty et al. 2021 (per-batch variant)",
         implies={"unit": "batch"},
     ),
