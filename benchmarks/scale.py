@@ -326,7 +326,7 @@ def carried(lines: list[dict[str, Any]], work: float) -> str:
         return f"under {(GREW - 1) * start * work / work_of(last) / 3600:,.2f}"
     try:
         power = max(1.0, float(exponent(lines)))
-    except ValueError:  # told by one work
+    except ValueError:  # one point, which has no slope
         power = 1.0
     return f"{(last['cpu_seconds'] - start) * (work / work_of(last)) ** power / 3600:,.2f}"
 
@@ -342,7 +342,7 @@ def exponent(lines: list[dict[str, Any]]) -> str:
     grown = [line for line in lines[1:] if line["cpu_seconds"] > GREW * start]
     points = [(work_of(line), line["cpu_seconds"] - start) for line in grown]
     if len(points) < 2:
-        return "too little to tell" if not points else f"told by {points[0][0]:,} alone"
+        return "too little to tell" if not points else f"one point, {points[0][0]:,}"
     work, cpu = np.log(np.asarray(points)).T
     return f"{np.polyfit(work, cpu, 1)[0]:.2f}"
 
