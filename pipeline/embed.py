@@ -92,7 +92,7 @@ def embed(config: EmbedConfig, progress: Progress | None = None) -> EmbedResult:
     root, files = list_inputs(config.inputs, config.root, config.format)
     _check_out_is_apart(config, files)
     ids = holds_ids(files, config.format)
-    model = plan_model(config, config.dry_run or bool(config.time_budget) or is_local(options), text=not ids)
+    model = plan_model(config, is_local(options), text=not ids)
     earlier = open_earlier(config)
     _check_named(config)
     if config.dry_run:

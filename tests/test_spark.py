@@ -1,6 +1,6 @@
 """The pipelines on Beam's Spark runner write the bytes that the local runner writes, and end when they fail.
 
-Needs Java, pyspark and the jars of a job server for Beam (CPTSEL_SHARED); the last two tests need none of these.
+Needs Java, pyspark and the jars of a job server for Beam (CPTSEL_SHARED); the last tests need none of these.
 docs/engines.md says what else was tried.
 """
 
@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,9 +24,13 @@ import torch
 
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs
+from cptsel.pipeline.corpus.listing import list_inputs
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.config import EmbedConfig
+from cptsel.pipeline.embedding.lookahead import ahead
+from cptsel.pipeline.embedding.mixing import with_mixing
 from cptsel.pipeline.embedding.plan import plan_model
+from cptsel.pipeline.embedding.pool import look, pool_share
 from cptsel.pipeline.errors import UsageError
 from cptsel.pipeline.export import export
 from cptsel.pipeline.exports.config import ExportConfig
@@ -261,3 +266,25 @@ def test_a_gpu_is_asked_of_the_workers_and_not_of_who_gives_the_command(corpus, 
     assert (plan.spec.device, plan.spec.dtype) == ("cuda", "bfloat16")
     with pytest.raises(UsageError, match="--device cuda: this machine has no usable GPU"):
         FrozenModel(plan.spec)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that is to be missing")
+@pytest.mark.parametrize(
+    ("option", "settings", "run"),
+    [
+        ("--dry-run", {"dry_run": True}, lambda config, plan, files: look(config, plan, files, timed=True)),
+        ("--time-budget", {"time_budget": "1h"}, pool_share),
+        ("--gradient head+body", {"gradient": "head+body"}, with_mixing),
+        ("--lookahead", {}, lambda config, plan, files: ahead(config, plan, here=False)),
+    ],
+)
+def test_a_gpu_is_asked_of_who_gives_the_command_where_that_runs_the_model(
+    corpus, tiny_lm, tmp_path, option, settings, run
+):
+    inputs = (f"{corpus}/*",)
+    settings = settings or {"lookahead": inputs}
+    config = EmbedConfig(inputs=inputs, model=str(tiny_lm), out=str(tmp_path / "run"), device="cuda", **settings)
+    _, files = list_inputs(inputs, None)
+    sentence = f"--device cuda: {option} runs the model on this machine too, which has no usable GPU; give the command"
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        run(config, plan_model(config, here=False), files)

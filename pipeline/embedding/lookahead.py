@@ -19,6 +19,7 @@ from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import Sample, cut_block
 from cptsel.pipeline.embedding.plan import (
     ModelPlan,
+    check_runs_here,
     holds_ids,
     lookahead_difference,
     plan_model,
@@ -160,6 +161,7 @@ def ahead(
     found = next((folder for folder in (place, work) if not config.overwrite and _holds(folder, asked)), None)
     if found is None:
         _refuse_other(config, asked)
+        check_runs_here(start, "--lookahead", "give a checkpoint made by cptsel lookahead as --model, with --base")
         make_lookahead(work, training, start, corpus, progress)
         found = work
     moved = plan_model(replace(config, model=found, revision=None), here, base.has_tokenizer)

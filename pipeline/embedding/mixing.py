@@ -9,7 +9,7 @@ from cptsel.pipeline.artifacts.run import open_runs
 from cptsel.pipeline.embedding.begun import begun_run
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.cutting import cut_block
-from cptsel.pipeline.embedding.plan import ModelPlan, tokenizer_of
+from cptsel.pipeline.embedding.plan import ModelPlan, check_runs_here, tokenizer_of
 from cptsel.pipeline.embedding.pool import read_options
 from cptsel.pipeline.embedding.probe import few_documents
 from cptsel.pipeline.errors import UsageError
@@ -68,6 +68,7 @@ def _found(config: EmbedConfig, plan: ModelPlan, files: Sequence[tuple[str, str,
     windows = windows[:: max(1, len(windows) // _WINDOWS)]
     if not windows:
         raise UsageError("the documents looked at gave no sample, so head and body can't be weighed; give --mixing RUN")
+    check_runs_here(plan, "--gradient head+body", "take the factors of another run by --mixing RUN")
     model = FrozenModel(plan.spec)
     tokens = sum(len(window) - 1 for window in windows)
     factors = []

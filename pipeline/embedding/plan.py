@@ -22,6 +22,7 @@ from cptsel.pipeline.model.device_map import device_of_map, parse_device_map
 from cptsel.pipeline.model.fit import check_tokenizer
 from cptsel.pipeline.model.frozen import ModelSpec
 from cptsel.pipeline.model.naming import (
+    has_device,
     local_path,
     pinned_revision,
     resolve_device,
@@ -218,6 +219,27 @@ def with_held(plan: ModelPlan, base: str | None) -> ModelPlan:
     held = [(spec.source, plan.weights), *([(spec.base[0], base)] if spec.base and base else [])]
     tokenizer = plan.tokenizer if plan.has_tokenizer else None
     return replace(plan, spec=replace(spec, held=tuple(held), tokenizer=tokenizer))
+
+
+def check_runs_here(plan: ModelPlan, option: str, instead: str) -> None:
+    """Refuse an option for which the command runs the model itself, on a machine that lacks the device.
+
+    Only another engine, whose workers may have the device, leads there.
+
+    Args:
+        plan: of the model.
+        option: that is given.
+        instead: what can be done without it.
+
+    Raises:
+        UsageError: the machine does not have the device.
+    """
+    device = plan.spec.device
+    if not has_device(device):
+        raise UsageError(
+            f"--device {device}: {option} runs the model on this machine too, which has no usable GPU; give the "
+            f"command on one that has, or {instead}"
+        )
 
 
 def tokenizer_of(plan: ModelPlan) -> Any | None:

@@ -15,7 +15,7 @@ from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
 from cptsel.pipeline.embedding.blocks import BlockSize, is_by_pool, new_blocks
 from cptsel.pipeline.embedding.config import EmbedConfig
 from cptsel.pipeline.embedding.earlier import tokens_taken_over
-from cptsel.pipeline.embedding.plan import ModelPlan, tokenizer_of
+from cptsel.pipeline.embedding.plan import ModelPlan, check_runs_here, tokenizer_of
 from cptsel.pipeline.embedding.pool_size import PoolSize, parse_duration, parse_pool
 from cptsel.pipeline.embedding.probe import Probe, probe
 from cptsel.pipeline.errors import UsageError
@@ -183,6 +183,9 @@ def look(config: EmbedConfig, model: ModelPlan, files: Files, timed: bool) -> Pr
     spec = replace(model.spec, mixing=model.spec.mixing or (1.0, 1.0))
     if config.lookahead and not config.skip_base_loss:  # what the model runs for losses is of the same size
         spec = replace(spec, base=(spec.source, spec.revision))
+    if timed:
+        option, instead = ("--dry-run", "leave it out") if config.dry_run else ("--time-budget", "use --pool")
+        check_runs_here(model, option, instead)
     embedder = BlockEmbedder(spec, rows) if timed else None
     tokenizer = embedder.tokenizer if embedder else tokenizer_of(model)
     return probe(files, read_options(config, model), tokenizer, model.prefix, model.max_tokens, config.format, embedder)

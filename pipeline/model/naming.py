@@ -97,9 +97,14 @@ def resolve_device(device: str, here: bool = True) -> str:
     kind = device.split(":")[0]
     if kind not in {"cpu", "cuda"}:
         raise UsageError(f"--device {device}: must be auto, cpu, cuda or cuda:N")
-    if here and kind == "cuda" and not torch.cuda.is_available():
+    if here and not has_device(device):
         raise UsageError(f"--device {device}: this machine has no usable GPU; use --device cpu")
     return device
+
+
+def has_device(device: str) -> bool:
+    """Whether this machine has the device, as ``resolve_device`` names it."""
+    return device.split(":")[0] != "cuda" or torch.cuda.is_available()
 
 
 def resolve_dtype(dtype: str, device: str, path: str) -> str:
