@@ -252,7 +252,14 @@ def test_an_output_in_or_around_the_input_is_refused(tmp_path):
         check_apart("gs://bucket/a/b", "gs://bucket/a/")
 
 
-@pytest.mark.parametrize("text", ["zz  a\n", "0" * 64 + " a\n", "0" * 64 + "  \n", ("0" * 64 + "  a\n") * 2])
+_LINE = "0" * 64 + "  "
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "zz  a\n", "0" * 64 + " a\n", _LINE + "\n", (_LINE + "a\n") * 2, _LINE + "a", f"{_LINE}b\n{_LINE}a\n"]
+    + [f"{_LINE}a\n{_LINE}b{end}" for end in ("\v", "\n\n")],
+)
 def test_damaged_sums_are_an_error(text):
     with pytest.raises(ValueError, match="line"):
         outputs.parse_sums(text)

@@ -162,14 +162,17 @@ def parse_sums(text: str) -> dict[str, str]:
     """Path to SHA-256 of a ``SHA256SUMS`` file.
 
     Raises:
-        ValueError: a line is not ``<64 hex digits>  <path>``, or a path occurs twice.
+        ValueError: it is not what ``sums_text`` writes: a line is not ``<64 hex digits>  <path>``, a path occurs twice,
+            or lines are not sorted, each with its end.
     """
     sums: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         digest, gap, name = line[:64], line[64:66], line[66:]
         if gap != "  " or not name or any(letter not in "0123456789abcdef" for letter in digest):
             raise ValueError(f"line {number} is not '<sha256>  <path>'")
         if name in sums:
             raise ValueError(f"line {number} names {name} a second time")
         sums[name] = digest
+    if sums_text(sums) != text:
+        raise ValueError("lines are not sorted by path, or the last one has no end")
     return sums
