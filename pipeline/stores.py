@@ -12,6 +12,7 @@ import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
@@ -22,6 +23,9 @@ from cptsel.pipeline.errors import CptselError, UsageError, first_line
 
 #: Environment variable with options of Beam's filesystems, for every command, those without a pipeline among them.
 OPTIONS = "CPTSEL_FILESYSTEM"
+
+#: What Beam reads paths of a scheme by, and the extra of cptsel that installs it.
+_PACKAGES = {"gs": ("google.cloud.storage", "gcs"), "hdfs": ("hdfs", "hdfs"), "s3": ("boto3", "s3")}
 
 _READ = 1 << 16  # bytes; Beam's filesystems buffer what they read
 _WHOLE = 1 << 24  # of a file that is read whole
@@ -135,19 +139,40 @@ def _told(done: str, path: str) -> Iterator[None]:
     """Errors of a store's client as ours, or as an OSError with one line: path, and what the client said.
 
     Raises:
-        UsageError: the filesystem is not installed, or lacks an option.
+        UsageError: the filesystem is not there, is not installed, or lacks an option.
     """
     try:
         yield
     except (CptselError, FileNotFoundError):
         raise
     except Exception as error:
+        _refuse_unknown(done, path, error)
         cause = _cause(error)
         sentence = f"{path}: can't be {done} ({first_line(cause)})"
-        if isinstance(cause, ValueError | ImportError):  # Beam has no such filesystem, or not the options it needs
-            extra = "install the extra for it (cptsel[gcs], cptsel[s3], cptsel[hdfs])"
-            raise UsageError(f"{sentence}; check the path, {extra}, or give its options in {OPTIONS}") from error
+        if isinstance(cause, ValueError):  # Beam has not the options that the filesystem needs
+            raise UsageError(f"{sentence}; check the path, or give options of its filesystem in {OPTIONS}") from error
         raise OSError(sentence) from error
+
+
+def _refuse_unknown(done: str, path: str, error: Exception) -> None:
+    """Refuse a path whose filesystem Beam does not have, or can't use without a package.
+
+    Beam's own sentences name extras of Beam, or none.
+
+    Raises:
+        UsageError: it is one.
+    """
+    scheme = path.partition("://")[0]
+    if scheme in _PACKAGES:
+        package, extra = _PACKAGES[scheme]
+        try:
+            import_module(package)
+        except ImportError:
+            what = f"{package} is not installed); pip install 'cptsel[{extra}]'"
+            raise UsageError(f"{path}: can't be {done} ({what}") from error
+    elif scheme not in {known.scheme() for known in FileSystem.get_all_subclasses()}:
+        what = f"Beam has no filesystem for {scheme}://); give a path without it for a local file, or gs://, s3:// or hdfs://"
+        raise UsageError(f"{path}: can't be {done} ({what}") from error
 
 
 def _cause(error: BaseException) -> BaseException:

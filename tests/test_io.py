@@ -4,21 +4,61 @@ looked at; tests of stores that are installed: ``test_stores.py``."""
 import errno
 import os
 import shutil
+import sys
+from types import ModuleType
 
 import pyarrow as pa
 import pytest
 
-from cptsel.pipeline import io
+from cptsel.pipeline import io, stores
 from cptsel.pipeline.engine.beam import pipeline_options
 from cptsel.pipeline.errors import PartialError, UsageError
 
+_CALLS = (io.exists, io.read_bytes, io.match, io.delete, lambda path: io.write_bytes(path, b""))
 
-@pytest.mark.parametrize("path", ["nothing://bucket/a", "hdfs://a/b"])
-def test_a_filesystem_that_is_not_there_is_named_with_the_remedy(path, monkeypatch):
-    monkeypatch.delenv("CPTSEL_FILESYSTEM", raising=False)
-    for call in (io.exists, io.read_bytes, io.match, io.delete, lambda path: io.write_bytes(path, b"")):
-        with pytest.raises(UsageError, match=f"{path}.*install the extra for it .*or give its options in CPTSEL_FILE"):
+
+def _refusing(monkeypatch, error):
+    """Beam's filesystems, none of which can be made."""
+
+    def refuse(_path):
+        raise error
+
+    monkeypatch.setattr(stores.FileSystems, "get_filesystem", refuse)
+
+
+@pytest.mark.parametrize(
+    ("path", "package", "extra"),
+    [("gs://b/a", "google.cloud.storage", "gcs"), ("hdfs://a/b", "hdfs", "hdfs"), ("s3://b/a", "boto3", "s3")],
+)
+@pytest.mark.parametrize("error", [ValueError("no filesystem"), AssertionError("Missing boto3 requirement")])
+def test_packages_that_a_filesystem_lacks_are_named_with_the_extra(path, package, extra, error, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    _refusing(monkeypatch, error)
+    for call in _CALLS:
+        with pytest.raises(UsageError) as raised:
             call(path)
+        assert str(raised.value).startswith(f"{path}: can't be ")
+        assert str(raised.value).endswith(f" ({package} is not installed); pip install 'cptsel[{extra}]'")
+
+
+@pytest.mark.parametrize("path", ["nothing://bucket/a", "file:///tmp/a"])
+def test_a_filesystem_that_is_not_there_is_named_with_the_remedy(path):
+    scheme = path.partition("/")[0]
+    for call in _CALLS:
+        with pytest.raises(
+            UsageError, match=rf"{path}: can't be .*no filesystem for {scheme}//\); give a path without"
+        ):
+            call(path)
+
+
+def test_options_that_a_filesystem_lacks_are_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdfs", ModuleType("hdfs"))
+    _refusing(monkeypatch, ValueError("hdfs_host is not set"))
+    for call in _CALLS:
+        with pytest.raises(
+            UsageError, match=r"hdfs://a/b: can't be \w+ \(hdfs_host is.*options of its filesystem in CPTSEL_F"
+        ):
+            call("hdfs://a/b")
 
 
 def test_options_of_filesystems_come_from_the_environment(monkeypatch):
