@@ -18,6 +18,7 @@ CLUSTER = (SPARK, "--spark_master_url=spark://master:7077")
         ((SPARK, "--enviroment_config", "x:1"), "did you mean --environment_config?"),
         ((SPARK, "--spark_jobserver_jar=x"), "did you mean --spark_job_server_jar?"),
         ((SPARK, "--environment_cache_millis=ten"), "--environment_cache_millis=ten: must be a whole number"),
+        (("--runner=FlinkRunner", "--flink_version=9"), "take the options after --: argument --flink_version: invalid"),
         ((SPARK, "--environment_type=EXTRNAL"), "--environment_type=EXTRNAL: Beam has DOCKER, EXTERNAL"),
         ((SPARK, "--environment_type=external", "--environment_config=x:1"), "--environment_type=external: Beam has"),
         (
@@ -30,10 +31,11 @@ CLUSTER = (SPARK, "--spark_master_url=spark://master:7077")
         (("--runner=FlinkRunner", "--flink_master=host:8081"), "Beam's own image"),
     ],
 )
-def test_what_can_not_work_is_refused(options, sentence):
+def test_what_can_not_work_is_refused(options, sentence, capfd):
     with pytest.raises(UsageError) as caught:
         pipeline_options(options, 1)
     assert sentence in str(caught.value)
+    assert capfd.readouterr().err == ""  # argparse would print the options of all runners
 
 
 @pytest.mark.parametrize(

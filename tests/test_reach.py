@@ -1,15 +1,20 @@
 """Mistakes of set-up of another engine end in a sentence before a job waits for what is not there."""
 
 import logging
+import re
 import socket
 import sys
 import time
+from importlib import import_module
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import pytest
+from apache_beam import Create
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils.subprocess_server import JavaJarServer
 
-from cptsel.pipeline.engine import tasks
+from cptsel.pipeline.engine import pool, tasks
 from cptsel.pipeline.engine.beam import _own_error, make_pipeline, pipeline_options
 from cptsel.pipeline.engine.reach import check_credentials
 from cptsel.pipeline.engine.tasks import TaskFiles, awaiting
@@ -81,6 +86,31 @@ def test_an_uber_jar_has_somewhere_to_go():
 def test_a_port_that_does_not_answer(java, closed, options, option):
     sentence = refused(*(part.format(closed) for part in options))
     assert sentence.startswith(f"--{option}={closed}: nothing answers there (Connection refused); ")
+
+
+@pytest.mark.parametrize("engine", ["Spark", "Flink"])
+def test_a_job_server_that_can_not_be_downloaded(java, tmp_path, monkeypatch, engine):
+    def offline(*_args):
+        raise URLError("no network")
+
+    monkeypatch.setattr(JavaJarServer, "_download_jar_to_cache", offline)
+    monkeypatch.setattr(JavaJarServer, "JAR_CACHE", str(tmp_path / "jars"))
+    with (
+        pytest.raises(UsageError) as caught,
+        make_pipeline(pipeline_options([f"--runner={engine}Runner"], 1)) as pipeline,
+    ):
+        _ = pipeline | Create([1])
+    server = rf"beam-runners-{engine.lower()}\S*-job-server-\S+\.jar"
+    remedy = rf"it by --{engine.lower()}_job_server_jar=FILE \(after --\)"
+    assert re.fullmatch(
+        rf"Beam's job server can't be downloaded from https://\S+/{server}; .* {remedy}", str(caught.value)
+    )
+
+
+def test_the_pool_to_start_is_ours_which_listens_on_loopback(java, closed):
+    sentence = refused("--runner=SparkRunner", "--environment_type=EXTERNAL", f"--environment_config={closed}")
+    (module,) = re.findall(r"start the pool \(python -m ([\w.]+) --service_port=PORT\)", sentence)
+    assert import_module(module) is pool
 
 
 def test_an_address_without_a_port(java):

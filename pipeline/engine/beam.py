@@ -10,8 +10,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
+from io import StringIO
 from typing import Any
 
 import apache_beam as beam
@@ -31,6 +32,7 @@ from cptsel.pipeline.errors import CptselError, PartialError, UsageError
 _LOCAL_RUNNERS = frozenset({"directrunner", "fnapirunner"})
 _RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "PortableRunner", "SparkRunner")  # of docs/engines.md
 _OWN_ERROR = re.compile(r"cptsel\.pipeline\.errors\.(\w+): (.+?)(?: \[while running .*\])?$", re.MULTILINE)
+_NO_JAR = re.compile(r"Unable to fetch remote job server jar at (\S+?-(spark|flink)-\S+): ")
 _NOT_INSTALLED = re.compile(r"No module named '(cptsel|torch|transformers)\b")
 
 
@@ -43,11 +45,14 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
     args = [*stores.options(), *beam_args]
+    printed = StringIO()
     try:
-        options = PipelineOptions(args)
-    except SystemExit as error:  # argparse has already printed what is wrong
-        raise UsageError(f"Beam does not accept these options: {' '.join(args)}") from error
-    unknown, known = _unknown(args)
+        with redirect_stderr(printed):  # argparse prints all options that Beam has, and then what is wrong
+            options = PipelineOptions(args)
+            unknown, known = _unknown(args)
+    except SystemExit as error:
+        wrong = printed.getvalue().rpartition("error: ")[2].strip() or " ".join(args)
+        raise UsageError(f"Beam does not take the options after --: {wrong}") from error
     if is_local(options):
         if unknown:
             raise UsageError(f"Beam has no option {unknown[0]}; what follows -- goes to Beam: check the spelling")
@@ -220,13 +225,21 @@ def _watching(lifeline: _Lifeline | None) -> Iterator[None]:
 
 
 def _own_error(error: Exception) -> CptselError | None:
-    """The CptselError that a worker raised: Beam adds to its text, or brings back a traceback as text."""
+    """The CptselError that a worker raised: Beam adds to its text, or brings back a traceback as text.
+
+    What Beam raises where a worker has no cptsel, or the command no job server, is put into a sentence of ours.
+    """
     name = f"{type(error).__module__}.{type(error).__name__}: " if isinstance(error, CptselError) else ""
     found = _OWN_ERROR.findall(name + str(error))
     if not found and _NOT_INSTALLED.search(str(error)):
         return UsageError(
             "a worker can't import cptsel; install the command's version of it, and of its packages, in the Python "
             "that runs the workers"
+        )
+    if not found and (jar := _NO_JAR.search(str(error))):
+        return UsageError(
+            f"Beam's job server can't be downloaded from {jar[1]}; fetch that file where there is a network, and name "
+            f"it by --{jar[2]}_job_server_jar=FILE (after --)"
         )
     kind = getattr(errors, found[-1][0], None) if found else None
     return kind(found[-1][1]) if kind is not None else None

@@ -122,7 +122,7 @@ def _check_spark(master: str, portable: PortableOptions) -> None:
     near = local or (standalone and all(_host(address) in _HERE for address in masters))
     pool = portable.environment_config or ""
     if near and portable.environment_type == "EXTERNAL" and _host(pool) in _HERE:
-        remedy = "start the pool (python -m apache_beam.runners.worker.worker_pool_main --service_port=PORT)"
+        remedy = "start the pool (python -m cptsel.pipeline.engine.pool --service_port=PORT)"
         _check_port("--environment_config", pool, f"{remedy}, or correct the address")
 
 
