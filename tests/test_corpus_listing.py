@@ -328,6 +328,19 @@ def test_a_directory_that_can_not_be_listed_is_named(corpus):
         (corpus / "en").chmod(0o755)
 
 
+@pytest.mark.parametrize("said", ["s3://b/*.jsonl: can't be listed (no credentials)", "no credentials"])
+def test_an_error_of_a_store_names_the_path_once(said, monkeypatch):
+    def refuse(_form):
+        raise OSError(said)
+
+    monkeypatch.setattr("cptsel.pipeline.io.match", refuse)
+    with pytest.raises(UsageError) as raised:
+        list_inputs(["s3://b/*.jsonl"], None)
+    assert str(raised.value) == (
+        "s3://b/*.jsonl: can't be listed (no credentials); check the path and your access to it"
+    )
+
+
 def test_an_error_of_listing_is_told(corpus, monkeypatch):
     """As of a directory without access, for which root has no test."""
     walk = os.walk

@@ -165,7 +165,9 @@ def _match(pattern: str, others: Sequence[str], unseen: _Unseen) -> dict[str, in
         try:
             matches = io.match(form)
         except OSError as error:
-            raise UsageError(f"{pattern}: can't be listed ({error}); check the path and your access to it") from error
+            told = str(error)  # that of a store names the path already
+            told = told if told.startswith(form) else f"{pattern}: can't be listed ({told})"
+            raise UsageError(f"{told}; check the path and your access to it") from error
         found.update({match.path: match.size_in_bytes for match in matches if not _passed_over(pattern, match.path)})
     if not found:
         unseen.patterns.append(pattern)

@@ -76,7 +76,7 @@ class _ReadBlocksDoFn(beam.DoFn):
                 else:
                     yield shard.path, block
         except OSError as error:
-            yield beam.pvalue.TaggedOutput(DONE, UnitResult(shard.shard_id, first, None, f"{shard.uri}: {error}"))
+            yield beam.pvalue.TaggedOutput(DONE, UnitResult(shard.shard_id, first, None, _named(shard.uri, error)))
         except MemoryError:
             sentence = f"{shard.uri}: memory ran out while it was read; {_LESS_MEMORY}"
             yield beam.pvalue.TaggedOutput(DONE, UnitResult(shard.shard_id, first, None, sentence))
@@ -90,6 +90,11 @@ class _ReadBlocksDoFn(beam.DoFn):
                 break
             block += 1
         return found
+
+
+def _named(uri: str, error: OSError) -> str:
+    """An error of reading with its file, once: ours name it, those of the system may not."""
+    return f"{uri}: {str(error).removeprefix(f'{uri}: ')}"
 
 
 @dataclass(frozen=True)
