@@ -152,7 +152,9 @@ def _ranges(directory: str) -> dict[str, Any]:
     if count is None:
         return {}
     left = ledger.missing(count)
-    return {"ranges": count, "ranges done": count - len(left), **({"ranges not done": listed(left)} if left else {})}
+    done = sorted(set(range(count)) - set(left))
+    numbers = {"ranges done": done, "ranges not done": left}
+    return {"ranges": count} | {name: listed(which) for name, which in numbers.items() if which}
 
 
 def _again(directory: str) -> str:
@@ -214,7 +216,9 @@ def _run(directory: str, names: Listing, header: RunHeader) -> Described:
                 totals[name] = pc.sum(units[column]).as_py() or 0
         tables += _rejects(directory, header, units)
     if "shards.parquet" in names:
-        columns = ["path", "format", "compression", "bytes", "rows", "tokens", "bytes_lost"]
+        columns = ["path", "format", "compression", "bytes"]
+        if outputs.SUCCESS in names:  # they are 0 until then
+            columns += ["rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))
         if "bytes lost" in totals:  # with those of files without a row that could be used, which no block knows
             lost = io.read_parquet(io.join(directory, "shards.parquet"), ["bytes_lost"])

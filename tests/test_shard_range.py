@@ -357,10 +357,12 @@ def test_inspect_says_which_ranges_are_missing(place, tmp_path, inline, monkeypa
     assert found.status == "embedding run, unfinished"
     assert {name: found.totals[name] for name in ("ranges", "ranges done", "ranges not done")} == {
         "ranges": 7,
-        "ranges done": 3,
+        "ranges done": "1,3-4",
         "ranges not done": "0,2,5-6",
     }
     assert "run cptsel embed again with --shard-range I/7 for I = 0,2,5-6" in found.warnings[0]
+    (shards,) = found.tables
+    assert list(shards.columns) == ["path", "format", "compression", "bytes"]  # rows and tokens are not counted yet
 
 
 def test_pool_and_lookahead_are_settled_once(place, tmp_path, inline, sample_data, monkeypatch):
