@@ -39,7 +39,6 @@ from cptsel.pipeline.embedding.plan import (
     first_difference,
     holds_ids,
     plan_model,
-    remedy_for,
     run_header,
     with_base,
     with_held,
@@ -71,6 +70,8 @@ from cptsel.pipeline.model.naming import local_path
 from cptsel.pipeline.results import EmbedResult
 from cptsel.pipeline.selection.reading.kept import keep_cells
 from cptsel.schemas.headers import RunHeader
+
+_NAMED = 3  # files in one sentence
 
 
 def embed(config: EmbedConfig, progress: Progress | None = None) -> EmbedResult:
@@ -185,6 +186,8 @@ def _embed_range(call: _Call, part: ShardRange) -> EmbedResult:
             call = _with_blocks(call, ledger.terms())
             if is_finished(config.out):
                 return _found_finished(call, ledger)
+            if ledger.is_planned:
+                _refuse_other_files(call)
             ledger.agree(_terms(call, part))
         counts = needs_counts(config, call.files)
         taken = share_inventory(config, call.files, call.model.tokens, call.options, counts, call.blocks, ledger, part)
@@ -247,12 +250,25 @@ def _with_blocks(call: _Call, terms: Mapping[str, Any] = MappingProxyType({})) -
 def _found_finished(call: _Call, ledger: Ledger) -> EmbedResult:
     """The summary of a run that other commands have finished, after it was found to be the one that is asked for."""
     config = call.config
-    shards = shards_of_run(config.out)
-    if {(shard.path, shard.bytes) for shard in shards} != {(path, size) for _, path, size in call.files}:
-        raise UsageError(f"{config.out}: the corpus changed since this run was begun; {remedy_for(config)}")
+    shards = _refuse_other_files(call)
     refuse_other_run(config, _plan(call, Inventory(shards)).header, shards)
     _clear(ledger)  # a command that was killed at the end has left it
     return summary(config, "already done", io.read_json(io.join(config.out, "run.json")), [])
+
+
+def _refuse_other_files(call: _Call) -> list[Shard]:
+    """The shards of the run that was begun, after they were found to be those that are listed, in the same sizes."""
+    out = call.config.out
+    shards = shards_of_run(out)
+    before, now = {(shard.path, shard.bytes) for shard in shards}, {(path, size) for _, path, size in call.files}
+    if changed := sorted({path for path, _ in before ^ now}):
+        more = f" and {len(changed) - _NAMED:,} more" if len(changed) > _NAMED else ""
+        names = ", ".join(changed[:_NAMED]) + more
+        raise UsageError(
+            f"{out}: the corpus ({names}) changed since this run was begun; give what it was begun with, or use "
+            "another --out"
+        )
+    return shards
 
 
 def _plan(call: _Call, taken: Inventory) -> _Plan:

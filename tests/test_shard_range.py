@@ -311,7 +311,8 @@ def test_a_corpus_that_changes_meanwhile(place, tmp_path, inline):
     place.run(out, "1/2", inputs=inputs)
     data = (corpus / "0.jsonl").read_bytes()
     (corpus / "0.jsonl").write_bytes(data + data)
-    with pytest.raises(UsageError, match="other files, or files of other sizes, are listed than when"):
+    changed = r"run: the corpus \(0\.jsonl\) changed since this run was begun; give what it was begun with, or"
+    with pytest.raises(UsageError, match=changed):
         place.run(out, "0/2", inputs=inputs)
     (corpus / "0.jsonl").write_bytes(data.replace(b"e", b"E", 1))
     with pytest.raises(PartialError, match=r"0\.jsonl: has changed since it was listed"):
@@ -319,6 +320,20 @@ def test_a_corpus_that_changes_meanwhile(place, tmp_path, inline):
     (corpus / "0.jsonl").write_bytes(data)
     assert place.run(out, "0/2", inputs=inputs) == "done"
     assert tree(out)["units.parquet"] == tree(place.reference)["units.parquet"]
+    (corpus / "0.jsonl").unlink()
+    with pytest.raises(UsageError, match=changed):
+        place.run(out, "0/2", inputs=inputs)
+
+
+def test_a_corpus_that_changes_before_the_run_is_planned(place, tmp_path, inline, monkeypatch):
+    corpus, out = shutil.copytree(place.corpus, tmp_path / "corpus"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("cptsel.pipeline.embed.share_inventory", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            place.run(out, "0/2", inputs=(f"{corpus}/*",))
+    (corpus / "0.jsonl").unlink()
+    with pytest.raises(UsageError, match="other files, or files of other sizes, are listed than when"):
+        place.run(out, "0/2", inputs=(f"{corpus}/*",))
 
 
 def test_too_much_damage_is_told_at_the_end_and_can_be_allowed(place, tmp_path, inline):
