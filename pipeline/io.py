@@ -147,6 +147,8 @@ def atomic_writer(path: str, durable: bool = True) -> Iterator[BinaryIO]:
     except BaseException as error:
         if os.path.exists(temporary):
             os.remove(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename = path  # which is what was asked for
         if isinstance(error, OSError) and is_full(error):
             raise no_room(path, error) from error
         raise

@@ -273,6 +273,7 @@ def test_dry_run_writes_nothing_and_estimates(tiny_lm, corpus, tmp_path):
     assert summary.status == "dry-run"
     assert summary.totals["shards"] == 2
     assert summary.totals["tokens (estimate)"] > 100
+    assert 0 < summary.totals["hours (estimate)"] < 0.1  # of seconds, which are not told as 0 hours
     assert not (tmp_path / "run").exists()
 
 

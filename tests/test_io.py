@@ -67,6 +67,13 @@ def test_options_of_filesystems_come_from_the_environment(monkeypatch):
     assert (options["hdfs_host"], options["hdfs_port"], options["hdfs_user"]) == ("here", "1", "a b")
 
 
+def test_a_file_that_can_not_be_made_is_named_and_not_its_temporary_one(tmp_path):
+    path = str(tmp_path / ("a" * 250))  # for which the temporary name is too long
+    with pytest.raises(OSError, match="too long") as raised:
+        io.write_bytes(path, b"")
+    assert raised.value.filename == path
+
+
 def test_folders_that_go_meanwhile_are_no_error(tmp_path, monkeypatch):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "c").mkdir()

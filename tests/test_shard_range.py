@@ -23,7 +23,7 @@ from killing import killed, tree
 from cptsel.cli.main import main
 from cptsel.pipeline.artifacts import outputs, ranges
 from cptsel.pipeline.artifacts.ranges import Ledger, sharing
-from cptsel.pipeline.artifacts.run import run_fingerprint
+from cptsel.pipeline.artifacts.run import open_runs, run_fingerprint
 from cptsel.pipeline.artifacts.shard_range import ShardRange, listed, parse_range, range_bounds
 from cptsel.pipeline.embed import embed
 from cptsel.pipeline.embedding.block import BlockEmbedder, RowOptions
@@ -376,6 +376,8 @@ def test_inspect_says_which_ranges_are_missing(place, tmp_path, inline, monkeypa
         "ranges not done": "0,2,5-6",
     }
     assert "run cptsel embed again with --shard-range I/7 for I = 0,2,5-6" in found.warnings[0]
+    with pytest.raises(UsageError, match="with --shard-range, cptsel inspect says which"):
+        open_runs([str(out)])
     (shards,) = found.tables
     assert list(shards.columns) == ["path", "format", "compression", "bytes"]  # rows and tokens are not counted yet
 

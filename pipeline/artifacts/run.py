@@ -262,8 +262,8 @@ def open_header(directory: str) -> RunHeader:
         raise UsageError(f"{directory}: {error}; restore the run or embed again") from error
     if not io.exists(io.join(directory, outputs.SUCCESS)):
         raise UsageError(
-            f"{directory}: this embedding run is not finished (no _SUCCESS); "
-            "run the same cptsel embed command again, it goes on where it stopped"
+            f"{directory}: this embedding run is not finished (no _SUCCESS); run the same cptsel embed command again, "
+            "it goes on where it stopped (of several with --shard-range, cptsel inspect says which)"
         )
     for broken in broken_small_files(directory, header):
         raise VerificationError(f"{directory}: {broken}; restore the run or embed again")

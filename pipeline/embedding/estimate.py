@@ -36,6 +36,7 @@ def estimate(
     tokens = found.tokens * share
     taken, there = tokens_taken_over(config.grow, model.tokens_per_batch) if config.grow else (0, 0)
     seconds = found.seconds * max(0.0, tokens - taken) / max(found.tokens, 1.0) / (config.workers * machines(config))
+    hours = (seconds + lookahead_seconds(config, found)) / 3600
     return EmbedResult(
         out=config.out,
         status="dry-run",
@@ -50,7 +51,7 @@ def estimate(
         bytes_of_embeddings=round(found.stored(share)),
         tokens_taken_over=taken if config.grow else None,
         tokens_per_second=round(found.tokens / max(found.seconds, 1e-9)),
-        hours=round((seconds + lookahead_seconds(config, found)) / 3600, 2),
+        hours=round(hours, 2) if hours >= 1 else float(f"{hours:.2g}"),
         warnings=_warnings(config, model, found, taken, there),
     )
 
