@@ -63,10 +63,11 @@ def test_every_phase_is_held_against_its_own_run(run, later, tmp_path):
     assert {what for _, _, what in wrong} == {"grad_norm is not that of the run"}
 
 
+@pytest.mark.parametrize("group_by", ["language", None])
 @pytest.mark.parametrize("method", ["craig", "importance"])
-def test_a_choice_is_proved_by_making_it_again(run, tmp_path, method):
+def test_a_choice_is_proved_by_making_it_again(run, tmp_path, method, group_by):
     """Weights, scores and inclusion probabilities follow from the run and the saved options: same bytes, same id."""
-    choose(run, tmp_path / "replay", method=method, explore=0.2, seed=3)
+    choose(run, tmp_path / "replay", method=method, explore=0.2, seed=3, group_by=group_by)
     config = ["--config", str(tmp_path / "replay" / "config.yaml"), "--out", str(tmp_path / "again")]
     assert main(["select", *config]) == 0
     header = json.loads((tmp_path / "replay" / "manifest.json").read_text())

@@ -185,7 +185,8 @@ class SelectConfig(Configuration):
         section=_GROUPS,
         metavar="A",
         least=0,
-        read=ReadBy("with --group-by", lambda config: config.group_by is not None),
+        # 1 is what config.yaml says of a choice without groups.
+        read=ReadBy("with --group-by", lambda config: config.group_by is not None or config.group_alpha == 1.0),
     )
     group_mass: str | None = option(
         None,
