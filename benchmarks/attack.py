@@ -105,7 +105,9 @@ def run(rng: random.Random, folder: Path) -> str | None:
 
 def exported(rng: random.Random, folder: Path) -> str | None:
     built = build_replay(folder, shards=3, documents=4, phases=rng.choice((1, 2)), curriculum=rng.random() < 0.5)
-    to = rng.choice([name for name, format in EXPORTS.items() if format.writes_text])
+    # Those that refer to the corpus, or join it by names, take corpora of their own.
+    taken = [name for name, it in EXPORTS.items() if it.writes_text and not it.refers and not it.joins]
+    to = rng.choice(taken)
     out = folder / "out"
     export(ExportConfig(replay=str(built.replay), out=str(out), to=to), make_steps=InlineSteps)
     if rng.random() < 0.3:

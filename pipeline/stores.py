@@ -168,11 +168,11 @@ def _refuse_unknown(done: str, path: str, error: Exception) -> None:
         try:
             import_module(package)
         except ImportError:
-            what = f"{package} is not installed); pip install 'cptsel[{extra}]'"
-            raise UsageError(f"{path}: can't be {done} ({what}") from error
+            what = f"{package} is not installed; pip install 'cptsel[{extra}]'"
+            raise UsageError(f"{path}: can't be {done}: {what}") from error
     elif scheme not in {known.scheme() for known in FileSystem.get_all_subclasses()}:
-        what = f"Beam has no filesystem for {scheme}://); give a path without it for a local file, or gs://, s3:// or hdfs://"
-        raise UsageError(f"{path}: can't be {done} ({what}") from error
+        what = f"Beam has no filesystem for {scheme}://; give a local path, or gs://, s3:// or hdfs://"
+        raise UsageError(f"{path}: can't be {done}: {what}") from error
 
 
 def _cause(error: BaseException) -> BaseException:
