@@ -125,7 +125,7 @@ def test_consuming_example_draws_in_proportion_to_weight(tmp_path, monkeypatch):
 
 def test_consuming_says_how_to_estimate_totals_from_a_prefix(built):
     page = " ".join((built.replay / "CONSUMING.md").read_text().split())
-    assert "summing value / min(1, `q` / τ) over the first k" in page  # held in test_shard_order, over many seeds
+    assert "sum value / min(1, `q` / τ) over the first k" in page  # held in test_shard_order, over many seeds
 
 
 def test_consuming_page_is_one_page_and_fully_filled_in(built):
@@ -147,9 +147,9 @@ def test_consuming_page_says_what_stood_before_windows(built, bos, phrase):
 def test_consuming_page_does_not_take_a_pool_for_the_corpus(built):
     totals = built.header["totals"]
     tokens = totals["population_tokens"]
-    assert f"(the corpus: {tokens:,})" in consuming_page(built.header)
+    assert f"(the corpus has {tokens:,})" in consuming_page(built.header)
     pooled = {**built.header, "totals": {**totals, "population_mass": 50.0 * tokens}}
-    assert f"the pool that was embedded: {tokens:,}, which stand for some {50 * tokens:,} of" in consuming_page(pooled)
+    assert f"the embedded pool has {tokens:,}, which stand for about {50 * tokens:,} of" in consuming_page(pooled)
 
 
 def test_source_uri_maps_to_a_moved_corpus():

@@ -7,9 +7,9 @@ from cptsel.pipeline.summary import counted
 from cptsel.schemas.headers import ManifestHeader
 
 _BEFORE = {  # what stood before every window, as the manifest's provenance.model.bos has it
-    "bos": "BOS stood before each window where it was embedded, so its first token counts as well; no window holds it.",
-    "eos": "EOS stood before each window where it was embedded, so its first token counts as well; no window holds it.",
-    "none": "Nothing stood before a window where it was embedded, so its first token does not count.",
+    "bos": "BOS stood before each window when it was embedded. Windows don't include it, and their first token counts.",
+    "eos": "EOS stood before each window when it was embedded. Windows don't include it, and their first token counts.",
+    "none": "Nothing stood before a window when it was embedded, so its first token does not count.",
 }
 
 
@@ -24,7 +24,8 @@ def consuming_page(header: ManifestHeader) -> str:
     corpus, weighting = header["corpus"], header["weighting"]
     kinds = list(dict.fromkeys(phase["order"] for phase in header["phases"]))
     if order["kind"] == "priority":
-        ordered = f"by importance, for {counted(order['epochs'], 'epoch')} on {counted(order['world_size'], 'rank')}"
+        epochs, ranks = counted(order["epochs"], "epoch"), counted(order["world_size"], "rank")
+        ordered = f"a schedule of shards, by importance, for {epochs} on {ranks}"
     elif weighting["realisation"] == "sampling":
         ordered = "none: samples are drawn"
     else:
@@ -51,7 +52,7 @@ def consuming_page(header: ManifestHeader) -> str:
 
 
 def _population(tokens: int, mass: float) -> str:
-    """From how many tokens was chosen, and for how many they stand where they are a pool."""
+    """Of how many tokens samples were chosen, and how many these stand for if they are a pool."""
     if round(mass) == tokens:
-        return f"the corpus: {tokens:,}"
-    return f"the pool that was embedded: {tokens:,}, which stand for some {round(mass):,} of the corpus"
+        return f"the corpus has {tokens:,}"
+    return f"the embedded pool has {tokens:,}, which stand for about {round(mass):,} of the corpus"
