@@ -41,8 +41,8 @@ def table() -> str:
 
 
 def draws(trainer: Trainer) -> str:
-    """What to do where weights are realised by draws."""
-    return f"\nWhere weights are realised by draws:\n{fill(trainer.draws, 'data', EXAMPLE)}" if trainer.draws else ""
+    """What to do if weights are realised by draws."""
+    return f"\nIf weights are realised by draws:\n{fill(trainer.draws, 'data', EXAMPLE)}" if trainer.draws else ""
 
 
 def sections() -> str:

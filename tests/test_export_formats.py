@@ -268,7 +268,7 @@ def test_a_blend_is_a_file_that_the_trainer_reads(phased, tmp_path):
     assert header["mix"]["data/phase-001"] == {"new_corpus": "/EXPORT/new", "fraction": 0.25}
     assert header["files"]["data/phase-000/streams.yaml"]["lines"] == 0
     page = (out / "TRAINING.md").read_text()
-    assert "| mixed in `data/phase-001` | 0.25 of replay with `/EXPORT/new` |" in page
+    assert "| mix for `data/phase-001` | 0.25 replay, the rest from `/EXPORT/new` |" in page
     assert "`EXPORT/data/phase-000/streams.yaml`" in page
     exported(phased.replay, out, "hf", overwrite=True)
     assert not list(out.rglob("streams.yaml"))

@@ -223,7 +223,7 @@ def test_groups_of_what_is_drawn_have_the_shares_that_draws_give(tmp_path):
 def test_the_training_page_names_all_data_sets_where_a_recipe_shows_one(built, exported, tmp_path):
     order(OrderConfig(replay=str(built.replay), out=str(tmp_path / "ordered"), epochs=2))
     page = (make(tmp_path / "ordered", tmp_path / "export", to="hf") / "TRAINING.md").read_text()
-    assert "| data sets | `data/epoch-000`, `data/epoch-001`; what is pasted below names the first alone |\n\n" in page
+    assert "| data sets | `data/epoch-000`, `data/epoch-001`; the recipes below name only the first |\n\n" in page
     assert "| data sets |" not in (exported("hf") / "TRAINING.md").read_text()
 
 
@@ -250,5 +250,5 @@ def test_a_format_whose_trainers_do_not_draw_says_so(tmp_path):
     page = (
         make(build_replay(tmp_path, realisation="sampling").replay, tmp_path / "out", to="mds") / "TRAINING.md"
     ).read_text()
-    assert "## " not in page.partition("does not reach it")[2]
-    assert "No trainer that reads this format draws by weights" in page
+    assert "\n## " not in page
+    assert "No trainer that reads this format draws by weight" in page

@@ -130,7 +130,7 @@ def test_every_realisation_is_held(tmp_path, monkeypatch, realisation):
     verify(VerifyConfig(directory=str(out), replay=str(built.replay)))
     header = header_of(out)
     assert header["fidelity"] == ("expectation-only" if realisation == "sampling" else "exact")
-    assert any("Texts are not here" in sentence for sentence in header["loses"])
+    assert any("The export has no texts" in sentence for sentence in header["loses"])
     rows = [row for name in sorted(header["files"]) for row in pq.read_table(out / name).to_pylist()]
     first, total = {}, 0
     for shard in load_manifest(str(built.replay)).shards().to_pylist():

@@ -210,7 +210,7 @@ def test_plays_are_the_ids_in_order(corpus, replay, tmp_path, to):
     if to == "parquet":
         assert "Texts" not in (out / "README.md").read_text()
         facts = json.loads((out / "croissant.json").read_text())
-        assert "of windows of token ids that cptsel chose" in facts["description"]
+        assert "of windows of token ids. cptsel chose" in facts["description"]
         assert {field["name"] for field in facts["recordSet"][0]["field"]} == set(rows[0])
         datasets = [ReplayDataset(out, rank=rank) for rank in (0, 1)]
         read = [dataset[number] for dataset in datasets for number in range(len(dataset))]

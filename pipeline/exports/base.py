@@ -32,24 +32,24 @@ Record = dict[str, Any]
 FIELDS = ("text", "id", "sample_id", "group", "weight", "loss_weight", "repeat", "shard", "row")
 
 _NO_DRAWS = """
-No trainer that reads this format draws by weights: what it plays in order ignores them. Export `--to parquet`, `hf` or
-`jsonl` and draw, or select with another `--realisation`.
+No trainer that reads this format draws by weight: if it plays the files in order, it ignores the weights. Export with
+`--to parquet`, `hf` or `jsonl` and draw from that, or select with another `--realisation`.
 """
 _INSTRUCTIONS = {
-    "repeat": "play every {unit} once, in the order of the files; the repeats are already there",
+    "repeat": "play every {unit} once, in the order of the files; repeats are already expanded",
     "loss": "play every {unit} once, in the order of the files, and multiply its token losses by its loss_weight",
-    "sampling": "draw {unit}s with replacement, with probability in proportion to weight, until {tokens} are played",
+    "sampling": "draw {unit}s with replacement, with probability proportional to weight, until {tokens} are played",
     "none": "play every {unit} once, in the order of the files; weights are ignored",
 }
-_ANEW = "Text is tokenised anew by the trainer, and a window may become other token ids than those that were embedded."
+_ANEW = "The trainer tokenises the text again, and a window may get other token ids than when it was embedded."
 _ANEW_BUT_IDS = (
-    "Text is tokenised anew by a trainer that does not read `input_ids` of `--ids`, and a window may become other "
-    "token ids than those that were embedded."
+    "A trainer that does not read `input_ids` (of exports with `--ids`) tokenises the text again, and a window may get "
+    "other token ids than when it was embedded."
 )
-_NO_TEXT = "The corpus is of token ids, and there is no text. `input_ids` are those of each window, without BOS or EOS."
+_NO_TEXT = "The corpus holds token ids, so there is no text. `input_ids` are those of a window, without BOS or EOS."
 _BOUNDARIES = (
-    "Every play ends with EOS, also where its window ends inside a document. No BOS is written. Tokens of a window are "
-    "those of its whole document, as they were embedded."
+    "Every play ends with EOS, even if its window ends inside a document. No BOS is written. The tokens of a window "
+    "are cut from those of its whole document, as when it was embedded."
 )
 
 
@@ -188,9 +188,9 @@ class ExportFormat(ABC):
         if self.writes_text:
             lost = [_NO_TEXT if manifest.of_ids else _ANEW_BUT_IDS if self.writes_ids else _ANEW]
         if self.layout != "visits" and manifest.header["order"].get("world_size", 1) > 1:
-            lost.append("Plays stand in the common order of all ranks, and the trainer deals them out.")
+            lost.append("Plays are in the common order of all ranks; the trainer deals them out to its own.")
         if self.shuffles:
-            lost.append("The trainer shuffles: the order is its own, and there is one epoch of files for all epochs.")
+            lost.append("The trainer shuffles in its own way, and one set of files serves all epochs.")
         return lost
 
     def recipe(

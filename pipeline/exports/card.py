@@ -62,11 +62,11 @@ def _configs(format: ExportFormat, header: ExportHeader) -> list[dict[str, Any]]
 
 def _load(names: list[str]) -> str:
     if not names:
-        return "`TRAINING.md` tells how trainers read it.\n"
+        return "`TRAINING.md` says how trainers read it.\n"
     shown = ['replay = load_dataset("PATH", split="train")  # every play, in order']
     shown += [f'part = load_dataset("PATH", "{names[1]}", split="train")'] if names[1:] else []
     lines = "\n".join(["from datasets import load_dataset", "", *shown])
-    head = "PATH is this folder, or its name on the hub. `TRAINING.md` tells how trainers read it."
+    head = "PATH is this folder, or its name on the hub. `TRAINING.md` says how trainers read it."
     return f"{head}\n\n```python\n{lines}\n```\n"
 
 

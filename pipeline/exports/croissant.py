@@ -54,16 +54,16 @@ _CONTEXT: dict[str, Any] = {
 }
 
 FIELDS = {  # of a play: data type, and what it is
-    "text": ("sc:Text", "The text of the window, as it stands in the corpus."),
-    "id": ("sc:Text", "The document's name in the corpus, empty where it has none."),
+    "text": ("sc:Text", "The text of the window, as in the corpus."),
+    "id": ("sc:Text", "The document's own name in the corpus; empty if it has none."),
     "sample_id": ("sc:Text", "The name of the window."),
-    "group": ("sc:Text", "The group of the corpus that it is from."),
-    "weight": ("sc:Float", "For how many tokens of the corpus each token of the window stands."),
-    "loss_weight": ("sc:Float", "What is left to multiply its token losses by."),
-    "repeat": ("sc:Integer", "Which of its plays this is, from 1 on."),
-    "shard": ("sc:Text", "The corpus file that it is from."),
-    "row": ("sc:Integer", "The row of that file, from 0 on."),
-    "input_ids": ("sc:Integer", "Its token ids, as they were embedded."),
+    "group": ("sc:Text", "The group that it belongs to in the corpus."),
+    "weight": ("sc:Float", "How many tokens of the corpus each token of the window stands for."),
+    "loss_weight": ("sc:Float", "The factor that the trainer multiplies its token losses by."),
+    "repeat": ("sc:Integer", "Which play of this window it is, from 1."),
+    "shard": ("sc:Text", "The corpus file that it comes from."),
+    "row": ("sc:Integer", "Its row in that file, from 0."),
+    "input_ids": ("sc:Integer", "Its token ids, as when it was embedded."),
 }
 _OTHERS = {".json": "application/json", ".yaml": "application/yaml", ".txt": "text/plain", ".gz": "application/gzip"}
 
@@ -116,9 +116,10 @@ def described(header: ExportHeader) -> str:
     population, content = about["population"], "text" if _has_texts(about) else "token ids"
     return (
         f"Replay data for continual pre-training of a language model: {counted(totals['lines'], 'play')} "
-        f"({counted(totals['tokens'], 'predicted token')}) of windows of {content} that cptsel chose by the method "
-        f"{about['method']} from {population['samples']:,} ({counted(population['tokens'], 'predicted token')}) of a "
-        f"pre-training corpus of {counted(population['shards'], 'file')}."
+        f"({counted(totals['tokens'], 'predicted token')}) of windows of {content}. cptsel chose them by the method "
+        f"{about['method']} from {counted(population['samples'], 'window')} "
+        f"({counted(population['tokens'], 'predicted token')}) of a pre-training corpus of "
+        f"{counted(population['shards'], 'file')}."
     )
 
 
@@ -130,20 +131,18 @@ def limits(header: ExportHeader) -> list[str]:
     """What the data set is not, in sentences."""
     left_out = header["excluded"]
     sentences = [
-        "Samples were chosen to keep a model from forgetting, and are no random sample of the corpus: shares of "
-        "groups, lengths and losses differ from it.",
+        "Samples were chosen to keep a model from forgetting, not to represent the corpus: shares of groups, lengths "
+        "and losses may differ from it.",
         "Windows may begin and end inside a document.",
     ]
     if header["realisation"] == "repeat":
-        sentences.append("A window may be played several times: rows repeat.")
+        sentences.append("A window may be played several times, so rows are repeated.")
     if left_out["entries_sha256"] is not None:
         sentences.append(f"{left_out['samples']:,} chosen samples were left out, by a list.")
     return sentences
 
 
-SENSITIVE = (
-    "Windows are as they stand in the corpus. Nothing was looked for or redacted: what it holds of persons is here."
-)
+SENSITIVE = "Windows are unchanged from the corpus. They were not searched for personal data, and nothing was redacted."
 
 
 def collected(about: ExportDataset) -> str:
@@ -151,8 +150,8 @@ def collected(about: ExportDataset) -> str:
     model = f"the model {about['model']}" if about["model"] else "a language model"
     by = f" within a budget of {about['budget']}" if about["budget"] else ""
     return (
-        f"Documents of an existing corpus were cut into windows of at most {about['max_tokens']:,} tokens, embedded by "
-        f"{model}, and chosen by the method {about['method']}{by}."
+        f"Documents of an existing corpus were cut into windows of at most {about['max_tokens']:,} tokens, embedded "
+        f"with {model}, and chosen by the method {about['method']}{by}."
     )
 
 
@@ -162,12 +161,12 @@ def _responsible(header: ExportHeader, about: ExportDataset) -> dict[str, Any]:
         "rai:dataCollection": collected(about),
         "rai:dataCollectionType": ["Secondary Data analysis"],
         "rai:dataPreprocessingProtocol": [
-            f"Each window is a slice of its document by {'code points' if _has_texts(about) else 'tokens'}, held "
-            "against the hash of what was embedded. Documents are not normalised, filtered or deduplicated."
+            f"Each window is a slice of its document by {'code points' if _has_texts(about) else 'tokens'}, and "
+            "was checked against the hash of what was embedded. Documents are not normalised, filtered or deduplicated."
         ],
-        "rai:dataUseCases": ["Training: replay beside a new corpus, to keep a language model from forgetting."],
+        "rai:dataUseCases": ["Training: replay alongside a new corpus, to keep a language model from forgetting."],
         "rai:dataLimitations": limits(header),
-        "rai:dataBiases": ["Those of the corpus, and of the model by whose gradients windows were chosen."],
+        "rai:dataBiases": ["Those of the corpus, and of the model whose gradients windows were chosen by."],
         "rai:personalSensitiveInformation": [SENSITIVE],
     }
 

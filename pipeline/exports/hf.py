@@ -21,10 +21,10 @@ _DATASETS = Trainer(
 ```python
 from datasets import load_from_disk
 
-replay = load_from_disk("EXPORT/{folder}")  # a row a play, in order
+replay = load_from_disk("EXPORT/{folder}")  # one row per play, in order
 ```
 
-Mixed with a new corpus, plays of replay in their order: `interleave_datasets([new, replay], probabilities=[{rest},
+To mix in a new corpus, with the plays in their order: `interleave_datasets([new, replay], probabilities=[{rest},
 {share}], seed=SEED)`.
 """,
     order="kept",
@@ -49,8 +49,8 @@ collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
 Trainer(model, settings, train_dataset=replay, data_collator=collate).train()
 ```
 
-It shuffles unless told not to (`sequential`, of transformers 5.2 or newer). `map` in place of `with_transform` would
-write all plays a second time, into the export.
+Without `sequential`, which needs transformers 5.2 or newer, it shuffles. Don't use `map` in place of `with_transform`:
+it would write all plays a second time, into the export.
 """,
     order="kept, with `sequential`",
     weights="a column, for a loss of your own",
@@ -71,9 +71,9 @@ settings = SFTConfig(
 SFTTrainer("MODEL", settings, train_dataset=load_from_disk("EXPORT/{folder}")).train()
 ```
 
-LENGTH is to hold a window with BOS and EOS; what is longer is cut off. With packing, sequences are put together by
-their lengths, in an order of its own. Mixed with a new corpus: `train_dataset=interleave_datasets([new, replay],
-probabilities=[{rest}, {share}], seed=SEED)`.
+LENGTH must fit a window with BOS and EOS; what is longer is cut off. With packing, TRL combines sequences by length,
+in its own order. To mix in a new corpus: `train_dataset=interleave_datasets([new, replay], probabilities=[{rest},
+{share}], seed=SEED)`.
 """,
     order="kept, with `sequential` and without packing",
     weights="do not reach it",
@@ -93,11 +93,11 @@ sequence_len: LENGTH
 num_epochs: 1
 ```
 
-LENGTH is to hold a window with BOS and EOS; what is longer is cut into several sequences. With a new corpus as another
-entry of `datasets` the two follow each other; to mix them, save `interleave_datasets([new, replay],
-probabilities=[{rest}, {share}], seed=SEED)` of Hugging Face datasets and name that.
+LENGTH must fit a window with BOS and EOS; what is longer is cut into several sequences. A new corpus as another entry
+of `datasets` would be played before or after the replay. To mix the two, save `interleave_datasets([new, replay],
+probabilities=[{rest}, {share}], seed=SEED)` of Hugging Face datasets, and give that as `path`.
 """,
-    order="kept, with both options and without packing",
+    order="kept, with the recipe's options and without packing",
     weights="do not reach it",
     proved=("axolotl",),
     needs="text",

@@ -24,7 +24,7 @@ _READ = ("arrow", "parquet")  # formats whose every row is one of the data set
 _SELECT = Trainer(
     name="Hugging Face datasets, by select",
     recipe="""
-CORPUS is the data set that was embedded, all its files, by path; one of Parquet is
+CORPUS is the data set that was embedded, with all its files sorted by path. Load a corpus of Parquet files with
 `load_dataset("parquet", data_files=sorted(glob("CORPUS/**/*.parquet", recursive=True)), split="train")`.
 
 ```python
@@ -33,12 +33,13 @@ from datasets import load_from_disk
 
 corpus = load_from_disk("CORPUS")
 plays = pq.read_table("EXPORT/{folder}/replay.parquet")
-replay = corpus.select(plays["index"].to_numpy())  # a row a play, in order; repeats are there
+replay = corpus.select(plays["index"].to_numpy())  # one row per play, in order, with repeats
 ```
 
-`plays` has the weights, row by row. `add_column` would first write all plays beside the files of CORPUS, as a cache.
-`index` counts rows through the files that were embedded, by path; if the data set has others besides, go by `shard`
-and `row`. Mixed with a new corpus: `interleave_datasets([new, replay], probabilities=[{rest}, {share}], seed=SEED)`.
+`plays` has the weights, row by row. Don't use `add_column`: it first writes all plays beside the files of CORPUS, as a
+cache. `index` counts the rows of all files that were embedded, sorted by path; if the data set has other files too, use
+`shard` and `row`. To mix in a new corpus: `interleave_datasets([new, replay], probabilities=[{rest}, {share}],
+seed=SEED)`.
 """,
     order="kept",
     weights="columns, for a loss or draws of your own",
@@ -52,7 +53,7 @@ class HfIndices(ExportFormat):
     """``replay.parquet``: a row a play, which says the row of the corpus that it is."""
 
     name: ClassVar[str] = "hf-indices"
-    summary: ClassVar[str] = "row numbers for select of Hugging Face datasets, where the corpus is one of whole samples"
+    summary: ClassVar[str] = "row numbers for select of Hugging Face datasets, if every sample is a whole document"
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
     layout: ClassVar = "whole"
@@ -104,4 +105,4 @@ class HfIndices(ExportFormat):
                 )
 
     def loses(self, manifest: "Manifest") -> list[str]:
-        return [*super().loses(manifest), "Texts are not here: the trainer reads them from the corpus, as it is then."]
+        return [*super().loses(manifest), "The export has no texts: the trainer reads the corpus, as it is then."]

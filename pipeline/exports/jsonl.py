@@ -12,16 +12,17 @@ from cptsel.pipeline.model.vocabulary import Vocabulary
 _LINES = Trainer(
     name="A reader of your own",
     recipe="""
-Read the files of `EXPORT/{folder}` sorted by name, and do not shuffle. A line is a JSON object: `text`, `input_ids` or
-both, `sample_id`, `group`, `weight`, `loss_weight` and where the play is from.
+Read the files below `EXPORT/{folder}` sorted by name, and don't shuffle. Each line is a JSON object with `text`,
+`input_ids` or both, `sample_id`, `group`, `weight`, `loss_weight`, and where the play comes from.
 """,
-    order="kept; by rank, where the manifest has ranks",
+    order="kept; by rank, if the manifest has ranks",
     weights="fields, for a loss or draws of your own",
     samples="text, or text and token ids",
     proved=("zstandard",),
     draws="""
-Read all lines of the files of `EXPORT/{folder}`. A line is a JSON object: `text`, `input_ids` or both, `sample_id`,
-`group`, `weight` and where the play is from. Draw lines with replacement, with probability in proportion to `weight`.
+Read all lines of the files below `EXPORT/{folder}`. Each line is a JSON object with `text`, `input_ids` or both,
+`sample_id`, `group`, `weight`, and where the play comes from. Draw lines with replacement, with probability
+proportional to `weight`.
 """,
 )
 

@@ -23,13 +23,13 @@ disable_shuffling: true
 num_train_epochs: 1
 ```
 
-LENGTH is to hold a window with BOS and EOS; what is longer is cut off. Without `packing: false` plays are joined, and
-the end of every thousand is dropped. With the new corpus: give it an entry in `dataset_info.json`, then `dataset:
-new,replay`, `mix_strategy: interleave_under` and `interleave_probs: {rest},{share}`, which draws by samples and plays
-each file in its order.
+LENGTH must fit a window with BOS and EOS; what is longer is cut off. Without `packing: false`, plays are joined, and
+the end of every thousand is dropped. To mix in the new corpus, give it an entry in `dataset_info.json`, and set
+`dataset: new,replay`, `mix_strategy: interleave_under` and `interleave_probs: {rest},{share}`. This draws by samples
+and plays each file in its order.
 """,
     order="kept, with `disable_shuffling`",
-    weights="refused: realise them as repeats, or use `llamafactory-v1`",
+    weights="refused; select with `--realisation repeat`, or use `llamafactory-v1`",
     proved=("llamafactory",),
 )
 
@@ -38,7 +38,7 @@ class LlamaFactory(ExportFormat):
     """``replay.jsonl`` and ``dataset_info.json``."""
 
     name: ClassVar[str] = "llamafactory"
-    summary: ClassVar[str] = "JSON lines of LLaMA-Factory's pre-training stage"
+    summary: ClassVar[str] = "JSON lines for LLaMA-Factory's pre-training stage"
     suffix: ClassVar[str] = ".jsonl"
     beside: ClassVar[tuple[str, ...]] = ("/dataset_info.json",)
     layout: ClassVar = "whole"

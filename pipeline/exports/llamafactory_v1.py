@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 _FACTORY = Trainer(
     name="LLaMA-Factory v1",
     recipe="""
-`USE_V1=1 llamafactory-cli sft config.yaml`, with a file of datasets as `train_dataset: datasets.yaml`:
+Run `USE_V1=1 llamafactory-cli sft config.yaml`, where `config.yaml` has `train_dataset: datasets.yaml`, this file:
 
 ```yaml
 replay: {path: "EXPORT/{folder}/replay.jsonl", source: local}
 new: {path: "{new}", source: local, size: SAMPLES}
 ```
 
-`size` and `weight` draw samples with replacement: give them to the new corpus alone.
+`size` and `weight` draw samples with replacement: give them only to the new corpus.
 """,
     order="lost: its sampler shuffles",
-    weights="multiply losses, over their sum in a batch: `loss_weight`, a float a message",
+    weights="multiply losses, divided by their sum in a batch: `loss_weight`, one float per message",
     proved=("llamafactory",),
 )
 
@@ -34,7 +34,7 @@ class LlamaFactoryV1(ExportFormat):
     """``replay.jsonl``: ``messages`` with one of the assistant, whose ``loss_weight`` weighs all its tokens."""
 
     name: ClassVar[str] = "llamafactory-v1"
-    summary: ClassVar[str] = "JSON lines of LLaMA-Factory v1, which takes loss weights"
+    summary: ClassVar[str] = "JSON lines for LLaMA-Factory v1, which takes loss weights"
     suffix: ClassVar[str] = ".jsonl"
     layout: ClassVar = "whole"
     weighs: ClassVar[tuple[str, ...]] = ("loss",)
@@ -56,9 +56,9 @@ class LlamaFactoryV1(ExportFormat):
         return read_json_lines(path, _record, _line)
 
     def loses(self, manifest: "Manifest") -> list[str]:
-        lost = [*super().loses(manifest), "Every text is put into the markup of a chat template, which is trained on."]
+        lost = [*super().loses(manifest), "Every text is put into a chat template, whose markup is trained on too."]
         if manifest.realisation == "loss":
-            lost.append("A batch's loss is divided by the sum of its weights, so weights count within a batch alone.")
+            lost.append("A batch's loss is divided by the sum of its weights, so weights count only within a batch.")
         return lost
 
 

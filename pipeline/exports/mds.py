@@ -40,16 +40,16 @@ from streaming import StreamingDataset
 replay = StreamingDataset(local="EXPORT/{folder}", shuffle=False, num_canonical_nodes=1, batch_size=BATCH)
 ```
 """,
-    order="kept, with both options",
+    order="kept, with the recipe's options",
     weights="columns, for a loss of your own",
     proved=("mosaicml-streaming",),
 )
 _FOUNDRY = Trainer(
     name="llm-foundry",
     recipe="""
-`text` is tokenised there. A `proportion` draws samples from a stream as often as it takes; `repeat: 1` plays it once.
+llm-foundry tokenises `text`. A `proportion` draws samples from a stream, again if necessary; `repeat: 1` plays it once.
 """,
-    order="kept, with both options, while one stream is read",
+    order="kept, with the recipe's options, if only one stream is read",
     weights="do not reach it",
     proved=("llm-foundry",),
     blend=Blend(
@@ -61,7 +61,7 @@ _FOUNDRY = Trainer(
 shuffle: false
 num_canonical_nodes: 1
 """,
-        use="Mixed with the new corpus, an MDS folder as well, under `train_loader.dataset` ({file}):",
+        use="To mix with the new corpus, also an MDS folder, put this under `train_loader.dataset` ({file}):",
     ),
 )
 
@@ -70,7 +70,7 @@ class Mds(ExportFormat):
     """Version 2 of the format, not compressed; a sample a play."""
 
     name: ClassVar[str] = "mds"
-    summary: ClassVar[str] = "MDS shards of MosaicML streaming and llm-foundry"
+    summary: ClassVar[str] = "MDS shards for MosaicML streaming and llm-foundry"
     suffix: ClassVar[str] = ".mds"
     beside: ClassVar[tuple[str, ...]] = ("/index.json",)
     unit: ClassVar[str] = "sample"

@@ -19,18 +19,18 @@ _BLEND = Blend(
     name="blend.txt",
     language="sh",
     text="{rest} {new} {share} EXPORT/{folder}/replay\n",
-    use="""Blended with the new corpus, a path without `.bin` as well, by `--data-args-path` with {file}, or
-on the command line after `--data-path`:""",
+    use="""To blend with the new corpus, also a path without `.bin`, give this line on the command line after
+`--data-path`, or as a file with `--data-args-path` ({file}):""",
 )
 _MEGATRON = Trainer(
     name="Megatron-LM, Megatron-core",
     recipe="""
 Weights of a blend are shares of sequences. Megatron cuts the documents of a path into sequences, shuffles them, and
-plays a path again once all of it is played: give `--train-samples` such that this does not happen, or happens as often
-as you want. Phases are paths of their own: train one after another.
+plays a path again when all of it has been played: set `--train-samples` so that this happens as often as you want, or
+never. Each phase is a path of its own: train on one after another.
 """,
     order="lost: documents and sequences are shuffled",
-    weights="refused: realise them as repeats",
+    weights="refused; select with `--realisation repeat`",
     samples="token ids that were embedded",
     proved=("megatron-core",),
     blend=_BLEND,
@@ -39,7 +39,7 @@ _AUTOMODEL = replace(
     _MEGATRON,
     name="NeMo Automodel",
     recipe="""
-Its own copy of Megatron's data sets, with the same blends:
+It has its own copy of Megatron's data sets, with the same blends:
 
 ```yaml
 dataset:
@@ -57,8 +57,8 @@ _NEMO = replace(
     _MEGATRON,
     name="NeMo, GPT-NeoX",
     recipe="""
-NeMo takes the same list under `data.paths`; GPT-NeoX `"train-data-paths": ["{new}", "EXPORT/{folder}/replay"]` and
-`"train-data-weights": [{rest}, {share}]`.
+NeMo takes the same list under `data.paths`. GPT-NeoX takes `"train-data-paths": ["{new}", "EXPORT/{folder}/replay"]`
+and `"train-data-weights": [{rest}, {share}]`.
 """,
     proved=(),
     blend=None,
@@ -69,7 +69,7 @@ class Megatron(IdFiles):
     """``replay.bin``, the ids of all plays with EOS after each, and ``replay.idx``, where each begins."""
 
     name: ClassVar[str] = "megatron"
-    summary: ClassVar[str] = "token ids as .bin and .idx of Megatron-core, NeMo and GPT-NeoX, a document a play"
+    summary: ClassVar[str] = "token ids as .bin and .idx of Megatron-core, NeMo and GPT-NeoX, one document per play"
     suffix: ClassVar[str] = ".bin"
     beside: ClassVar[tuple[str, ...]] = (".idx",)
     shuffles: ClassVar[bool] = True

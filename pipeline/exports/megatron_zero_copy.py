@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 
 _BLEND = "blend.json"
 _BOUNDARIES = (
-    "A play has the id that ends its document where its window ends with it; nothing stands between other plays. No "
-    "BOS is written."
+    "A play has the id that ends its document if its window ends there; other plays end without one. No BOS is written."
 )
 _MEGATRON = Trainer(
     name="Megatron-LM, zero copy",
     recipe="""
-Every `.idx` of `EXPORT/{folder}` lies beside a link to the `.bin` of the corpus, which must stay where it is. Start
-the trainer in EXPORT, as paths are relative to it, and give it `--per-split-data-args-path {folder}/blend.json`: its
-weights are the tokens that each file plays. To mix in a new corpus, add it to the list `train` there.
+Beside every `.idx` of `EXPORT/{folder}` is a link to the `.bin` of the corpus, which must stay where it is. Start
+the trainer in EXPORT, as paths are relative to it, and give it `--per-split-data-args-path {folder}/blend.json`: the
+weights in this file are the tokens that each path plays. To mix in a new corpus, add it to the list `train` there.
 
-**Never merge these files** (`tools/merge_datasets.py`, `IndexedDatasetBuilder.add_index`): it takes sequences to follow
-each other in the `.bin`, and would write other tokens without an error. `cptsel export --to megatron` makes a copy that
-can be merged.
+**Never merge these files** (`tools/merge_datasets.py`, `IndexedDatasetBuilder.add_index`): merging assumes that
+sequences follow each other in the `.bin`, and would write wrong tokens without an error. `cptsel export --to megatron`
+makes a copy that can be merged.
 """,
     order="lost: documents and sequences are shuffled",
-    weights="refused: realise them as repeats",
+    weights="refused; select with `--realisation repeat`",
     samples="token ids, in the corpus's own .bin",
     repeats="in the index",
     proved=("megatron-core",),
@@ -50,7 +49,7 @@ class MegatronZeroCopy(ExportFormat):
     """
 
     name: ClassVar[str] = "megatron-zero-copy"
-    summary: ClassVar[str] = "an .idx over the .bin of a corpus of Megatron's, of which no token is copied"
+    summary: ClassVar[str] = "an .idx that points into the .bin of a Megatron corpus, without a copy of its tokens"
     suffix: ClassVar[str] = ".idx"
     beside: ClassVar[tuple[str, ...]] = (".bin", f"/{_BLEND}")
     unit: ClassVar[str] = "document"

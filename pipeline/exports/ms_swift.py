@@ -17,14 +17,15 @@ swift pt --dataset EXPORT/{folder}/replay.jsonl --is_binary_loss_scale false --d
     --train_dataloader_shuffle false --truncation_strategy right --max_length LENGTH --num_train_epochs 1
 ```
 
-Without `--is_binary_loss_scale false` weights become 0 or 1. The loss is the sum of weighted token losses over the
-number of tokens. Tokens of the text have the weight; EOS, which is added, has weight 1. LENGTH is to hold a window with
-BOS and EOS: without `--truncation_strategy right` longer samples are left out. Leave packing off: it makes an order of
-its own. With the new corpus: `--dataset {new} EXPORT/{folder}/replay.jsonl --interleave_prob {rest} {share}`, which
-draws by samples and plays each file in its order.
+Without `--is_binary_loss_scale false`, weights become 0 or 1. The loss is the sum of weighted token losses, divided by
+the number of tokens. Tokens of the text have the sample's weight; the EOS that ms-swift adds has weight 1. LENGTH must
+fit a window with BOS and EOS: without `--truncation_strategy right`, longer samples are left out. Leave packing off: it
+changes the order. To mix in the new corpus:
+`--dataset {new} EXPORT/{folder}/replay.jsonl --interleave_prob {rest} {share}`, which draws by samples and plays each
+file in its order.
 """,
-    order="kept, with both options",
-    weights="multiply losses: `loss_scale`, a float a message",
+    order="kept, with the recipe's options",
+    weights="multiply losses: `loss_scale`, one float per message",
     proved=("ms-swift",),
 )
 
@@ -33,7 +34,7 @@ class MsSwift(ExportFormat):
     """``replay.jsonl``: ``messages`` with one of the assistant, whose ``loss_scale`` is what multiplies its loss."""
 
     name: ClassVar[str] = "ms-swift"
-    summary: ClassVar[str] = "JSON lines of ms-swift, which takes loss weights"
+    summary: ClassVar[str] = "JSON lines for ms-swift, which takes loss weights"
     suffix: ClassVar[str] = ".jsonl"
     layout: ClassVar = "whole"
     weighs: ClassVar[tuple[str, ...]] = ("loss",)

@@ -14,12 +14,12 @@ _KINDS = (np.uint16, np.uint32)  # the first that holds all ids
 _NANOTRON = Trainer(
     name="nanotron",
     recipe="""
-nanotron cuts the ids of a folder into sequences, which cross the ends of plays, and shuffles them. datatrove's
+nanotron cuts the ids of a folder into sequences, across the ends of plays, and shuffles them. datatrove's
 `DatatroveFolderDataset("EXPORT/{folder}", seq_len=LENGTH, token_size=BYTES)` reads them in order; BYTES is 2 for a
 vocabulary of at most 65,536, else 4.
 """,
     order="lost: sequences are shuffled",
-    weights="refused: realise them as repeats",
+    weights="refused; select with `--realisation repeat`",
     samples="token ids that were embedded",
     proved=("datatrove",),
     blend=Blend(
@@ -33,8 +33,8 @@ vocabulary of at most 65,536, else 4.
         dataset_folder: ["{new}", "EXPORT/{folder}"]
         dataset_weights: [{rest}, {share}]
 """,
-        use="""Blended with the new corpus, a folder of `.ds` as well, by sequences ({file}; another phase is another
-stage, with the step at which it begins):""",
+        use="""To blend by sequences with the new corpus, also a folder of `.ds`, give this ({file}; another phase
+is another stage, with the step at which it begins):""",
     ),
 )
 

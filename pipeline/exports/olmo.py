@@ -17,7 +17,7 @@ _KINDS = (np.uint8, np.uint16, np.uint32)  # the first that holds all ids, as Nu
 _OLMO = Trainer(
     name="OLMo-core",
     recipe="""
-OLMo-core finds the ends of plays by the EOS of its tokenizer. A play an instance, in order:
+OLMo-core finds the ends of plays by the EOS of its tokenizer. For one play per instance, in order:
 
 ```python
 from olmo_core.data import NumpyDataLoaderBase, NumpyPaddedFSLDatasetConfig, TokenizerConfig
@@ -28,11 +28,11 @@ dataset = NumpyPaddedFSLDatasetConfig(
 ).build()
 ```
 
-with `shuffle=False` in the data loader. `NumpyFSLDatasetConfig` joins plays and cuts them into sequences instead, and
-`NumpyPackedFSLDatasetConfig` packs them.
+Set `shuffle=False` in the data loader. Of the other datasets, `NumpyFSLDatasetConfig` joins plays and cuts them into
+sequences, and `NumpyPackedFSLDatasetConfig` packs them.
 """,
     order="kept, with `shuffle=False`",
-    weights="refused: realise them as repeats",
+    weights="refused; select with `--realisation repeat`",
     samples="token ids that were embedded",
     proved=("ai2-olmo-core",),
     blend=Blend(
@@ -42,7 +42,7 @@ with `shuffle=False` in the data loader. `NumpyFSLDatasetConfig` joins plays and
   - {source_name: new, target_ratio: {rest}, paths: ["{new}"]}
   - {source_name: replay, target_ratio: {share}, paths: ["EXPORT/{folder}/replay.npy"]}
 """,
-        use="""Mixed with the new corpus, flat `.npy` files (a path or a glob), by tokens:
+        use="""To mix by tokens with the new corpus, also flat `.npy` files (a path or a glob), use
 `SourceMixtureDatasetConfig` with `source_list=SourceMixtureList(...)` of {file}:""",
     ),
 )
@@ -52,7 +52,7 @@ class Olmo(IdFiles):
     """``replay.npy``, which has no header, and ``replay.csv.gz``: start, end, id, source file and row of every play."""
 
     name: ClassVar[str] = "olmo"
-    summary: ClassVar[str] = "token ids as the flat .npy of OLMo-core, with .csv.gz of where each play lies"
+    summary: ClassVar[str] = "token ids as the flat .npy of OLMo-core, with a .csv.gz of where each play is"
     suffix: ClassVar[str] = ".npy"
     beside: ClassVar[tuple[str, ...]] = (".csv.gz",)
     keeps: ClassVar[tuple[str, ...]] = ("sample_id", "shard", "row")  # which sample it is, but not what it weighs

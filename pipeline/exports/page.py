@@ -19,10 +19,10 @@ CODE = (
 )
 
 _NEARNESS = {
-    "exact": "exact: the same samples, as often, in the same order",
-    "shard-level": "shard-level: the same samples, as often; shards in the same order",
-    "unordered": "unordered: the same samples, as often, in an order of the trainer's own",
-    "expectation-only": "expectation-only: samples are drawn by their weights",
+    "exact": "exact: the same samples, equally often, in the same order",
+    "shard-level": "shard-level: the same samples, equally often; shards in the same order",
+    "unordered": "unordered: the same samples, equally often, in the trainer's own order",
+    "expectation-only": "expectation-only: samples are drawn by weight",
 }
 
 
@@ -53,7 +53,7 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
     folders, mixes = recipe_folders(format, header["files"]), mixes_of(header)
     fields = header["dataset"]["fields"] if "dataset" in header else None
     mixed = "".join(
-        f"| mixed in `{folder}` | {mix.fraction:.12g} of replay with `{mix.new}` |\n"
+        f"| mix for `{folder}` | {mix.fraction:.12g} replay, the rest from `{mix.new}` |\n"
         for folder, mix in (mixes or {}).items()
     )
     return Template(files("cptsel.schemas").joinpath(NAME).read_text(encoding="utf-8")).substitute(
@@ -65,9 +65,7 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
         fidelity=_NEARNESS[header["fidelity"]],
         instructions=header["instructions"],
         lost="\n".join(f"- {sentence}" for sentence in header["loses"]),
-        others=f"| data sets | {_named(folders)}; what is pasted below names the first alone |\n"
-        if folders[1:]
-        else "",
+        others=f"| data sets | {_named(folders)}; the recipes below name only the first |\n" if folders[1:] else "",
         mixed=mixed,
         recipe=format.recipe(folders, mixes, fields, draws=header["realisation"] == "sampling") if folders else "",
     )

@@ -14,7 +14,7 @@ from cptsel.pipeline.model.vocabulary import Vocabulary
 _PYTORCH = Trainer(
     name="PyTorch, with replay_dataset.py",
     recipe="""
-`code/replay_dataset.py` of the export is one file that needs pyarrow and torch alone:
+`code/replay_dataset.py` in the export is a single file that needs only pyarrow and torch:
 
 ```python
 import sys
@@ -23,13 +23,13 @@ sys.path.insert(0, "EXPORT/code")  # or copy the file
 
 from replay_dataset import Mixed, ReplayDataset, ReplayStream
 
-replay = ReplayDataset("EXPORT", epoch=0, rank=0)      # plays by index, in their order
-stream = ReplayStream(replay, batch_size=8)            # in order for any number of loader workers; resumes
-batches = Mixed(new_batches, replay_batches, fraction={share})
+replay = ReplayDataset("EXPORT", epoch=0, rank=0)      # plays by index, in order
+stream = ReplayStream(replay, batch_size=8)            # in order with any number of loader workers; resumes
+batches = Mixed(new_batches, replay_batches, fraction={share})  # of two DataLoaders
 ```
 
-It is a source of grain (`MapDataset.source(replay)`) and of torchdata (`MapStyleWrapper`) as it is. Where weights are
-realised by draws it refuses: load the rows by Hugging Face datasets, and draw them by `weight`.
+`replay` is also a source for grain (`MapDataset.source(replay)`) and torchdata (`MapStyleWrapper`). Exports whose
+weights are realised by draws are refused: load the rows with Hugging Face datasets, and draw them by `weight`.
 """,
     order="kept, by rank and epoch",
     weights="columns, for a loss of your own; draws are refused",
@@ -39,8 +39,8 @@ realised by draws it refuses: load the rows by Hugging Face datasets, and draw t
 _EXAMPLE = Trainer(
     name="Hugging Face Trainer, from Parquet",
     recipe="""
-Of an export with `--ids` of what was ordered for one rank, as the Trainer deals batches out to its processes. `new` is
-a dataset of `{"input_ids": [...]}` by index.
+Export with `--ids`, and order for no more than one rank, as the Trainer itself deals batches out to its processes.
+`new` is a dataset of `{"input_ids": [...]}` by index.
 
 ```python
 import sys
@@ -53,7 +53,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainingArguments
 
 
-def collate(plays):  # BOS before each window, as where it was embedded; padding is no label
+def collate(plays):  # BOS before each window, as when it was embedded; no loss on padding
     rows = [torch.tensor([tokenizer.bos_token_id, *play["input_ids"]]) for play in plays]
     ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.eos_token_id)
     there = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -62,15 +62,15 @@ def collate(plays):  # BOS before each window, as where it was embedded; padding
 
 settings = TrainingArguments(
     output_dir="OUT",
-    train_sampling_strategy="sequential",  # else the Trainer shuffles
-    remove_unused_columns=False,  # keeps loss_weight and all else of a play
+    train_sampling_strategy="sequential",  # otherwise the Trainer shuffles
+    remove_unused_columns=False,  # keeps loss_weight and the other fields of a play
 )
 mixed = MixedDataset(new, ReplayDataset("EXPORT"), fraction={share})
 Trainer(model, settings, data_collator=collate, train_dataset=mixed).train()
 ```
 
-`resume_from_checkpoint` goes on where it was killed. Where losses are to be multiplied, a `compute_loss` takes
-`weighted_loss` of the same file and each play's `loss_weight`.
+After a kill, `resume_from_checkpoint` continues at the last checkpoint. If losses are to be multiplied, write a
+`compute_loss` that calls `weighted_loss` of the same file with each play's `loss_weight`.
 """,
     order="kept, through a kill and resumption",
     weights="columns, for a loss of your own",
@@ -85,7 +85,7 @@ _LITDATA = Trainer(
 from litdata import StreamingDataset, index_parquet_dataset
 from litdata.streaming.item_loader import ParquetLoader
 
-index_parquet_dataset("EXPORT/{folder}", "CACHE")  # then sort `chunks` of CACHE/index.json by filename
+index_parquet_dataset("EXPORT/{folder}", "CACHE")  # then sort `chunks` in CACHE/index.json by filename
 replay = StreamingDataset("EXPORT/{folder}", item_loader=ParquetLoader(), index_path="CACHE", shuffle=False)
 ```
 """,
@@ -97,7 +97,7 @@ replay = StreamingDataset("EXPORT/{folder}", item_loader=ParquetLoader(), index_
 _TORCHTITAN = Trainer(
     name="torchtitan",
     recipe="""
-In the module of its configuration, where the files sorted by name are rank after rank:
+Put this into the module of your configuration. Sorted by name, the files of one rank follow those of another:
 
 ```python
 from glob import glob
@@ -116,12 +116,12 @@ DATASETS["replay"] = DatasetConfig(
 dataloader = HuggingFaceTextDataLoader.Config(dataset="replay", infinite=False)
 ```
 
-Every data-parallel rank plays a slice of the plays, in their order. They are joined, with BOS and EOS, and cut into
-sequences; what fills none at the end is dropped. With `infinite` they are shuffled from the second round on. Mixed with
-a new corpus, by tokens: `InterleavedHuggingFaceTextDataLoader.Config` with `sources=[HFDataSource(dataset="new",
+Each data-parallel rank plays a slice of the plays, in order. Plays are joined, with BOS and EOS, and cut into
+sequences; an incomplete last sequence is dropped. With `infinite`, plays are shuffled from the second round on. To mix
+in a new corpus, by tokens: `InterleavedHuggingFaceTextDataLoader.Config` with `sources=[HFDataSource(dataset="new",
 weight={rest}), HFDataSource(dataset="replay", weight={share})]`.
 """,
-    order="kept within each rank, of which each plays a slice",
+    order="kept within each rank, which plays a slice",
     weights="do not reach it",
     proved=("torchtitan",),
     needs="text",
@@ -129,6 +129,7 @@ weight={rest}), HFDataSource(dataset="replay", weight={share})]`.
 _FILES = Trainer(
     name="Hugging Face datasets, from Parquet",
     recipe="""
+Load the files sorted by name:
 `load_dataset("parquet", data_files=sorted(glob("EXPORT/{folder}/**/*.parquet", recursive=True)))`
 """,
     order="kept",
@@ -145,7 +146,7 @@ class Parquet(ExportFormat):
     """One row a play."""
 
     name: ClassVar[str] = "parquet"
-    summary: ClassVar[str] = "the same in Parquet, for replay_dataset.py and most loaders"
+    summary: ClassVar[str] = "Parquet, repeats expanded, files in order, for replay_dataset.py and most loaders"
     suffix: ClassVar[str] = ".parquet"
     unit: ClassVar[str] = "row"
     writes_ids: ClassVar[bool] = True

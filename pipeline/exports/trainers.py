@@ -99,16 +99,16 @@ import numpy as np
 
 rows = {read}
 weight = np.asarray(rows["weight"], dtype=float)
-rng = np.random.default_rng(SEED)  # one for each epoch, the same on all ranks
+rng = np.random.default_rng(SEED)  # another SEED for each epoch, the same on all ranks
 
 
-def draws():  # plays, without end: stop when the tokens of the phase are played
+def draws():  # plays without end: stop when the tokens of the phase are played
     while True:
         for place in rng.choice(len(weight), size=10_000, p=weight / weight.sum()).tolist():
             yield {row}
 ```
 
-Of n ranks, each takes every n-th, from its own number on.
+With n ranks, each takes every n-th of these plays, starting at its own number.
 """
 
 

@@ -23,7 +23,7 @@ _DATACOMP = Trainer(
     recipe="""
 `resharder.py -i SHARDS -o SUBSET -s EXPORT/{folder}/replay.npy` keeps the documents whose uid is in the file.
 """,
-    order="lost: documents stand as they lie in the pool",
+    order="lost: documents keep the order of the pool",
     weights="refused, and repeats are lost",
     samples="whole documents, by name",
     repeats="lost: each document once",
@@ -34,7 +34,7 @@ class Uids(ExportFormat):
     """``replay.npy``: the documents' doc_ids, which must be 32 hex digits, each once, as pairs of 64-bit numbers."""
 
     name: ClassVar[str] = "uids"
-    summary: ClassVar[str] = "names of documents as the .npy of DataComp and DCLM, where they are 32 hex digits"
+    summary: ClassVar[str] = "document names as the .npy of DataComp and DCLM; they must be 32 hex digits"
     suffix: ClassVar[str] = ".npy"
     unit: ClassVar[str] = "document"
     layout: ClassVar = "whole"
@@ -94,7 +94,7 @@ class Uids(ExportFormat):
 
     def loses(self, manifest: "Manifest") -> list[str]:
         return [
-            "Whole documents are kept, also where windows of them were chosen.",
+            "Whole documents are kept, even if only windows of them were chosen.",
             "Each document is kept once: repeats are lost, and so is the order.",
         ]
 

@@ -27,7 +27,7 @@ replay = webdataset.WebDataset(urls, shardshuffle=False).decode().to_tuple("txt"
 mixed = webdataset.RandomMix([new, replay], probs=[{rest}, {share}])
 ```
 
-By number, for samplers: `wids.ShardListDataset("EXPORT/{folder}/shards.json")`.
+To read plays by number, for samplers: `wids.ShardListDataset("EXPORT/{folder}/shards.json")`.
 """,
     order="kept, on one node",
     weights="in `json`, for a loss of your own",
@@ -36,13 +36,14 @@ By number, for samplers: `wids.ShardListDataset("EXPORT/{folder}/shards.json")`.
 _ENERGON = Trainer(
     name="Megatron Energon",
     recipe="""
-Energon indexes the folder first; its own files, in `.nv-meta`, are then no part of the export:
+Energon first indexes the folder; the files that it writes, in `.nv-meta`, don't belong to the export:
 
 ```sh
 energon prepare EXPORT/{folder} --non-interactive --split-ratio 1,0,0 --sample-type CrudeWebdataset
 ```
 
-A sample is raw members there: a cooker takes `txt` and `json`. It shuffles unless told not to, on one worker and rank:
+A sample has the raw members `txt` and `json`, which a cooker reads. Without these options, Energon shuffles; they keep
+the order on one worker and rank:
 
 ```python
 from megatron.energon import Cooker, DefaultTaskEncoder, get_train_dataset
@@ -61,7 +62,7 @@ replay = get_train_dataset(
 )
 ```
 
-Mixed with a new corpus: a metadataset that blends both by the weights {rest} and {share}.
+To mix in a new corpus: a metadataset that blends both with the weights {rest} and {share}.
 """,
     order="kept without shuffling, on one worker and rank",
     weights="in `json`, for a loss of your own",
@@ -73,7 +74,7 @@ class WebDataset(ExportFormat):
     """A play is two members of a tar file: ``.txt``, its text, and ``.json``, all else."""
 
     name: ClassVar[str] = "webdataset"
-    summary: ClassVar[str] = "tar files of WebDataset, with the index of wids"
+    summary: ClassVar[str] = "WebDataset tar files, with the index of wids"
     suffix: ClassVar[str] = ".tar"
     beside: ClassVar[tuple[str, ...]] = ("/shards.json",)
     unit: ClassVar[str] = "sample"
