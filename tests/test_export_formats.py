@@ -226,6 +226,7 @@ def test_the_page_tells_what_to_do_and_what_is_lost(embedded, tmp_path, to):
     assert header["parent"] in page
     assert header["instructions"] in page
     assert all(sentence in page for sentence in header["loses"])
+    assert ("each once and whole" in page) == EXPORTS[to].joins
     assert not any("{" + field + "}" in page for field in ("folder", "new", "share", "rest", "file"))
     trainers = EXPORTS[to].trainers  # it was written without --ids
     assert [one.name for one in trainers if f"\n## {one.name}\n" in page] == [

@@ -183,7 +183,7 @@ def test_the_recipe_for_the_hugging_face_trainer_runs(embedded, tiny_lm, tmp_pat
     found = recipe(out, "Hugging Face Trainer", monkeypatch, tokenizer=tokenizer, model=model, new=new)
     first = plays(out)[0]["input_ids"]
     assert len(found["mixed"]) == 20
-    assert [len(batch["labels"]) for batch in seen] == [8, 8, 4] * 3
+    assert [len(batch["labels"]) for batch in seen] == [8, 8, 4]
     last = seen[2]["labels"][-1].tolist()
     assert [id for id in last if id >= 0] == [tokenizer.bos_token_id, *first]
     assert seen[0]["labels"].tolist() == [[tokenizer.bos_token_id, 5, 6, 7]] * 8

@@ -24,6 +24,7 @@ _NEARNESS = {
     "unordered": "unordered: the same samples, equally often, in the trainer's own order",
     "expectation-only": "expectation-only: samples are drawn by weight",
 }
+_EACH_ONCE = "unordered: the same documents, but each once and whole"
 
 
 def pages(format: ExportFormat, header: ExportHeader) -> dict[str, bytes]:
@@ -62,7 +63,7 @@ def training_page(format: ExportFormat, header: ExportHeader) -> str:
         lines=f"{header['totals']['lines']:,}",
         tokens=f"{header['totals']['tokens']:,}",
         realisation=header["realisation"],
-        fidelity=_NEARNESS[header["fidelity"]],
+        fidelity=_EACH_ONCE if format.joins else _NEARNESS[header["fidelity"]],
         instructions=header["instructions"],
         lost="\n".join(f"- {sentence}" for sentence in header["loses"]),
         others=f"| data sets | {_named(folders)}; the recipes below name only the first |\n" if folders[1:] else "",

@@ -64,6 +64,7 @@ settings = TrainingArguments(
     output_dir="OUT",
     train_sampling_strategy="sequential",  # otherwise the Trainer shuffles
     remove_unused_columns=False,  # keeps loss_weight and the other fields of a play
+    num_train_epochs=1,
 )
 mixed = MixedDataset(new, ReplayDataset("EXPORT"), fraction={share})
 Trainer(model, settings, data_collator=collate, train_dataset=mixed).train()
