@@ -16,8 +16,9 @@ def embed(config: EmbedConfig, progress: Any) -> Summary:
 
     Reads JSONL, Parquet, Arrow (Hugging Face datasets), MDS (MosaicML streaming) and WebDataset (.tar) shards, cuts
     every document into windows, and writes for each window the gradient of its loss with respect to the LM head
-    (--gradient), sketched to K numbers. JSONL, MDS and WebDataset may be compressed (.gz, .zst). Of token ids it
-    reads .bin with .idx (Megatron), .ds with .ds.index (nanotron) and .npy (OLMo). What follows -- goes to Apache Beam.
+    (--gradient), sketched to K numbers. JSONL, MDS and WebDataset may be compressed (.gz, .zst). Corpora of token ids
+    are read from .bin with .idx (Megatron), .ds with .ds.index (nanotron) and .npy (OLMo). What follows -- goes to
+    Apache Beam.
     """
     from cptsel.pipeline.embed import embed as run
 

@@ -11,9 +11,9 @@ from cptsel.pipeline.summary import Summary
 def explain(config: ExplainConfig, progress: Any) -> Summary:
     """Say why samples were chosen, what they stand for, and when they are played.
 
-    Of a sample, of all of a document, or of those whose text has a phrase: group, method, score and weight, where they
-    lie, their text if the corpus is at hand, and every play by phase, epoch, rank and position, which cptsel locate
-    takes. Exits with 2 where nothing that was chosen has this name or phrase.
+    For a sample, all samples of a document, or those whose text has a phrase: group, method, score and weight, where
+    they are, their text if the corpus is available, and every play by phase, epoch, rank and position, as cptsel locate
+    takes them. Exits with 2 if nothing that was chosen has this name or phrase.
     """
     from cptsel.pipeline.explain import explain as run
 

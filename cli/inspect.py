@@ -17,9 +17,9 @@ from cptsel.pipeline.summary import Summary
 def _callback(directory: str, as_json: bool) -> None:
     """Say what a directory made by cptsel is.
 
-    An embedding run, a replay manifest, ordered or not, or an export: what is in it, how it was made, and whether it
-    is complete; of a run also which rows were rejected first, and why. Exits with 4 at one that is damaged, as far as
-    names and sizes of files tell; verify reads them.
+    For an embedding run, a replay manifest (ordered or not) or an export: what is in it, how it was made, and whether
+    it is complete; for a run also the first rejected rows, and why they were rejected. Exits with 4 if the directory is
+    damaged, as far as names and sizes of files show; verify reads the files.
     """
 
     def run(_progress: Any) -> Summary:

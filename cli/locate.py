@@ -11,8 +11,8 @@ from cptsel.pipeline.summary import Summary
 def locate(config: LocateConfig, progress: Any) -> Summary:
     """Say which sample a rank plays at a position.
 
-    Its text is told too if the corpus is at hand. Without a schedule there is one rank and one epoch. cptsel explain
-    tells the way back: all places of a sample.
+    Also prints its text if the corpus is available. Without a schedule there is one rank and one epoch. For the
+    reverse, all places of a sample, use cptsel explain.
     """
     from cptsel.pipeline.locate import locate as run
 

@@ -9,10 +9,10 @@ from cptsel.pipeline.summary import Summary
 
 @pass_command(LookaheadConfig, "cptsel lookahead models/base 'new/*.jsonl' --steps 10 --out models/ahead")
 def lookahead(config: LookaheadConfig, progress: Any) -> Summary:
-    """Take a model a few steps along a new corpus: a checkpoint at which to embed the old one.
+    """Train a copy of a model for a few steps on a new corpus, to embed the old corpus with it.
 
-    What training on NEW would make the model forget shows in gradients there, and hardly at MODEL itself. MODEL is not
-    changed. The checkpoint has float32 weights, as small steps are lost in less.
+    Gradients at this checkpoint show what training on NEW would make the model forget; at MODEL itself they hardly do.
+    MODEL is not changed. The checkpoint has float32 weights, as small steps are lost at lower precision.
     """
     from cptsel.pipeline.lookahead import lookahead as run
 

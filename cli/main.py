@@ -24,18 +24,18 @@ from cptsel.pipeline.errors import CptselError
 # Name, then the line that `cptsel --help` prints, so that the list needs none of the modules.
 COMMANDS = {
     "embed": "Embed a corpus: one sketched gradient for every sample.",
-    "lookahead": "Take a model a few steps along a new corpus: a checkpoint at which to embed the old one.",
+    "lookahead": "Train a copy of a model for a few steps on a new corpus, to embed the old corpus with it.",
     "select": "Choose a weighted subset of an embedded corpus: a replay manifest.",
     "order": "Put the shards of a manifest in order, epoch by epoch and rank by rank.",
-    "verify": "Re-read a manifest and its sources, an embedding run or an export, and hold it to what it says.",
-    "compare": "Lay selections from one corpus side by side.",
-    "report": "Write an HTML file that shows a selection, or two beside each other.",
+    "verify": "Check that a manifest and its sources, an embedding run or an export are what they say.",
+    "compare": "Compare selections from one corpus side by side.",
+    "report": "Write an HTML file that shows a selection, or two side by side.",
     "inspect": "Say what a directory made by cptsel is.",
     "explain": "Say why samples were chosen, what they stand for, and when they are played.",
     "locate": "Say which sample a rank plays at a position.",
     "plan": "Say how much replay is needed, from a few small trainings.",
     "export": "Write the replay corpus that a manifest describes.",
-    "distill": "Write what a teacher model predicts of the chosen samples.",
+    "distill": "Write what a teacher model predicts for the chosen samples.",
     "fisher": "Write the diagonal of the Fisher information over the chosen samples.",
 }
 

@@ -11,8 +11,8 @@ from cptsel.pipeline.summary import Summary
 def order(config: OrderConfig, progress: Any) -> Summary:
     """Put the shards of a manifest in order, epoch by epoch and rank by rank.
 
-    Shards with large gradients tend to come early, by priority sampling: any first part of the order is an unbiased
-    sample of the whole. Runs on this machine, without Beam.
+    Shards with large gradients tend to come early, by priority sampling: from any first part of the order, totals of
+    the whole can be estimated without bias. Runs on this machine, without Beam.
     """
     from cptsel.pipeline.order import order as run
 

@@ -9,10 +9,10 @@ from cptsel.pipeline.verification.config import VerifyConfig
 
 @pass_command(VerifyConfig, "cptsel verify replay --sources")
 def verify(config: VerifyConfig, progress: Any) -> Summary:
-    """Re-read a manifest and its sources, an embedding run or an export, and hold it to what it says.
+    """Check that a manifest and its sources, an embedding run or an export are what they say.
 
-    Checks schemas, checksums, counts, weights and mass by group, of a run every file of embeddings, of an export every
-    play; exits with 4 at what is wrong. What follows -- goes to Apache Beam.
+    Checks schemas, checksums, counts, weights and mass by group; in a run every file of embeddings, in an export every
+    play. Exits with 4 if anything is wrong. What follows -- goes to Apache Beam.
     """
     from cptsel.pipeline.verify import verify as run
 

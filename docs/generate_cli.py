@@ -12,11 +12,11 @@ HEAD = """\
 
 This page is made from the help pages of the commands (`make docs`); don't edit it by hand.
 
-Options may also stand in a YAML file that is given with `--config`: the names without the leading dashes, a list
-where an option may be repeated, and `inputs`, `runs` or `replay` for the arguments; whole numbers need no quotes. A
-flag wins over the file. An option is given once, on the command line and in the file, unless its help says that it may
-be repeated. The effective configuration is written beside every output, in the same form. What follows the first `--`
-goes to Apache Beam.
+Options may also be given in a YAML file, with `--config`: write names without the leading dashes, a list for an option
+that is repeatable, and `inputs`, `runs` or `replay` for the arguments; whole numbers need no quotes. A flag wins over
+the file. Give an option only once on the command line and once in the file, unless its help says that it is repeatable.
+The effective configuration is written beside every output, in the same form. What follows the first `--` goes to Apache
+Beam.
 
 Progress and warnings go to stderr, the summary to stdout. Exit codes:
 
@@ -25,7 +25,7 @@ Progress and warnings go to stderr, the summary to stdout. Exit codes:
 | 0 | done |
 | 1 | an internal error; `--debug` shows the traceback |
 | 2 | an option, path or combination that can't be used |
-| 3 | more bad input data than allowed, or a file of it is damaged |
+| 3 | more bad input data than allowed, or an input file is damaged |
 | 4 | a directory is not what it says it is |
 | 5 | some shards failed and the others are done; the same command resumes |
 | 130 | interrupted |

@@ -10,7 +10,7 @@ _HIDDEN = ReadBy("with --targets hidden", lambda config: config.targets == "hidd
 _PROJECTED = ReadBy("with --project", lambda config: config.project is not None)
 _DRAWN = ReadBy("with --kind true", lambda config: config.kind == "true")
 _REPLAY = "Directory written by cptsel select or cptsel order."
-_DTYPE = "Number type the model runs in; "
+_DTYPE = "Number type that the model runs in; "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +18,14 @@ class AtModel(Configuration):
     """What both commands are told of the model, of the corpus and of how to run."""
 
     model: str = option(
-        help="Causal language model, as a directory or a Hub id: the one the manifest names, or with --any-model "
-        "another of the same tokenizer.",
+        help="Causal language model, as a directory or a Hub id: the one that the manifest names, or with "
+        "--any-model another with the same tokenizer.",
         section=_MODEL,
         metavar="PATH_OR_HUB_ID",
     )
     any_model: bool = option(
         False,
-        "Take a model that the manifest does not name by fingerprint, such as a later checkpoint.",
+        "Accept a model whose fingerprint the manifest does not name, such as a later checkpoint.",
         section=_MODEL,
     )
     revision: str | None = option(
@@ -34,29 +34,29 @@ class AtModel(Configuration):
     trust_remote_code: bool = option(False, "Run Python code that comes with the model.", section=_MODEL)
     dtype: str = option(
         "auto",
-        _DTYPE + "auto is float32 on a CPU, that of the weights on a GPU.",
+        _DTYPE + "auto is float32 on a CPU, and the type of the weights on a GPU.",
         section=_MODEL,
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option(
         "auto",
-        "Device to run on, such as cpu or cuda:0; auto takes an accelerator if there is one.",
+        "Device to run on, such as cpu or cuda:0; auto uses an accelerator if there is one.",
         section=_MODEL,
         metavar="NAME",
     )
     root: str | None = option(
         None,
-        "Directory in which the corpus lies now; by default where it was embedded.",
+        "Directory where the corpus is now; by default where it was embedded.",
         section=_MODEL,
         metavar="DIR",
     )
-    out: str = option(help="Directory to write; one that was interrupted is resumed.", section=_RUNNING, metavar="DIR")
-    overwrite: bool = option(False, "Replace the directory if it is there.", section=_RUNNING)
-    dry_run: bool = option(False, "Say what would be done and do nothing.", section=_RUNNING)
+    out: str = option(help="Directory to write; an interrupted one is resumed.", section=_RUNNING, metavar="DIR")
+    overwrite: bool = option(False, "Replace the directory if it exists.", section=_RUNNING)
+    dry_run: bool = option(False, "Only say what would be done.", section=_RUNNING)
     workers: int = option(1, "Local processes.", section=_RUNNING, metavar="N", least=1, most=1024)
     threads: int = option(
         1,
-        "Threads of each process for the model; the same count gives the same bytes.",
+        "Threads of the model in each process; the same number gives the same bytes.",
         section=_RUNNING,
         metavar="N",
         least=1,
@@ -70,17 +70,15 @@ class _Distill:
     replay: str = argument(_REPLAY, metavar="REPLAY")
     targets: str = option(
         "logits",
-        "logits are the most likely tokens at every position, with the log of their probabilities and of the rest's; "
-        "hidden are the states that the LM head reads.",
+        "logits: the most likely tokens at every position, with the logs of their probabilities and of the "
+        "remaining probability; hidden: the states that the LM head reads.",
         section=_TARGETS,
         choices=("logits", "hidden"),
     )
-    top_k: int = option(
-        64, "Tokens that are kept of each position.", section=_TARGETS, metavar="K", least=1, read=_LOGITS
-    )
+    top_k: int = option(64, "Tokens to keep per position.", section=_TARGETS, metavar="K", least=1, read=_LOGITS)
     project: int | None = option(
         None,
-        "Multiply hidden states by a random matrix, which is stored beside them, to so many numbers.",
+        "Project hidden states to this many numbers, by a random matrix that is stored beside them.",
         section=_TARGETS,
         metavar="N",
         least=1,
@@ -96,14 +94,14 @@ class DistillConfig(AtModel, _Distill):  # the fields of the last base come firs
 
     tokens_per_batch: int | None = option(
         None,
-        "Most tokens, padding included, in one forward pass; by default 4096 on a CPU and 32768 on a GPU.",
+        "Most tokens in one forward pass, padding included; by default 4096 on a CPU and 32768 on a GPU.",
         section=_RUNNING,
         metavar="N",
         least=1,
     )
     unit_tokens: int = option(
         1 << 18,
-        "Least tokens of a file, which is what is done by one worker, held in its memory, and resumed.",
+        "Tokens per file, at least. A file is what one worker processes, holds in memory and resumes.",
         section=_RUNNING,
         metavar="N",
         least=1,
@@ -115,15 +113,15 @@ class _Fisher:
     replay: str = argument(_REPLAY, metavar="REPLAY")
     kind: str = option(
         "true",
-        "true draws the labels from the model, which makes it the Fisher information; empirical takes the text's own "
-        "tokens.",
+        "true draws the labels from the model, which gives the Fisher information proper; empirical uses the "
+        "text's own tokens.",
         section=_FISHER,
         choices=("true", "empirical"),
     )
     weights: str = option(
         "mass",
-        "What a token of a sample counts: mass is its weight, as it stands for the corpus; played is what the trainer "
-        "makes of that, such as its repeats.",
+        "How much a token of a sample counts: mass is its weight, with which it stands for the corpus; "
+        "played is what the trainer makes of the weight, such as repeats.",
         section=_FISHER,
         choices=("mass", "played"),
     )
@@ -136,14 +134,14 @@ class FisherConfig(AtModel, _Fisher):  # the fields of the last base come first
 
     dtype: str = option(
         "float32",
-        _DTYPE + "squares are always summed in float32. In float16 gradients would vanish.",
+        _DTYPE + "squares are always summed in float32. In float16, gradients would vanish.",
         section=_MODEL,
         choices=("float32", "bfloat16"),
     )
     unit_tokens: int = option(
         1 << 20,
-        "Least tokens of a partial sum, which is what is done by one worker, written, and resumed; each takes four "
-        "bytes a parameter on disk until the end.",
+        "Tokens per partial sum, at least. A partial sum is what one worker computes, writes and resumes; "
+        "each takes four bytes per parameter on disk until the end.",
         section=_RUNNING,
         metavar="N",
         least=1,

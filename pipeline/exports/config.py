@@ -19,24 +19,24 @@ class ExportConfig(Configuration):
     )
     ids: bool = option(
         False,
-        "Write the token ids that were embedded as well, as input_ids; megatron, olmo and nanotron hold nothing else.",
+        "Also write the token ids that were embedded, as input_ids; megatron, olmo and nanotron hold nothing else.",
         section="What is written",
     )
     tokenizer: str | None = option(
         None,
-        "Folder of the model whose tokenizer makes them; by default that of the model that embedded the corpus.",
+        "Directory of the model whose tokenizer makes them; by default the model that embedded the corpus.",
         section="What is written",
         metavar="DIR",
     )
     root: str | None = option(
         None,
-        "Directory in which the corpus lies now; by default where it was embedded.",
+        "Directory where the corpus is now; by default where it was embedded.",
         section="What is written",
         metavar="DIR",
     )
     exclude: str | None = option(
         None,
-        "File of doc_ids, doc_keys, sample_ids or hex content hashes, one a line, to leave out.",
+        "File of doc_ids, doc_keys, sample_ids or hex content hashes to leave out, one per line.",
         section="What is written",
         metavar="FILE",
     )
@@ -49,15 +49,15 @@ class ExportConfig(Configuration):
     )
     new_corpus: str | None = option(
         None,
-        "The new corpus as the trainer is to read it: TRAINING.md, and a file beside the data where a trainer takes "
-        "one, then mix the two.",
+        "The new corpus, as the trainer is to read it. TRAINING.md then shows how to mix the two, and if a "
+        "trainer takes a file for that, the file is written beside the data.",
         section="Mixing",
         metavar="PATH",
     )
     mix_fraction: float | None = option(
         None,
-        "Share of training that is replay, as the trainer counts it (sequences, samples or tokens); by default what "
-        "the manifest says for each phase.",
+        "Share of training that is replay, as the trainer counts it (sequences, samples or tokens); by "
+        "default the share that the manifest gives for each phase.",
         section="Mixing",
         metavar="F",
         above=0,
@@ -65,7 +65,7 @@ class ExportConfig(Configuration):
         read=ReadBy("with --new-corpus", lambda config: config.new_corpus is not None),
     )
     out: str = option(help="Directory to write.", section="Running", metavar="DIR")
-    overwrite: bool = option(False, "Replace the directory if it is there.", section="Running")
-    dry_run: bool = option(False, "Say what would be written and do nothing.", section="Running")
+    overwrite: bool = option(False, "Replace the directory if it exists.", section="Running")
+    dry_run: bool = option(False, "Only say what would be written.", section="Running")
     workers: int = option(1, "Local processes.", section="Running", metavar="N", least=1, most=1024)
     beam_args: tuple[str, ...] = ()

@@ -19,17 +19,17 @@ class CompareConfig(Configuration):
     """Options of ``cptsel compare``."""
 
     replays: tuple[str, ...] = argument("Manifests written by cptsel select or order.", metavar="REPLAY...")
-    phase: int = option(0, "The phase that is compared.", section="What is compared", metavar="N", least=0)
+    phase: int = option(0, "Phase to compare.", section="What is compared", metavar="N", least=0)
     run: tuple[str, ...] = option(
         (),
-        "Embedding run from which one of them was selected, and which holds the picks of all: tell also how far the "
-        "picks of each are from those of the others by the sketch, and which are farthest; repeatable.",
+        "Embedding run that one of them was selected from and that has the picks of all. Also say how far, "
+        "by the sketch, the picks of each are from those of the others, and which are farthest; repeatable.",
         section="Distances",
         metavar="RUN",
     )
     farthest: int = option(
         5,
-        "Farthest picks of each pair, either way.",
+        "Farthest picks to show for each pair, in each direction.",
         section="Distances",
         metavar="N",
         least=1,
@@ -38,7 +38,7 @@ class CompareConfig(Configuration):
     )
     root: str | None = option(
         None,
-        "Directory in which the corpus lies now, for texts; by default where it was embedded.",
+        "Directory where the corpus is now, for texts; by default where it was embedded.",
         section="Distances",
         metavar="DIR",
         read=_WITH_RUN,
@@ -57,14 +57,14 @@ class ExplainConfig(Configuration):
     )
     text: str | None = option(
         None,
-        "In place of SAMPLE: the chosen samples whose text has this phrase, letter by letter. Reads the corpus.",
+        "Instead of SAMPLE: the chosen samples whose text contains exactly this phrase. Reads the corpus.",
         section="What is explained",
         metavar="PHRASE",
         parse=parse_phrase,
     )
     most: int = option(
         20,
-        "Samples that are explained; how many others there are is said.",
+        "Most samples to explain; the number of others is printed.",
         section="What is explained",
         metavar="N",
         least=1,
@@ -72,14 +72,14 @@ class ExplainConfig(Configuration):
     )
     root: str | None = option(
         None,
-        "Directory in which the corpus lies now; by default where it was embedded.",
+        "Directory where the corpus is now; by default where it was embedded.",
         section="What is explained",
         metavar="DIR",
     )
     run: tuple[str, ...] = option(
         (),
-        "Embedding run from which the manifest was selected: tell also what lies nearest to each sample by the sketch, "
-        "and what it stands for, of its group in its shard; repeatable.",
+        "Embedding run that the manifest was selected from. Also say, for each sample and within its group "
+        "in its shard, what is nearest by the sketch and what the sample stands for; repeatable.",
         section="Neighbours",
         metavar="RUN",
     )
@@ -97,11 +97,11 @@ class LocateConfig(Configuration):
     epoch: int = option(0, "Epoch of the phase.", section="Place", metavar="E", least=0)
     rank: int = option(0, "Rank that plays.", section="Place", metavar="R", least=0)
     position: int = option(
-        help="Number of the play among those of its rank in the epoch, from 0.", section="Place", metavar="N", least=0
+        help="Position of the play among those of the rank in the epoch, from 0.", section="Place", metavar="N", least=0
     )
     root: str | None = option(
         None,
-        "Directory in which the corpus lies now; by default where it was embedded.",
+        "Directory where the corpus is now; by default where it was embedded.",
         section="Text",
         metavar="DIR",
     )

@@ -10,17 +10,18 @@ class PlanConfig(Configuration):
     """Options of ``cptsel plan``."""
 
     trainings: str = argument(
-        "CSV file of small trainings, a row each, with the columns replay_tokens and rise.", metavar="TRAININGS"
+        "CSV file with one row per small training, and the columns replay_tokens and rise.", metavar="TRAININGS"
     )
     rise: float | None = option(
         None,
-        "Rise of the old loss that is tolerated, in the unit of the file: tell the least replay that keeps to it.",
-        section="What is told",
+        "Largest rise of the old loss that you tolerate, in the unit of the file: say the least replay that "
+        "keeps within it.",
+        section="What is predicted",
         metavar="RISE",
     )
     tokens: tuple[str, ...] = option(
         (),
-        "Tokens of a replay, such as 50M, of which the rise is told; repeatable.",
-        section="What is told",
+        "Replayed tokens, such as 50M, whose rise is predicted; repeatable.",
+        section="What is predicted",
         metavar="TOKENS",
     )

@@ -44,7 +44,7 @@ class SelectConfig(Configuration):
     )
     budget: str = option(
         "5%",
-        "How much is chosen: a share of the candidate samples (5%), a count ('10000 samples') or tokens "
+        "How much to choose: a share of the candidate samples (5%), a count ('10000 samples') or tokens "
         "('50M tokens', met to within one sample).",
         section=_WHAT,
         metavar="BUDGET",
@@ -52,29 +52,31 @@ class SelectConfig(Configuration):
     )
     scope: str = option(
         "global",
-        "For coverage and matching: shard chooses in every shard alone, without communication; global merges the "
-        "shards' choices and scores them on samples of all. Draws are always made over whole groups.",
+        "For coverage and matching: shard chooses in each shard separately, without communication; global "
+        "merges the shards' choices and scores them on samples of all shards. Draws are always made over "
+        "whole groups.",
         section=_WHAT,
         choices=("shard", "global"),
     )
     partition: str = option(
         "shard",
-        "Parts of a global choice: the shards, or clusters, to which samples are routed first so that neighbours meet.",
+        "Parts of a global choice: the shards; or clusters, to which samples are routed first so that "
+        "neighbours are in one part.",
         section=_WHAT,
         choices=("shard", "cluster"),
     )
     partitions: int | None = option(
-        None, "Clusters of each group; by default one for 50,000 samples.", section=_WHAT, metavar="N", least=1
+        None, "Clusters per group; by default one per 50,000 samples.", section=_WHAT, metavar="N", least=1
     )
     unit: str = option(
         "sample",
-        "What is chosen: samples, or mini-batches of samples that follow each other in a shard.",
+        "What is chosen: samples, or mini-batches of samples that are consecutive in a shard.",
         section=_WHAT,
         choices=("sample", "batch"),
     )
     batch_size: int = option(
         8,
-        "Samples of a mini-batch.",
+        "Samples per mini-batch.",
         section=_WHAT,
         metavar="N",
         least=2,
@@ -89,7 +91,7 @@ class SelectConfig(Configuration):
     )
     exclude: str | None = option(
         None,
-        "File of doc_ids, doc_keys, sample_ids or hex content hashes of samples, one a line, to leave out.",
+        "File of doc_ids, doc_keys, sample_ids or hex content hashes of samples to leave out, one per line.",
         section=_WHAT,
         metavar="FILE",
     )
@@ -97,14 +99,14 @@ class SelectConfig(Configuration):
 
     similarity: str = option(
         "cosine",
-        "Distance of coverage: cosine between directions of gradients, or euclidean between mean token gradients.",
+        "Distance for coverage: cosine between directions of gradients, or euclidean between mean token gradients.",
         section=_VECTORS,
         choices=("cosine", "euclidean"),
         read=_COVERAGE,
     )
     neighbours: int = option(
         128,
-        "Neighbours of each sample in the graph of coverage.",
+        "Neighbours of each sample in the coverage graph.",
         section=_VECTORS,
         metavar="K",
         least=1,
@@ -120,7 +122,8 @@ class SelectConfig(Configuration):
     )
     ridge: float | None = option(
         None,
-        "Ridge of matching, relative to the mean squared gradient; by default what does best on the validation sketch.",
+        "Ridge of matching, relative to the mean squared gradient; by default the one that does best on the "
+        "validation sketch.",
         section=_VECTORS,
         metavar="L",
         least=0,
@@ -128,7 +131,7 @@ class SelectConfig(Configuration):
     )
     parts: int | None = option(
         None,
-        "Clusters that matching is split into; by default what validates best.",
+        "Clusters that matching is split into; by default the number that validates best.",
         section=_VECTORS,
         metavar="N",
         least=1,
@@ -136,8 +139,8 @@ class SelectConfig(Configuration):
     )
     tolerance: float = option(
         0.0,
-        "Matching of a cell stops, even below its budget, once it misses at most this share of the length of its "
-        "gradient on the selection sketch; 0 for never.",
+        "Stop matching a cell, even below its budget, once the error is at most this share of the length of "
+        "its gradient on the selection sketch; 0 for never.",
         section=_VECTORS,
         metavar="T",
         least=0,
@@ -147,25 +150,25 @@ class SelectConfig(Configuration):
 
     combine: str | None = option(
         None,
-        "Several RUNs are the same samples at several checkpoints: concat puts their gradients side by side, "
-        "difference takes the second's minus the first's.",
+        "For several RUNs of the same samples at several checkpoints: concat puts their gradients side by "
+        "side; difference takes those of the second minus those of the first.",
         section=_NEW,
         choices=("concat", "difference"),
     )
     new: str | None = option(
-        None, "Embedding run of the new domain, by the model that RUN was embedded with.", section=_NEW, metavar="RUN"
+        None, "Embedding run of the new domain, with the model that RUN was embedded with.", section=_NEW, metavar="RUN"
     )
     mass: str | None = option(
         None,
-        "What a sample stands for: its part of the corpus, or that times how much the new domain raises its loss. By "
-        "default corpus; interference by --method interference, and by coverage of a RUN made with --lookahead or "
-        "--base.",
+        "What a sample stands for: corpus is its part of the corpus; interference is that times how much the "
+        "new domain raises its loss. By default corpus; interference for --method interference, and for "
+        "coverage of a RUN made with --lookahead or --base.",
         section=_NEW,
         choices=("corpus", "interference"),
     )
     interference_beta: float = option(
         1.0,
-        "Exponent of that rise, of samples and of groups.",
+        "Exponent of the rise of losses, for samples and for groups.",
         section=_NEW,
         metavar="B",
         least=0,
@@ -174,14 +177,14 @@ class SelectConfig(Configuration):
 
     group_by: str | None = option(
         None,
-        "Column of the embeddings by which the budget is split; worth giving where a corpus has domains.",
+        "Column of the embeddings by which the budget is split; recommended if the corpus has domains.",
         section=_GROUPS,
         metavar="COLUMN",
     )
     group_alpha: float | None = option(
         None,
-        "Exponent of the groups' shares: 1 keeps the corpus's own mix, 0 makes all groups equal. By default 1; 0.5 by "
-        "coverage with --mass interference, which then forgets less.",
+        "Exponent of the groups' shares: 1 keeps the corpus's own mix, 0 makes all groups equal. By default "
+        "1; 0.5 for coverage with --mass interference, as the model then forgets less.",
         section=_GROUPS,
         metavar="A",
         least=0,
@@ -190,28 +193,28 @@ class SelectConfig(Configuration):
     )
     group_mass: str | None = option(
         None,
-        "Shares of the groups: a YAML or JSON file of group: share, or the word interference for how much each "
-        "group's loss rises.",
+        "Shares of the groups: a YAML or JSON file of group: share, or the word interference for shares by "
+        "how much each group's loss rises.",
         section=_GROUPS,
         metavar="FILE",
     )
     group_floor: str | None = option(
         None,
-        "The least that each group gets of the budget, such as 1% or '100 samples'.",
+        "The least of the budget that each group gets, such as 1% or '100 samples'.",
         section=_GROUPS,
         metavar="B",
         parse=parse_budget,
     )
     group_cap: str | None = option(
         None,
-        "The most that each group gets; both leave what a group stands for as it is.",
+        "The most of the budget that each group gets. Floor and cap don't change what a group stands for.",
         section=_GROUPS,
         metavar="B",
         parse=parse_budget,
     )
     cell_shares: str = option(
         "mass",
-        "What shards share a group's budget by: mass, or the sum of gradient norms.",
+        "How a group's budget is divided among shards: by mass, or by the sum of gradient norms.",
         section=_GROUPS,
         choices=("mass", "grad-norm"),
     )
@@ -221,15 +224,15 @@ class SelectConfig(Configuration):
     )
     history_mode: str = option(
         "exclude",
-        "What was replayed before is left out (exclude), counts for less (discount), or is left out and stands for "
-        "what is near it, so that only new ground counts (cover).",
+        "What was replayed before is left out (exclude), counts for less (discount), or is left out but "
+        "still stands for what is near it, so that only new ground counts (cover).",
         section=_ROUNDS,
         choices=("exclude", "discount", "cover"),
         read=ReadBy("with --history", lambda config: bool(config.history)),
     )
     history_discount: float = option(
         0.5,
-        "What discount multiplies a score or gain by, for each round.",
+        "Factor by which discount multiplies a score or gain, for each round.",
         section=_ROUNDS,
         metavar="D",
         least=1e-6,
@@ -238,7 +241,7 @@ class SelectConfig(Configuration):
     )
     explore: float = option(
         0.0,
-        "Share of the budget that is drawn uniformly from what was never replayed, before all.",
+        "Share of the budget that is drawn first, uniformly from what was never replayed.",
         section=_ROUNDS,
         metavar="F",
         least=0,
@@ -247,8 +250,8 @@ class SelectConfig(Configuration):
 
     phases: int = option(
         1,
-        "Stages of training, each with samples of its own. Methods that draw at random draw each afresh; the others "
-        "need --phase-budget, or --phase-run for each later phase.",
+        "Stages of training, each with its own samples. Methods that draw at random draw anew for each; the "
+        "others need --phase-budget, or --phase-run for each later phase.",
         section=_PHASES,
         metavar="N",
         least=1,
@@ -256,8 +259,8 @@ class SelectConfig(Configuration):
     )
     phase_budget: str | None = option(
         None,
-        "Draw each phase after the first from the first one's picks, by what they stand for and their gradient norm: "
-        "so much of them.",
+        "Draw this much for each phase after the first, from the picks of the first, by what they stand for "
+        "and their gradient norm.",
         section=_PHASES,
         metavar="BUDGET",
         parse=parse_budget,
@@ -274,7 +277,7 @@ class SelectConfig(Configuration):
     )
     mix_decay: float = option(
         1.0,
-        "What mix-review's budget is multiplied by from phase to phase.",
+        "Factor by which mix-review's budget is multiplied from phase to phase.",
         section=_PHASES,
         metavar="D",
         above=0,
@@ -282,21 +285,22 @@ class SelectConfig(Configuration):
     )
     curriculum: str | None = option(
         None,
-        "Order of the samples in a phase: by loss or gradient norm a token, or by the gain with which they were "
-        "chosen; by default that of the corpus.",
+        "Order of the samples in a phase: by loss or gradient norm per token, or by the gain with which they "
+        "were chosen; by default the order of the corpus.",
         section=_PHASES,
         choices=("loss", "norm", "gain"),
     )
     curriculum_order: str = option(
         "ascending",
-        "Whether that rises or falls.",
+        "Whether the curriculum's values rise or fall.",
         section=_PHASES,
         choices=("ascending", "descending"),
         read=ReadBy("with --curriculum", lambda config: config.curriculum is not None),
     )
     curriculum_buckets: int | None = option(
         None,
-        "Only so many steps of it, with random order inside each; by default none.",
+        "Sort the curriculum only into this many buckets, with random order within each; by default it is "
+        "sorted fully.",
         section=_PHASES,
         metavar="N",
         least=1,
@@ -312,14 +316,14 @@ class SelectConfig(Configuration):
     )
     replay_tokens: str | None = option(
         None,
-        "Tokens that the replay plays in each phase, such as 20M; by default those of the chosen samples.",
+        "Tokens of replay to play in each phase, such as 20M; by default those of the chosen samples.",
         section=_REPLAY,
         metavar="TOKENS",
         parse=parse_tokens,
     )
     max_repeats: int = option(
         4,
-        "Most times that one sample is played.",
+        "Most times that a sample is played.",
         section=_REPLAY,
         metavar="N",
         least=1,
@@ -328,8 +332,8 @@ class SelectConfig(Configuration):
     )
 
     out: str = option(help="Directory to write.", section=_RUNNING, metavar="REPLAY")
-    overwrite: bool = option(False, "Replace REPLAY if it is there.", section=_RUNNING)
-    dry_run: bool = option(False, "Say what would be done and do nothing.", section=_RUNNING)
+    overwrite: bool = option(False, "Replace REPLAY if it exists.", section=_RUNNING)
+    dry_run: bool = option(False, "Only say what would be done.", section=_RUNNING)
     skip_residuals: bool = option(
         False, "Don't measure how well the choice matches the gradient of the whole.", section=_RUNNING
     )

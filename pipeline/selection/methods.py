@@ -116,7 +116,7 @@ METHODS: dict[str, Method] = {
         source="Conneau et al. 2020 (XLM-R)",
         implies={"group_mass": None},
     ),
-    "mix-review": Draw(summary="draws as uniform, afresh for every phase and fewer each time", source="He et al. 2021"),
+    "mix-review": Draw(summary="draws like uniform, anew for every phase and fewer each time", source="He et al. 2021"),
     "importance": Draw(
         summary="draws samples by the length of their gradient, or by their loss",
         source="Katharopoulos & Fleuret 2018",
@@ -133,21 +133,21 @@ METHODS: dict[str, Method] = {
         source="Mirzasoleiman et al. 2020",
     ),
     "kmedoids": Cover(
-        summary="covers as craig does, and refines the choice until no medoid moves",
+        summary="covers like craig, and refines the choice until no medoid moves",
         source="Kaufman & Rousseeuw 1987; Park & Jun 2009",
         settings={"refine": None},
     ),
     "gradmatch": Match(
-        summary="matches the sum of all gradients by a weighted few (non-negative OMP)",
+        summary="matches the sum of all gradients with a few weighted samples (non-negative OMP)",
         source="Killamsetty et al. 2021",
     ),
     "gradmatch-batch": Match(
-        summary="matches as gradmatch does, by mini-batches of consecutive samples",
+        summary="matches like gradmatch, with mini-batches of consecutive samples",
         source="Killamsetty et al. 2021 (per-batch variant)",
         implies={"unit": "batch"},
     ),
     "gradient-coreset": Match(
-        summary="matches the sum of all gradients by equal weights",
+        summary="matches the sum of all gradients with equal weights",
         source="Balles et al. 2022",
         even=True,
     ),

@@ -12,39 +12,39 @@ class VerifyConfig(Configuration):
     directory: str = argument("Directory written by cptsel select, order, embed or export.", metavar="DIRECTORY")
     sources: bool = option(
         False,
-        "Also read the corpus again and compare shard checksums and the text of every chosen sample.",
+        "Also read the corpus again, and compare shard checksums and the text of every chosen sample.",
         section="Checks",
     )
     root: str | None = option(
         None,
-        "Directory in which the corpus lies now, for --sources; by default where it was embedded.",
+        "Directory where the corpus is now, for --sources; by default where it was embedded.",
         section="Checks",
         metavar="DIR",
     )
     run: tuple[str, ...] = option(
         (),
-        "Also hold every sample against this embedding run, from which the manifest was selected; repeatable.",
+        "Also compare every sample with this embedding run, which the manifest was selected from; repeatable.",
         section="Checks",
         metavar="RUN",
     )
     replay: str | None = option(
         None,
-        "Also hold every play of an export against this manifest, from which it was exported.",
+        "Also compare every play of an export with this manifest, which it was exported from.",
         section="Checks",
         metavar="REPLAY",
     )
     exclude: str | None = option(
         None,
-        "The list that export --exclude was given, for --replay; without it, missing samples are taken for left out as "
-        "far as the counts allow.",
+        "The list that export --exclude was given, for --replay; without it, missing samples count as left "
+        "out, as far as the counts allow.",
         section="Checks",
         metavar="FILE",
         read=ReadBy("with --replay", lambda config: config.replay is not None),
     )
     expect: str | None = option(
         None,
-        "The manifest_id that this must have, of a run the run_id, of an export that of its manifest: who makes all "
-        "checksums anew can't keep it.",
+        "The id that the directory must have: the manifest_id, for a run the run_id, for an export that of "
+        "its manifest. Someone who changes files and remakes all checksums can't keep it.",
         section="Checks",
         metavar="ID",
     )
