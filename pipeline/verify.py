@@ -175,10 +175,10 @@ def _untold(checks: list[list[Any]], config: VerifyConfig) -> list[str]:
     """A warning where plays were not held against the manifest."""
     if not any(extent == UNTOLD for _, extent, _ in checks):
         return []
-    what = "this format does not keep which sample a play is, and export was given --exclude"
+    what = "this format does not keep which sample a play is of, and export was given --exclude"
     if config.exclude is None:
-        return [f"plays were not held against {config.replay}: {what}; give verify the same list by --exclude"]
-    return [f"plays were not held against {config.replay}: {what}, with hashes of documents, which no manifest has"]
+        return [f"plays were not compared with {config.replay}: {what}; give verify the same list by --exclude"]
+    return [f"plays were not compared with {config.replay}: {what}, with hashes of documents, which no manifest has"]
 
 
 def _check_expected(file: str, name: str, found: str | None, expected: str | None, problems: Problems) -> None:

@@ -32,7 +32,7 @@ def test_residuals_against_other_targets_are_named(run, tmp_path):
     assert side_by_side(tmp_path / "a", tmp_path / "b").warnings == []
     summary = side_by_side(tmp_path / "a", tmp_path / "b", tmp_path / "c")
     (warning,) = summary.warnings
-    assert warning.startswith("residuals of c are against another target than that of a")
+    assert warning.startswith("residuals of c are relative to another target than that of a")
     assert table(summary, "Selections")[2]["played tokens"] == 9000
     assert sum(row["c"] for row in table(summary, "Tokens played")) == pytest.approx(9000, abs=2)
     targets = {g["group"]: g["target_mass"] for g in load_manifest(str(tmp_path / "c")).header["groups"]}

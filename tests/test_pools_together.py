@@ -271,7 +271,7 @@ def test_selections_from_other_pools_lie_beside_each_other(folder, tmp_path, pai
         (len(b), len(b.keys() - a.keys())),
     ]
     assert summary.samples == max(one["population_samples"] for one in totals)
-    assert any("other samples of the corpus" in text for text in summary.warnings) == ("of-first" in pair)
+    assert any("different samples of the corpus" in text for text in summary.warnings) == ("of-first" in pair)
     out = str(tmp_path / "report.html")
     told = report(ReportConfig(replay=replays[0], other=replays[1], out=out))
     assert told.chosen_samples == len(a) + len(b)

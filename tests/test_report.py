@@ -188,8 +188,8 @@ def test_two_selections_stand_beside_each_other(run, selections, tmp_path):
 def test_groups_that_are_not_the_same_are_not_held_against_each_other(run, selections, tmp_path):
     choose(run, tmp_path / "whole", method="craig", group_by=None)
     page, _ = make(tmp_path / "whole", selections / "b", out=tmp_path / "apart.html")
-    assert "whole knows no groups: all its samples are one." in page.text
-    assert "b are by language. With --run both are shown by the same groups." in page.text
+    assert "whole has no groups: all its samples are one." in page.text
+    assert "b are by language. With --run, both are shown by the same groups." in page.text
     assert "Shares of the replay" not in page.text
     page, _ = make(tmp_path / "whole", selections / "b", run=[run], out=tmp_path / "together.html")
     assert "Groups are by language." in page.text
@@ -198,7 +198,7 @@ def test_groups_that_are_not_the_same_are_not_held_against_each_other(run, selec
 
 def test_a_random_choice_is_not_praised_and_a_useless_sum_is_explained(run, selections, tmp_path):
     page, _ = make(selections / "a", selections / "b", out=tmp_path / "ab.html")
-    assert page.text.count("This choice is random itself, so that the difference is chance.") == 1
+    assert page.text.count("This choice is itself random, so the difference is chance.") == 1
     header = header_of(selections / "a")
     assert ("More than 100% means" in page.text) == (header["phases"][0]["validation_residual"] > 1)
 
@@ -225,7 +225,7 @@ def test_ranks_without_a_visit_are_shown(selections, tmp_path):
     order(OrderConfig(replay=str(selections / "a"), out=str(tmp_path / "o"), world_size=18))
     page, _ = make(tmp_path / "o", out=tmp_path / "o.html")
     assert all(f"rank {rank}0 tokens" in page.text for rank in range(3, 16))
-    assert "Of 2 more ranks each has 0 to 0 tokens." in page.text
+    assert "Each of 2 more ranks has 0 to 0 tokens." in page.text
 
 
 def test_groups_without_a_visible_name_are_told_apart(tmp_path):
@@ -243,7 +243,7 @@ def test_a_column_of_groups_is_named_as_it_is(selections):
     manifest.header["selection"]["options"]["group_by"] = "Meta.Lang"
     phase = manifest.header["phases"][0]
     told = asked(facts_of("a", manifest, phase, "", read_picks(manifest, phase)))
-    assert "Every group by Meta.Lang gets a share of its own" in told
+    assert "Each group by Meta.Lang gets its own share" in told
 
 
 @pytest.mark.parametrize("realisation", ["repeat", "loss", "sampling", "none"])
@@ -267,8 +267,8 @@ def test_texts_come_from_the_corpus_where_it_is_at_hand(tmp_path, monkeypatch):
     moved = tmp_path / "moved"
     shutil.move(built.corpus, moved)
     gone, summary = make(built.replay, out=tmp_path / "b.html")
-    assert "The texts are not at hand." in gone.text
-    assert any("--root says where it lies now" in text for text in summary.warnings)
+    assert "The texts are not available." in gone.text
+    assert any("give the corpus's directory with --root" in text for text in summary.warnings)
     again, summary = make(built.replay, out=tmp_path / "c.html", root=str(moved))
     assert summary.warnings == []
     assert again.text == page.text

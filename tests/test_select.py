@@ -230,7 +230,7 @@ def test_warnings_name_what_weakens_a_selection(tmp_path):
     run = build_run(tmp_path / "run", rows=(60, 3), languages=(None,))
     options = {"method": "craig", "scope": "shard"}
     few = choose(run, tmp_path / "few", budget="3 samples", neighbours=4, group_by="language", **options)
-    assert any("--neighbours 4 is few" in warning and "26" in warning for warning in few.warnings)
+    assert any("--neighbours 4 is low" in warning and "26" in warning for warning in few.warnings)
     assert any("--group-by language: no sample has a value" in warning for warning in few.warnings)
     assert any("1 of 2 cells" in warning for warning in few.warnings)
     enough = choose(run, tmp_path / "enough", budget="21 samples", neighbours=60, **options)

@@ -57,11 +57,11 @@ def estimate(
 
 
 def _warnings(config: EmbedConfig, model: ModelPlan, found: Probe, taken: int, there: int) -> list[str]:
-    warnings = [] if found.tokens else ["the documents looked at gave no sample: see what embed rejects"]
+    warnings = [] if found.tokens else ["the documents that were tried gave no sample: see what embed rejects"]
     if 2 * taken < there:
         chunk = chunk_of(model.tokens_per_batch)
         warnings.append(
-            f"{config.grow}: of its {there:,} tokens about {taken:,} are taken over, and the others embedded again: "
-            f"its blocks hold few chunks of {chunk:,} tokens (four batches), and only whole ones are taken"
+            f"{config.grow}: of its {there:,} tokens about {taken:,} are taken over, and the others are embedded "
+            f"again: its blocks hold few chunks of {chunk:,} tokens (four batches), and only whole ones are taken over"
         )
     return warnings

@@ -281,8 +281,8 @@ def _special_warning(totals: dict[str, Any]) -> list[str]:
     if not totals["rows_special"]:
         return []
     return [
-        f"the text of {counted(totals['rows_special'], 'row')} spells a special token of the model, which became "
-        "that token's id, as the tokenizer does by default; --split-special-tokens takes it for text"
+        f"the text of {counted(totals['rows_special'], 'row')} spells a special token of the model, and became "
+        "that token's id, as is the tokenizer's default; --split-special-tokens treats it as text"
     ]
 
 

@@ -48,8 +48,8 @@ class OrderReport:
         spread = [f"phase {phase} ({kind})" for phase, kind in curricula.items() if len(self.visits[phase].ids) > 1]
         if spread:
             self.warnings.append(
-                f"a schedule plays shard by shard, so that the curriculum of {', '.join(spread)} holds inside each "
-                "shard only; train without a schedule to keep it over the whole phase"
+                f"a schedule plays shard by shard, so the curriculum of {', '.join(spread)} holds only within each "
+                "shard; train without a schedule to keep it over the whole phase"
             )
 
     def add_epoch(self, phase: int, epoch: int, plan: EpochPlan) -> None:

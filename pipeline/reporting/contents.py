@@ -35,9 +35,9 @@ _DISTRIBUTIONS = (  # column of the picks, title, unit, of the population, whole
     ("weight", "Weight", "corpus tokens that a token stands for", None, False, False),
     ("repeat", "Plays", "of a sample in an epoch", None, True, False),
     ("n_tokens", "Length", "tokens", "n_tokens", True, False),
-    ("loss", "Loss", "nats a token", "loss", False, False),
-    ("rise", "Rise of loss along the new text", "nats a token", "rise", False, False),
-    ("grad_norm", "Gradient norm", "a token", "grad_norm", False, True),
+    ("loss", "Loss", "nats per token", "loss", False, False),
+    ("rise", "Rise of loss along the new text", "nats per token", "rise", False, False),
+    ("grad_norm", "Gradient norm", "per token", "grad_norm", False, True),
 )
 
 
@@ -100,9 +100,9 @@ def sections_of(
 
 
 _FIT = (
-    "Shorter bars are better. A distance says how far samples of the corpus lie, by their gradients, from the nearest "
-    "chosen one; a residual, what the weighted sum of the chosen gradients misses of that of the corpus, relative to "
-    "its length. A method that looks for one of them need not be good at the other."
+    "Shorter bars are better. A distance says how far samples of the corpus are, by their gradients, from the nearest "
+    "chosen one. A residual says what the weighted sum of the chosen gradients misses of the corpus's, relative to its "
+    "length. A method that optimises one of them need not be good at the other."
 )
 
 
@@ -119,16 +119,16 @@ def _mix_words(selections: Sequence[Facts]) -> Html:
     """What the bars mean."""
     by = list(dict.fromkeys(facts.group_by for facts in selections))
     if len(by) == 1:
-        words = [f"Groups are by {by[0]}." if by[0] else "The selection knows no groups: all samples are one."]
+        words = [f"Groups are by {by[0]}." if by[0] else "The selection has no groups: all samples are one."]
     else:
         words = [
             f"Groups of {facts.name} are by {facts.group_by}."
             if facts.group_by
-            else f"{facts.name} knows no groups: all its samples are one."
+            else f"{facts.name} has no groups: all its samples are one."
             for facts in selections
         ]
         if None in by:
-            words.append("With --run both are shown by the same groups.")
+            words.append("With --run, both are shown by the same groups.")
     words.append("Bars are shares of tokens: of the corpus, and of what is chosen and replayed.")
     entries = [("corpus", "corpus"), ("chosen", "chosen"), ("played", "replayed")]
     if all(map(plays_as_chosen, selections)):
@@ -139,7 +139,7 @@ def _mix_words(selections: Sequence[Facts]) -> Html:
 def _distribution_words(population: Population | None) -> Html:
     """Whose distributions they are."""
     if population is None:
-        return tag("p", "Of the chosen samples, each counted once. With --run the corpus is shown beside them.")
+        return tag("p", "Shares of the chosen samples, each counted once. With --run, the corpus is shown beside them.")
     sampled = int(population.column("sampled").sum())
     which = "all" if sampled == population.samples else f"a random {sampled:,} of the"
     words = (
@@ -218,8 +218,8 @@ def _map(drawn: Drawn, names: Sequence[str]) -> Html:
     which = "what was chosen" if picked == drawn.chosen else f"{picked:,} of the {drawn.chosen:,} that were chosen"
     shown = f"{counted(len(points.mark), 'sample')}: {which}, and a random part of the rest."
     how = (
-        "Point at a sample to read it, drag to move. In the bar above the map, switch on the wheel to zoom, or take "
-        "the lasso and encircle samples: they are listed below. The boxes hide marks and groups."
+        "Point at a sample to read it; drag to move. In the bar above the map, switch on the wheel to zoom, or take "
+        "the lasso and encircle samples to list them below. The boxes hide marks and groups."
     )
     fieldsets = [
         tag("fieldset", tag("legend", "Marks"), *boxes),
@@ -252,9 +252,9 @@ def _examples(chosen: Sequence[Examples], left_out: Sequence[Examples], texts: T
         if left_out:
             parts.append(_texts("Left out", left_out[number], texts))
         columns.append(tag("div", *parts, class_="quotes"))
-    words = "Drawn at random within groups, and shortened; of the chosen ones also what weighs most."
+    words = "Drawn at random within groups, and shortened; of the chosen ones also those with the largest weights."
     if not left_out:
-        words += " With --run there are texts that were left out, too."
+        words += " With --run, texts that were left out are shown too."
     return Section("examples", "Examples", tag("p", words), tuple(columns))
 
 
@@ -267,7 +267,7 @@ def _texts(title: str, examples: Examples, texts: Texts) -> Html:
         if name in texts.found
     ]
     if not shown:
-        return details(title, tag("p", "The texts are not at hand.", class_="note"))
+        return details(title, tag("p", "The texts are not available.", class_="note"))
     return details(f"{title}: {counted(len(shown), 'text')}", quotes(shown), open_=True)
 
 

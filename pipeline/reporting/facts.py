@@ -229,18 +229,16 @@ def warnings_of(facts: Facts) -> list[str]:
     if replay is not None and cut > _CUT * replay["requested"]:
         found.append(
             f"weights ask for {cut:,.0f} of the {replay['requested']:,} replay tokens beyond the cap of "
-            f"{header['weighting']['max_repeats']} repeats, and other samples are played in their place"
+            f"{header['weighting']['max_repeats']} repeats, and other samples are played instead"
         )
     effective = phase.get("effective_tokens")
     if effective is not None and facts.manifest.realisation != "none" and effective < _EFFECTIVE * phase["tokens"]:
         found.append(
-            f"weights leave {effective:,.0f} of the {phase['tokens']:,} chosen tokens effective: a few samples count "
-            "for many others"
+            f"weights leave only {effective:,.0f} of the {phase['tokens']:,} chosen tokens effective: a few samples "
+            "count for many others"
         )
     if facts.report.get("ridges") and phase.get("target_norm", 0.0) < _NOISE * phase.get("target_noise", 0.0):
-        found.append(
-            "the sum of all gradients is hardly longer than its own sampling noise, so that matching it says little"
-        )
+        found.append("the sum of all gradients is hardly longer than its sampling noise, so matching it says little")
     empty = sum(share.samples == 0 for share in facts.shares)
     if empty:
         found.append(f"{empty:,} of {len(facts.shares):,} groups have no chosen sample")

@@ -78,7 +78,7 @@ def lay_out(x: np.ndarray, seed: int) -> Layout:
         return Layout(
             found.scores,
             f"The two directions in which the gradients differ most (principal components); they hold {first} and "
-            f"{second} of the differences, so that samples near each other here may still differ.",
+            f"{second} of the differences, so samples near each other here may still differ.",
         )
     narrow = principal_components(x, min(_NEIGHBOURS_FROM, x.shape[1])).scores
     start = found.scores / max(float(found.scores[:, 0].std()), 1e-12) * 1e-4
@@ -88,7 +88,7 @@ def lay_out(x: np.ndarray, seed: int) -> Layout:
     ).fit(narrow)  # fmt: skip
     return Layout(
         np.asarray(made, np.float64),
-        "Neighbours of like gradients (t-SNE); near means alike, while distances between islands mean little.",
+        "Neighbours have similar gradients (t-SNE): near means alike, but distances between islands mean little.",
     )
 
 

@@ -42,8 +42,8 @@ def target_warnings(names: Sequence[str], phases: Sequence[PhaseEntry]) -> list[
     if not others:
         return []
     return [
-        f"residuals of {', '.join(others)} are against another target than that of {known[0][0]} (another mix of "
-        "groups, corpus, pool, --mass, --new or --combine), so they do not tell which matches better"
+        f"residuals of {', '.join(others)} are relative to another target than that of {known[0][0]} (another "
+        "mix of groups, corpus, pool, --mass, --new or --combine), so they do not say which matches better"
     ]
 
 
@@ -93,15 +93,15 @@ def population_warnings(names: Sequence[str], manifests: Sequence[Manifest]) -> 
         there = zip(names, files, samples, strict=True)
         told = ", ".join(f"{name} from {counted(n, 'file')} with {counted(m, 'sample')}" for name, n, m in there)
         return [
-            f"one corpus has files that another has not: {told}; so the selections can differ where one had not what "
-            "the other chose, and each mass is a share of its own corpus"
+            f"one corpus has files that another lacks: {told}; so the selections can differ where one could not choose "
+            "what the other chose, and each mass is a share of its own corpus"
         ]
     if len(set(samples)) == 1:
         return []
     told = ", ".join(f"{name} from {count:,}" for name, count in zip(names, samples, strict=True))
     return [
-        f"the selections were made from other samples of the corpus (other pools or exclusions): {told}; so they can "
-        "differ where one had not what the other chose"
+        f"the selections were made from different samples of the corpus (pools or exclusions): {told}; so they can "
+        "differ where one could not choose what the other chose"
     ]
 
 

@@ -40,7 +40,7 @@ def asked(facts: Facts) -> Html:
     wishes = []
     group_by = options.get("group_by")
     if group_by:
-        wishes.append(f"every group by {group_by} gets a share of its own")
+        wishes.append(f"each group by {group_by} gets its own share")
     if options.get("mass") == "interference":
         wishes.append("samples count by how much the new text makes the model forget them")
     if len(header["phases"]) > 1:
@@ -58,14 +58,14 @@ def came_out(facts: Facts) -> Html:
     files = len(np.unique(facts.picks["shard_id"].to_numpy()))
     said: list[object] = [
         f"Chosen: {counted(phase['samples'], 'sample')} with {counted(phase['tokens'], 'token')}, {percent(share)} of "
-        f"the {totals['population_tokens']:,} that could be, from {files:,} of "
+        f"the {totals['population_tokens']:,} that could be chosen, from {files:,} of "
         f"{counted(totals.get('shards', files), 'file')}."
     ]
     mass = totals["population_mass"]
     if mass > 1.001 * totals["population_tokens"]:
         said.append(
-            f"What could be chosen is itself a random part of the corpus, and stands for {figure(float(round(mass)))} "
-            "tokens."
+            "The samples that could be chosen are a random part of the corpus, and stand for "
+            f"{figure(float(round(mass)))} tokens."
         )
     said += _moved(facts)
     said += _against_random(facts)
@@ -96,7 +96,7 @@ def _moved(facts: Facts) -> list[object]:
     more = sorted((s for s in known if s.played > _MOVED * s.corpus), key=lambda s: -s.played / s.corpus)[:3]
     less = sorted((s for s in known if s.played < s.corpus / _MOVED), key=lambda s: s.played / s.corpus)[:3]
     said: list[object] = []
-    for words, shares in (("More is replayed than its share of the corpus", more), ("Less", less)):
+    for words, shares in (("Replayed more than their share of the corpus", more), ("Replayed less", less)):
         if shares:
             parts = [
                 join(
@@ -119,20 +119,22 @@ def _against_random(facts: Facts) -> list[object]:
         gain = report["gain_over_random"]
         words = f"{percent(abs(gain))} {'nearer' if gain >= 0 else 'farther'}"
         weighed = facts.manifest.header["selection"]["options"].get("mass") not in (None, "corpus")
-        corpus = "Samples of the corpus, by what they count," if weighed else "Samples of the corpus"
-        said.append(f"{corpus} lie {words} to the nearest chosen one than to random picks of as many.")
+        corpus = "Samples of the corpus, weighted by what they count," if weighed else "Samples of the corpus"
+        said.append(
+            f"{corpus} are on average {words} to the nearest chosen one than to the nearest of as many random picks."
+        )
     mine, random = phase.get("validation_residual"), phase.get("random_validation_residual")
     if mine is not None and random is not None:
         words = "less than" if mine < random else "more than"
         said.append(
-            f"Added up, the chosen gradients miss {percent(mine)} of the length of the corpus's gradient, on numbers "
+            f"Added up, the chosen gradients miss {percent(mine)} of the length of the corpus's gradient, on a sketch "
             f"that the choice never saw; that is {words} random picks, which miss {percent(random)} on average."
         )
         if facts.manifest.header["selection"]["method"] == "uniform":
-            said.append("This choice is random itself, so that the difference is chance.")
+            said.append("This choice is itself random, so the difference is chance.")
         elif mine > 1:
             said.append(
-                "More than 100% means that the sum is no nearer to that gradient than nothing at all. Only methods "
+                "More than 100% means that the sum is no nearer to that gradient than zero is. Only methods "
                 "that match gradients aim at this figure."
             )
     return said
@@ -179,7 +181,7 @@ def mix(facts: Facts, order: Sequence[str], most: float) -> Html:
     return join(
         [
             tag("table", tag("tbody", *rows), class_="mix"),
-            tag("p", f"The table alone has {counted(others, 'smaller group')}.", class_="note") if others > 0 else None,
+            tag("p", f"The table also has {counted(others, 'smaller group')}.", class_="note") if others > 0 else None,
             _unfolding("Figures", columns, figures),
         ]
     )
@@ -240,17 +242,19 @@ def shard_order(facts: Facts) -> Html:
     if order["kind"] != "priority" or (number, 0) not in manifest.schedule_files():
         how = facts.phase["order"]
         way = "in the order of the corpus" if how == "corpus" else f"by {how}"
-        return tag("p", f"There is no schedule: samples go {way}. cptsel order makes one, for epochs and ranks.")
+        return tag(
+            "p", f"There is no schedule: samples are played {way}. cptsel order makes one, for epochs and ranks."
+        )
     said = [
         f"{counted(order.get('epochs', 1), 'epoch')} for {counted(order.get('world_size', 1), 'rank')} "
         f"(seed {order.get('seed', 0)}). Files with large gradients tend to come early, by priority sampling: "
-        "any first part of the order is an unbiased sample of the whole."
+        "from any first part of the order, totals of the whole can be estimated without bias."
     ]
     report = next((found for found in order.get("reports", []) if found.get("phase") == number), {})
     if "effective_shards" in report and "shards" in report:
         said.append(
-            f"Priorities differ as if {report['effective_shards']:,.1f} of the {report['shards']:,} shards had equal "
-            "ones and the others none."
+            f"Priorities are as uneven as if {report['effective_shards']:,.1f} of the {report['shards']:,} shards had "
+            "equal ones and the others none."
         )
     visits = manifest.table(schedule_name(number, 0)).sort_by("order")
     shards = manifest.shards()
@@ -287,7 +291,7 @@ def _ranks(visits: Any, world_size: int) -> Html:
     ]
     rest, note = loads[_RANKS_SHOWN:], None
     if len(rest):
-        words = f"Of {counted(len(rest), 'more rank')} each has {rest.min():,.0f} to {rest.max():,.0f} tokens."
+        words = f"Each of {counted(len(rest), 'more rank')} has {rest.min():,.0f} to {rest.max():,.0f} tokens."
         note = tag("p", words, class_="note")
     return join([tag("table", tag("tbody", *rows), class_="mix"), note])
 

@@ -43,8 +43,8 @@ class Texts:
         said = []
         if self.missing:
             said.append(
-                f"texts of {counted(self.missing, 'shard')} are left out: they are not where the corpus was, or can't "
-                "be read; --root says where it lies now"
+                f"texts of {counted(self.missing, 'shard')} are left out: the files are not where they were, or "
+                "can't be read; give the corpus's directory with --root"
             )
         if self.changed:
             said.append(f"{counted(self.changed, 'text')} left out: the corpus has changed since it was embedded")

@@ -170,32 +170,32 @@ def _warnings(config: SelectConfig, header: ManifestHeader, plan: Plan) -> list[
     if cut > _CUT * replay["requested"]:
         found.append(
             f"weights ask for {cut:,.0f} of the {replay['requested']:,} replay tokens beyond "
-            f"--max-repeats {config.max_repeats}, and other samples are played in their place: raise it, or let the "
-            "trainer weigh losses or draw by weight (--realisation loss or sampling)"
+            f"--max-repeats {config.max_repeats}, and other samples are played instead: raise it, or let the trainer "
+            "weight losses or draw by weight (--realisation loss or sampling)"
         )
     effective, chosen = first["effective_tokens"], first["tokens"]
     if config.realisation != "none" and effective < _EFFECTIVE * chosen:
         found.append(
-            f"weights leave {effective:,.0f} of the {chosen:,} chosen tokens effective: a few samples are to count for "
-            "many others, which replays less of the corpus than as many samples drawn at random; --realisation none "
-            "plays each chosen sample once, and --similarity cosine or --scope global may give evener weights"
+            f"weights leave only {effective:,.0f} of the {chosen:,} chosen tokens effective: a few samples count for "
+            "many others, which replays less of the corpus than as many random samples would; --realisation none "
+            "plays each chosen sample once, and --similarity cosine or --scope global may give more even weights"
         )
     if len(plan.groups) == 1 and plan.groups[0].group == NO_GROUP:
         found.append(f"--group-by {config.group_by}: no sample has a value there, so all are one group")
     if METHODS[config.method].family == MATCH and first.get("target_norm", 0) < _NOISE * first.get("target_noise", 0):
         found.append(
-            f"the sum of all gradients is {first['target_norm'] / first['target_noise']:.1f} times its own sampling "
-            "noise, so that matching it says little: a model at the end of its pre-training is nearly stationary on "
-            "its corpus; embed at a checkpoint a little way into the new domain, and match there"
+            f"the sum of all gradients is only {first['target_norm'] / first['target_noise']:.1f} times its sampling "
+            "noise, so matching it says little: a model at the end of its pre-training is nearly stationary on its "
+            "corpus; embed with a checkpoint that has seen a little of the new domain, and match there"
         )
     advised = header["selection"]["report"].get("neighbours_advised", 0)
     if config.scope == "shard" and config.neighbours < advised:  # a merge links clients to candidates alone
-        found.append(f"--neighbours {config.neighbours} is few for this budget; {advised} would cover better")
+        found.append(f"--neighbours {config.neighbours} is low for this budget; {advised} would cover better")
     empty = sum(cell.budget == 0 for cell in plan.cells)
     if config.scope == "shard" and empty:
         found.append(
             f"{empty:,} of {len(plan.cells):,} cells (a group in a shard) have no budget; the picks of other shards "
-            "stand for them, by weight but not by likeness: --scope global would look for their like"
+            "stand for them by weight, without being similar: --scope global would look for similar ones"
         )
     return found
 
@@ -205,7 +205,7 @@ def _unmatched_warning(unmatched: int) -> list[str]:
         return []
     return [
         f"--exclude: {unmatched:,} {'entry names' if unmatched == 1 else 'entries name'} nothing in the runs; "
-        "hashes of whole documents hold in cptsel embed and export only, where their text is at hand"
+        "hashes of whole documents work only in cptsel embed and export, which read the texts"
     ]
 
 
