@@ -1,15 +1,15 @@
-"""A replay corpus as PyTorch datasets. Needs pyarrow and torch alone: copy this file into a trainer that has no cptsel.
+"""A replay corpus as PyTorch datasets. Needs only pyarrow and torch: copy this file into a trainer without cptsel.
 
 It reads what ``cptsel export REPLAY --to parquet --out DIR`` wrote::
 
     replay = ReplayDataset("DIR", rank=0)                  # plays of a rank, by index and in their order
-    stream = ReplayStream(replay, batch_size=8)            # the same as a stream, for several workers and to resume
+    stream = ReplayStream(replay, batch_size=8)            # the same as a stream: several workers, can resume
     both = Mixed(new_domain, stream, fraction=0.05)        # every twentieth play comes from the replay
     both = MixedDataset(new_domain, replay, fraction=0.05) # the same by index
 
 A play is a dict: ``text``, ``loss_weight`` (multiply the losses of its tokens by it; 1 unless the manifest asks for
 that), ``sample_id``, ``id``, ``group``, ``weight``, ``repeat``, ``shard`` and ``row``; with ``--ids`` also
-``input_ids``, which stand alone, without ``text``, where the corpus was one of token ids.
+``input_ids``. There is no ``text`` if the corpus consists of token ids.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class ReplayDataset(Dataset[Play]):
 
     Args:
         directory: written by ``cptsel export --to parquet``.
-        phase: stage of training, where the manifest has several.
-        epoch: of its schedule, where it was ordered.
+        phase: stage of training, if the manifest has several.
+        epoch: of its schedule, if it was ordered.
         rank: likewise.
-        check: hold every file against its SHA-256 in ``export.json``.
+        check: compare every file with its SHA-256 in ``export.json``.
 
     Raises:
-        ValueError: the directory is no finished export as Parquet, has no plays of that phase, epoch and rank, or was
-            changed; or its weights are realised by draws, which a fixed order can't do.
+        ValueError: the directory is not a finished export to Parquet, has no plays of that phase, epoch and rank, or
+            was changed; or its weights are realised by draws, which a fixed order can't do.
     """
 
     def __init__(self, directory: str, *, phase: int = 0, epoch: int = 0, rank: int = 0, check: bool = False):
@@ -120,15 +120,15 @@ def _is(part: str, key: str) -> bool:
 
 
 class ReplayStream(IterableDataset[Any]):
-    """Plays of a dataset as a stream that resumes, in the dataset's order however many workers load it.
+    """Plays of a dataset as a stream that can resume, in the dataset's order with any number of loader workers.
 
-    ``DataLoader`` takes batches from its workers in turn, so worker w of W yields batches w, w + W, ...: with the same
-    ``batch_size`` in both, what the loader gives is the dataset in order.
+    ``DataLoader`` takes batches from its workers in turn, so worker w of W yields batches w, w + W, ...: if both have
+    the same ``batch_size``, the loader gives the dataset in order.
 
     Args:
         plays: what is streamed.
         batch_size: that of the ``DataLoader``.
-        transform: makes of a play what the trainer wants, such as token ids; by default the play itself.
+        transform: turns a play into what the trainer wants, such as token ids; by default the play itself.
     """
 
     def __init__(self, plays: Dataset[Play], batch_size: int = 1, transform: Callable[[Play], Any] | None = None):
@@ -149,23 +149,23 @@ class ReplayStream(IterableDataset[Any]):
                 yield play if self.transform is None else self.transform(play)
 
     def state_dict(self, taken: int = 0) -> dict[str, int]:
-        """Where to resume: ``taken`` plays after where this stream began, as the trainer counts; workers run ahead."""
+        """Where to resume: ``taken`` plays after this stream's start. The trainer counts, as workers run ahead."""
         return {"position": self.position + taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin where a state says."""
+        """Begin at the place of a state."""
         self.position = state["position"]
 
 
 class Mixed:
-    """Two streams as one, by a fixed rule: of the first n items ⌊n · fraction⌋ are of the replay, whatever n is.
+    """Two streams as one, by a fixed rule: for every n, ⌊n · fraction⌋ of the first n items are replay.
 
-    It ends when the stream ends whose turn it is. Items may be plays, or the batches of two loaders.
+    It ends when the stream whose turn it is ends. Items may be plays, or the batches of two loaders.
 
     Args:
         new: the new domain.
         replay: such as a ``ReplayStream``.
-        fraction: of the items that come from the replay, in [0, 1).
+        fraction: share of the items that come from the replay, in [0, 1).
 
     Raises:
         ValueError: the fraction is not in [0, 1).
@@ -190,12 +190,12 @@ class Mixed:
 class MixedDataset(Dataset[Any]):
     """Two datasets as one, by index and by the rule of ``Mixed``: for trainers that sample by number, in sequence.
 
-    It ends where one of the two is over.
+    It ends where one of the two ends.
 
     Args:
         new: the new domain.
         replay: such as a ``ReplayDataset``.
-        fraction: of the items that come from the replay, in [0, 1).
+        fraction: share of the items that come from the replay, in [0, 1).
 
     Raises:
         ValueError: the fraction is not in [0, 1).
@@ -230,13 +230,13 @@ class MixedDataset(Dataset[Any]):
 
 
 def weighted_loss(logits: torch.Tensor, labels: torch.Tensor, loss_weight: torch.Tensor) -> torch.Tensor:
-    """Mean loss a token in which every row's tokens count by its ``loss_weight``.
+    """Mean loss per token, in which the tokens of a row are weighted by its ``loss_weight``.
 
-    The factors have mean 1 over the tokens of a phase, so that the sum is divided by the tokens and not by the factors.
+    The factors have mean 1 over the tokens of a phase, so the sum is divided by the tokens and not by the factors.
 
     Args:
         logits: (B, T, V), of position t for the label at t.
-        labels: (B, T) int64, -100 where there is none.
+        labels: (B, T) int64, -100 for none.
         loss_weight: (B,).
     """
     losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
