@@ -13,10 +13,10 @@ HEAD = """\
 This page is made from the help pages of the commands (`make docs`); don't edit it by hand.
 
 Options may also be given in a YAML file, with `--config`: write names without the leading dashes, a list for an option
-that is repeatable, and `inputs`, `runs` or `replay` for the arguments; whole numbers need no quotes. A flag wins over
-the file. Give an option only once on the command line and once in the file, unless its help says that it is repeatable.
-The effective configuration is written beside every output, in the same form. What follows the first `--` goes to Apache
-Beam.
+that is repeatable, and `inputs`, `runs`, `replay` or the like for the arguments, as in a file that a command wrote;
+whole numbers need no quotes. A flag wins over the file. Give an option only once on the command line and once in the
+file, unless its help says that it is repeatable. The effective configuration is written beside every output, in the
+same form. What follows the first `--` goes to Apache Beam.
 
 Progress and warnings go to stderr, the summary to stdout. Exit codes:
 

@@ -20,7 +20,7 @@ _OLMO = Trainer(
 OLMo-core finds the ends of plays by the EOS of its tokenizer. For one play per instance, in order:
 
 ```python
-from olmo_core.data import NumpyDataLoaderBase, NumpyPaddedFSLDatasetConfig, TokenizerConfig
+from olmo_core.data import NumpyPaddedFSLDatasetConfig, TokenizerConfig
 
 dataset = NumpyPaddedFSLDatasetConfig(
     tokenizer=TokenizerConfig(vocab_size=VOCABULARY, eos_token_id=EOS, pad_token_id=PAD),
