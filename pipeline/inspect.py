@@ -217,7 +217,7 @@ def _run(directory: str, names: Listing, header: RunHeader) -> Described:
         tables += _rejects(directory, header, units)
     if "shards.parquet" in names:
         columns = ["path", "format", "compression", "bytes"]
-        if outputs.SUCCESS in names:  # they are 0 until then
+        if "units.parquet" in names:  # they are 0 until then
             columns += ["rows", "tokens", "bytes_lost"]
         tables.append(_shards_table(directory, columns))
         if "bytes lost" in totals:  # with those of files without a row that could be used, which no block knows
